@@ -1,0 +1,191 @@
+"""Train variants under one budget, evaluate them by one protocol, write one table.
+
+    python -m experiments.compare --configs=configs/polydigits.py:elbo,configs/polydigits.py:full \\
+        --seeds=0,1,2 --budget_minutes=4 --workdir=runs/compare
+
+Every run keeps its folder, `WORKDIR/seed<n>/<variant>`, so a comparison that was stopped goes on
+where it stopped. A plain VAE (a variant that learns no energy) is also evaluated with a Gaussian
+mixture fitted to its latents: the control that an energy-based prior has to face.
+"""
+
+import importlib.util
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import app, flags
+from etils import epath
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from tabulate import tabulate
+
+from experiments import evaluate, train
+from experiments.main import fail, parse
+from mmebm_jax.sampler import Sampler
+
+_CONFIGS = flags.DEFINE_list("configs", [], "Config files, each with a variant after a colon.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, each a run of every config.")
+_MINUTES = flags.DEFINE_float("budget_minutes", 0.0, "Training time of each run; 0 keeps config's.")
+
+COLUMNS = {
+    "joint coherence": ("joint_coherence", "energy", "generator"),
+    "joint, generator": ("joint_coherence", "generator"),
+    "cross coherence": ("cross_coherence", "mean"),
+    "cross, expert's mean": ("cross_coherence", "expert_mean"),
+    "cross, revised": ("cross_coherence", "posterior_revised"),
+    "Fréchet": ("frechet", "energy", "generator"),
+    "Fréchet, generator": ("frechet", "generator"),
+    "seconds": ("train_seconds",),
+    "steps": ("step",),
+}
+
+
+def read_config(name: str) -> ConfigDict:
+    """The configuration of `path/file.py:variant`.
+
+    Raises:
+      ValueError, FileNotFoundError: no such file or variant.
+    """
+    path, _, variant = name.partition(":")
+    if not epath.Path(path).exists():
+        raise FileNotFoundError(f"config file {path} does not exist.")
+    spec = importlib.util.spec_from_file_location("compared_config", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant) if variant else module.get_config()
+
+
+def run_one(
+    config: ConfigDict, folder: epath.Path, classifiers: epath.Path
+) -> dict[str, dict[str, Any]]:
+    """Train and evaluate one run; gives its evaluation, and its mixture control's if it has one.
+
+    What is already in the folder is read instead.
+    """
+    control_folder = folder / "mixture_control"
+    plain = not (config.prior.learn or config.energy.learn or config.prior.fit_mixture)
+    wanted = {"": folder} | ({" + mixture": control_folder} if plain else {})
+    if all((path / "evaluation.json").exists() for path in wanted.values()):
+        return {k: json.loads((p / "evaluation.json").read_text()) for k, p in wanted.items()}
+    run = train.prepare(config, folder)
+    state, seconds = train.train(run)
+    judge = evaluate.Judge(run, classifiers)
+    results = {}
+    for name, path in wanted.items():
+        if name:
+            begin = time.monotonic()
+            state = train.fit_base_prior(run, state, jax.random.key(config.seed))
+            seconds += time.monotonic() - begin
+        sampler = Sampler(run.model, state.weights, run.sampler, run.mesh)
+        result = evaluate.evaluate(run, sampler, int(state.step), judge)
+        results[name] = result | {"train_seconds": round(seconds, 1)}
+        path.mkdir(parents=True, exist_ok=True)
+        evaluate.write(path, results[name])
+    return results
+
+
+def lookup(result: dict[str, Any], path: Sequence[str]) -> float | None:
+    """The first of the named entries that the result has, or None."""
+    entry = result[path[0]]
+    if len(path) == 1:
+        return entry
+    return next((entry[name] for name in path[1:] if name in entry), None)
+
+
+def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Method → column → mean and standard deviation over seeds, and the values."""
+    summary: dict[str, dict[str, Any]] = {}
+    for method, runs in results.items():
+        summary[method] = {}
+        for column, path in COLUMNS.items():
+            values = [value for run in runs if (value := lookup(run, path)) is not None]
+            if values:
+                summary[method][column] = {
+                    "mean": statistics.fmean(values),
+                    "standard_deviation": statistics.stdev(values) if len(values) > 1 else None,
+                    "values": values,
+                }
+    return summary
+
+
+def to_markdown(summary: dict[str, dict[str, Any]]) -> str:
+    """The comparison as a Markdown table."""
+    rows = []
+    for method, columns in summary.items():
+        row = [method]
+        for column in COLUMNS:
+            entry = columns.get(column)
+            digits = 3 if "coherence" in column or column.startswith(("joint", "cross")) else 1
+            digits = 0 if column in ("seconds", "steps") else digits
+            if entry is None:
+                row.append("–")
+            elif entry["standard_deviation"] is None or digits == 0:
+                row.append(f"{entry['mean']:.{digits}f}")
+            else:
+                row.append(f"{entry['mean']:.{digits}f} ± {entry['standard_deviation']:.{digits}f}")
+        rows.append(row)
+    return tabulate(rows, ["method", *COLUMNS], tablefmt="github", disable_numparse=True)
+
+
+def draw(summary: dict[str, dict[str, Any]], path: epath.Path) -> None:
+    """Quality against coherence, one point a method."""
+    figure = Figure(figsize=(6.5, 4.2), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    for method, columns in summary.items():
+        x, y = columns["Fréchet"], columns["joint coherence"]
+        axes.errorbar(
+            x["mean"],
+            y["mean"],
+            xerr=x["standard_deviation"] or 0,
+            yerr=y["standard_deviation"] or 0,
+            fmt="o",
+            capsize=3,
+            label=method,
+        )
+    axes.set(xlabel="Fréchet distance on classifier features (lower is better)")
+    axes.set(ylabel="joint coherence", ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    with (path / "comparison.png").open("wb") as file:
+        FigureCanvasAgg(figure).print_png(file)
+
+
+def main(_: Sequence[str]) -> None:
+    """Run what is missing, then write `comparison.json`, `comparison.md`, `comparison.png`."""
+    if not _CONFIGS.value:
+        fail("--configs is empty: name config files, as configs/polydigits.py:elbo.")
+    if _MINUTES.value < 0:
+        fail(f"--budget_minutes={_MINUTES.value} must not be negative.")
+    workdir = epath.Path(flags.FLAGS.workdir or "runs/compare")
+    try:
+        seeds = [int(seed) for seed in _SEEDS.value]
+        configs = {name.partition(":")[2] or name: read_config(name) for name in _CONFIGS.value}
+    except (ValueError, FileNotFoundError) as error:
+        fail(error)
+    results: dict[str, list[dict[str, Any]]] = {}
+    for seed in seeds:
+        for name, base in configs.items():
+            config = base.copy_and_resolve_references()
+            config.seed = seed
+            if _MINUTES.value:
+                config.budget_seconds = 60.0 * _MINUTES.value
+            print(f"{name}, seed {seed}", flush=True)
+            folder = workdir / f"seed{seed}" / name
+            for suffix, result in run_one(config, folder, workdir / "classifiers").items():
+                results.setdefault(name + suffix, []).append(result)
+            summary = summarise(results)
+            markdown = to_markdown(summary)
+            (workdir / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n")
+            (workdir / "comparison.md").write_text(markdown + "\n")
+            draw(summary, workdir)
+    print(markdown)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

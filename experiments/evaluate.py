@@ -1,0 +1,284 @@
+"""Evaluate a trained run by the protocol of PolyMNIST; writes `evaluation.json`."""
+
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from tabulate import tabulate
+
+from experiments.train import Run
+from mmebm_jax import data
+from mmebm_jax.metrics import classifier, coherence, frechet, probe
+from mmebm_jax.modality import from_raw
+from mmebm_jax.sampler import Sampler
+
+CHUNK = 500
+NUM_PROBE_EXAMPLES = 5000
+# Beyond this many observed subsets the table by number of inputs costs more than it tells.
+MOST_SUBSETS = 40
+
+Classifiers = dict[str, Any]
+
+
+class Judge:
+    """Digit classifiers, one a modality: their opinions and features of samples."""
+
+    def __init__(self, run: Run, folder: epath.Path) -> None:
+        """Train the classifiers on the training images, or read them from `folder`."""
+        self._kinds = {m.name: m.kind for m in run.model.modalities}
+        steps = run.config.evaluation.classifier_steps
+        meta = {"data": run.config.data.to_dict(), "steps": steps}
+        known = classifier.load_classifiers(folder, meta)
+        if known is None:
+            known = self._train(run, steps)
+            classifier.save_classifiers(folder, known[0], known[1], meta)
+        self._params, self.accuracies = known
+
+    def _train(self, run: Run, steps: int) -> tuple[Classifiers, dict[str, float]]:
+        train, test = data.whole(run.splits.train), data.whole(run.splits.test)
+        modalities = {m.name: m for m in run.model.modalities}
+
+        def to_model_range(raw: Mapping[str, np.ndarray]) -> dict[str, Any]:
+            return {name: from_raw(modalities[name], values) for name, values in raw.items()}
+
+        params = classifier.train_classifiers(
+            jax.random.key(0),
+            self._kinds,
+            {name: train[name] for name in modalities},
+            train["label"],
+            run.splits.num_classes,
+            steps=steps,
+            to_model_range=to_model_range,
+        )
+        accuracies = {
+            name: classifier.accuracy(
+                self._kinds[name],
+                params[name],
+                to_model_range({name: test[name]})[name],
+                test["label"],
+            )
+            for name in modalities
+        }
+        return params, accuracies
+
+    def classes(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Predicted class of each example, name → `int[N]`."""
+        return {name: logits.argmax(-1) for name, (logits, _) in self._predict(samples).items()}
+
+    def features(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Classifier features of each example, name → `[N, F]`."""
+        return {name: features for name, (_, features) in self._predict(samples).items()}
+
+    def _predict(self, samples: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {
+            name: classifier.predict(self._kinds[name], self._params[name], values)
+            for name, values in samples.items()
+        }
+
+
+def evaluate(
+    run: Run, sampler: Sampler, step: int, judge: Judge, *, num_steps: int | None = None
+) -> dict[str, Any]:
+    """All metrics of a model by one protocol.
+
+    Args:
+      run: what the configuration built.
+      sampler: the model with its weights.
+      step: of the checkpoint, for the record.
+      judge: the classifiers.
+      num_steps: of data-space refinement; None takes training's.
+
+    Returns:
+      The content of `evaluation.json`; a metric that the model lacks is absent.
+    """
+    settings, names = sampler.settings, [m.name for m in sampler.modalities]
+    num_samples = min(run.config.evaluation.num_samples, len(run.splits.test))
+    keys = dict(
+        zip(
+            ("prior", "base", "chain", "cross", "mean", "revised", "count", "probe"),
+            jax.random.split(jax.random.key(run.config.seed + 1), 8),
+            strict=True,
+        )
+    )
+    raw = data.whole(run.splits.test, num_samples)
+    labels = raw["label"]
+    test = jax.device_get(sampler.as_batch({name: raw[name] for name in names}))
+    reference = {
+        name: frechet.gaussian_statistics(features)
+        for name, features in judge.features(
+            sampler.as_batch(_without_label(data.whole(run.splits.test)))
+        ).items()
+    }
+
+    def distance(samples: Mapping[str, np.ndarray]) -> float:
+        return float(
+            np.mean(
+                [
+                    frechet.frechet_distance(frechet.gaussian_statistics(features), reference[name])
+                    for name, features in judge.features(samples).items()
+                ]
+            )
+        )
+
+    def from_prior(key: jax.Array, use_energy: bool) -> dict[str, np.ndarray]:
+        return _in_chunks(
+            lambda key, start, count: sampler.generate(
+                sampler.prior_latents(key, count, use_energy=use_energy)
+            ),
+            key,
+            num_samples,
+        )
+
+    def conditional(key: jax.Array, given: tuple[str, ...], method: str) -> dict[str, np.ndarray]:
+        def one(key: jax.Array, start: int, count: int) -> dict[str, jax.Array]:
+            observed = {name: test[name][start : start + count] for name in given}
+            return sampler.generate(sampler.infer(key, observed, method=method))
+
+        return _in_chunks(one, key, num_samples)
+
+    generated = from_prior(keys["prior"], use_energy=True)
+    joint = {"generator": coherence.joint_coherence(judge.classes(generated))}
+    distances = {"generator": distance(generated)}
+    if settings.prior_energy:
+        from_base = from_prior(keys["base"], use_energy=False)
+        joint["base_prior"] = coherence.joint_coherence(judge.classes(from_base))
+        distances["base_prior"] = distance(from_base)
+    if settings.data_energy:
+        refined = _in_chunks(
+            lambda key, start, count: (
+                sampler.refine(
+                    key,
+                    {name: values[start : start + count] for name, values in generated.items()},
+                    num_steps=num_steps,
+                ).position
+            ),
+            keys["chain"],
+            num_samples,
+        )
+        joint["energy"] = coherence.joint_coherence(judge.classes(refined))
+        distances["energy"] = distance(refined)
+
+    crossed = {}
+    for method in ("sample", "mean", "revised"):
+        samples = {
+            source: conditional(jax.random.fold_in(keys["cross"], index), (source,), method)
+            for index, source in enumerate(names)
+        }
+        predictions = {source: judge.classes(values) for source, values in samples.items()}
+        crossed[method] = coherence.cross_coherence(predictions, labels)
+        if method == "sample":
+            distances["cross"] = float(np.mean([distance(values) for values in samples.values()]))
+    result: dict[str, Any] = {
+        "step": step,
+        "num_samples": num_samples,
+        "protocol": {
+            "classifiers": "one a modality, trained on the training images",
+            "cross_coherence": "one source at a time, latent drawn from that expert; mean over "
+            "targets of the mean over the other sources",
+            "frechet": "between Gaussians fitted to classifier features, against all test images, "
+            "mean over modalities; not FID",
+            "inputs": "decoder means",
+            "prior_steps": settings.prior_chain.num_steps if settings.prior_energy else 0,
+            "refinement_steps": (
+                (settings.data_chain.num_steps if num_steps is None else num_steps)
+                if settings.data_energy
+                else 0
+            ),
+            "posterior_steps": settings.posterior_chain.num_steps,
+        },
+        "joint_coherence": joint,
+        "cross_coherence": {
+            "mean": crossed["sample"]["mean"],
+            "by_target": crossed["sample"]["by_target"],
+            "expert_mean": crossed["mean"]["mean"],
+            "posterior_revised": crossed["revised"]["mean"],
+        },
+        "frechet": distances,
+        "classifier_accuracy": judge.accuracies,
+    }
+    subsets = [
+        subset for size in range(1, len(names)) for subset in itertools.combinations(names, size)
+    ]
+    if len(subsets) <= MOST_SUBSETS:
+        by_subset = {
+            subset: judge.classes(
+                conditional(jax.random.fold_in(keys["count"], index), subset, "sample")
+            )
+            for index, subset in enumerate(subsets)
+        }
+        result["coherence_by_inputs"] = coherence.coherence_by_count(by_subset, labels)
+    result["linear_probe"] = _probe(run, sampler, keys["probe"])
+    return result
+
+
+def write(workdir: epath.Path, result: dict[str, Any]) -> None:
+    """Write `evaluation.json` aside, then rename it into place."""
+    path, aside = workdir / "evaluation.json", workdir / "evaluation.json.part"
+    aside.write_text(json.dumps(result, indent=2) + "\n")
+    aside.replace(path)
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The headline numbers as text."""
+    joint, distance = result["joint_coherence"], result["frechet"]
+    cross = result["cross_coherence"]
+    label = {
+        "base_prior": "base prior",
+        "generator": "learned prior" if "base_prior" in joint else "prior",
+        "energy": "after data-space refinement",
+    }
+    rows = [
+        [text, f"{joint[name]:.3f}", f"{distance[name]:.1f}"]
+        for name, text in label.items()
+        if name in joint
+    ]
+    lines = [
+        f"step {result['step']}, {result['num_samples']} samples",
+        tabulate(rows, ["samples from", "joint coherence", "Fréchet distance"]),
+        "",
+        tabulate(
+            [[f"{cross[name]:.3f}" for name in ("mean", "expert_mean", "posterior_revised")]],
+            ["cross coherence: expert's sample", "expert's mean", "revised"],
+        ),
+        "",
+        "classifier accuracy: "
+        + ", ".join(f"{n} {a:.3f}" for n, a in result["classifier_accuracy"].items()),
+    ]
+    return "\n".join(lines)
+
+
+def _probe(run: Run, sampler: Sampler, key: jax.Array) -> float:
+    sides = []
+    for source in (run.splits.train, run.splits.test):
+        raw = data.whole(source, NUM_PROBE_EXAMPLES)
+        batch = jax.device_get(sampler.as_batch(_without_label(raw)))
+
+        def encode(
+            key: jax.Array, start: int, count: int, batch: Mapping[str, np.ndarray] = batch
+        ) -> dict[str, jax.Array]:
+            given = {name: values[start : start + count] for name, values in batch.items()}
+            return {"latents": sampler.infer(key, given, method="mean")}
+
+        sides += [_in_chunks(encode, key, len(raw["label"]))["latents"], raw["label"]]
+    return probe.linear_probe(*sides)
+
+
+def _in_chunks(
+    function: Callable[[jax.Array, int, int], Mapping[str, jax.Array]],
+    key: jax.Array,
+    num_samples: int,
+) -> dict[str, np.ndarray]:
+    """Call `function(key, start, count)` over chunks and join what it returns."""
+    chunks = []
+    for start in range(0, num_samples, CHUNK):
+        count = min(CHUNK, num_samples - start)
+        chunks.append(jax.device_get(function(jax.random.fold_in(key, start), start, count)))
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def _without_label(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: values for name, values in raw.items() if name != "label"}

@@ -1,0 +1,75 @@
+"""Draw samples of a trained run, jointly or given some modalities."""
+
+import io
+import zipfile
+
+import jax
+import numpy as np
+from etils import epath
+
+from mmebm_jax import checkpoint, plotting
+from mmebm_jax.sampler import load
+
+NUM_DRAWN = 32
+
+
+def sample(
+    workdir: epath.Path,
+    *,
+    num_samples: int,
+    given: str | None = None,
+    num_steps: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Write `samples.npz` (uint8 images, int32 tokens) and `samples.png` into the run's folder.
+
+    Args:
+      workdir: of a trained run.
+      num_samples: how many; with `given`, that many at most of its examples are completed.
+      given: `.npz` file with any subset of the modalities.
+      num_steps: of data-space refinement; 0 is the generator alone, None as trained.
+      seed: of the draws.
+
+    Raises:
+      FileNotFoundError: no run, no checkpoint or no such file.
+      ValueError: the file is not an .npz of this model's modalities; one line that names what.
+    """
+    sampler = load(workdir)
+    observed = None
+    if given is not None:
+        observed = sampler.as_batch(read_given(given))
+        if len({len(values) for values in observed.values()}) > 1:
+            raise ValueError(f"{given}: its modalities hold different numbers of examples.")
+        observed = {name: values[:num_samples] for name, values in observed.items()}
+    samples = sampler.sample(jax.random.key(seed), num_samples, observed, num_steps=num_steps)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **sampler.as_raw(samples))  # type: ignore[arg-type]
+    aside = workdir / "samples.npz.part"
+    aside.write_bytes(buffer.getvalue())
+    aside.replace(workdir / "samples.npz")
+    title = f"given {', '.join(observed)}" if observed else "samples"
+    shown = {name: np.asarray(values[:NUM_DRAWN]) for name, values in samples.items()}
+    alphabet = checkpoint.read_data_facts(workdir)["alphabet"]
+    plotting.save_grid(workdir / "samples.png", {title: shown}, alphabet)
+    print(f"wrote {workdir / 'samples.npz'} and {workdir / 'samples.png'}")
+
+
+def read_given(path: str) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file; nothing in it is executed.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: it is no .npz, or holds objects.
+    """
+    file = epath.Path(path)
+    if not file.exists():
+        raise FileNotFoundError(f"--given={path} does not exist: name an .npz of modalities.")
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile) or not archive.files:
+                raise ValueError("it holds no named arrays")
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"--given={path} cannot be read as an .npz of plain arrays ({error})."
+        ) from error

@@ -1,0 +1,249 @@
+"""Train a model of the family; resume when the folder holds a checkpoint."""
+
+import json
+import logging
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tensorboardX
+from clu import parameter_overview
+from etils import epath
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from experiments import pictures
+from mmebm_jax import builders, checkpoint, data, prior, sharding, train_state
+from mmebm_jax.data.source import DataSplits
+from mmebm_jax.model import Model
+from mmebm_jax.sampler import Sampler
+from mmebm_jax.sampling import SamplerSettings
+from mmebm_jax.train_state import TrainState, Weights
+from mmebm_jax.update import make_update
+
+FIT_BATCH = 500
+
+
+class Run(NamedTuple):
+    """What a configuration builds."""
+
+    config: ConfigDict
+    workdir: epath.Path
+    splits: DataSplits
+    model: Model
+    sampler: SamplerSettings
+    mesh: jax.sharding.Mesh
+
+
+class Progress(NamedTuple):
+    """Where a run stands; saved with each checkpoint."""
+
+    elapsed_seconds: float = 0.0  # of training, without set-up
+    num_fits: int = 0  # of the base prior
+
+
+def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
+    """Build everything and check it, before anything is compiled or written.
+
+    Raises:
+      ValueError, FileNotFoundError: one line that names the thing and the mend.
+    """
+    checkpoint.check_config(workdir, config)
+    mesh = sharding.data_mesh()
+    sharding.check_batch_size(config.batch_size, mesh)
+    splits = builders.build_data(config)
+    model = builders.build_model(config, splits.fields)
+    return Run(config, workdir, splits, model, builders.build_sampler_settings(config), mesh)
+
+
+def train(run: Run) -> tuple[TrainState, float]:
+    """Run the schedule to its end.
+
+    Returns:
+      The final state, which is also saved, and the seconds of training: compilation, pictures and
+      the base prior's fits included, set-up not.
+
+    Raises:
+      FloatingPointError: a loss is not finite; the line names the step and the loss.
+    """
+    config, workdir, model, mesh = run.config, run.workdir, run.model, run.mesh
+    optimisers = builders.build_optimisers(config)
+    schedules = builders.build_schedules(config)
+    settings = builders.build_settings(config)
+    init_key, run_key, fit_key, picture_key = jax.random.split(jax.random.key(config.seed), 4)
+
+    state = jax.jit(
+        lambda key: train_state.create(key, model, optimisers, config.prior.num_components),
+        out_shardings=sharding.replicated(mesh),
+    )(init_key)
+    checkpoint.write_config(workdir, config, run.splits)
+    manager = checkpoint.open_manager(workdir, config.keep_checkpoints)
+    progress = Progress()
+    restored = checkpoint.restore(manager, state)
+    if restored is not None:
+        state, progress = restored[0], Progress(**restored[1])
+        logging.info("resuming %s at step %d.", workdir, int(state.step))
+    else:
+        parameter_overview.log_parameter_overview(state.params, include_stats=False)
+    step = int(state.step)
+    run_key = sharding.replicate(run_key, mesh)
+
+    log = Log(workdir, step)
+    batches = data.iterate(
+        data.batches(
+            run.splits.train,
+            config.batch_size,
+            config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ),
+        step,
+    )
+    updates: dict[Any, Any] = {}
+    begin = time.monotonic() - progress.elapsed_seconds
+    bar = tqdm(total=config.num_steps, initial=step, unit="step", dynamic_ncols=True)
+
+    def position() -> float:
+        """On the schedule, in steps."""
+        if config.budget_seconds <= 0:
+            return float(step)
+        return (time.monotonic() - begin) / config.budget_seconds * config.num_steps
+
+    def save() -> None:
+        now = progress._replace(elapsed_seconds=time.monotonic() - begin)
+        if manager.latest_step() != step:
+            checkpoint.save(manager, state, now._asdict())
+
+    while (now := position()) < config.num_steps:
+        if config.prior.fit_mixture and progress.num_fits == 0 and now >= config.prior.start_step:
+            state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 0))
+            progress = progress._replace(num_fits=1)
+        terms = builders.terms_at(config, now)
+        if terms not in updates:
+            updates[terms] = jax.jit(
+                make_update(model, optimisers, schedules, settings, terms), donate_argnums=0
+            )
+        batch = sharding.shard_batch(next(batches), mesh)
+        state, metrics = updates[terms](state, batch, np.float32(now), run_key)
+        step += 1
+        bar.n = min(int(position()), config.num_steps)
+        log.add(step, metrics)
+        if step % config.log_every == 0:
+            log.flush(config.batch_size)
+            bar.set_postfix(log.brief(), refresh=True)
+        if step % config.picture_every == 0:
+            sampler = Sampler(model, state.weights, run.sampler, mesh)
+            pictures.write(run, sampler, jax.random.fold_in(picture_key, step), step)
+        if step % config.checkpoint_every == 0:
+            save()
+    if config.prior.fit_mixture and progress.num_fits == 1:
+        state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 1))
+        progress = progress._replace(num_fits=2)
+    log.flush(config.batch_size)
+    bar.close()
+    seconds = time.monotonic() - begin
+    save()
+    manager.wait_until_finished()
+    return state, seconds
+
+
+def restore_weights(run: Run) -> tuple[Weights, int]:
+    """The sampling weights of a run's newest checkpoint, and their step.
+
+    Raises:
+      FileNotFoundError: it has none.
+    """
+    shapes = train_state.template(run.model, run.config.prior.num_components)
+    return checkpoint.restore_weights(run.workdir, shapes)
+
+
+def revised_latents(run: Run, weights: Weights, key: jax.Array, num_examples: int) -> np.ndarray:
+    """Latents of training examples, `[num_examples, Z]`: revised where the run revises."""
+    raw = data.whole(run.splits.train, num_examples)
+    revises = run.config.posterior.generator_weight > 0
+    method = "revised" if revises else "sample"
+    without_energy = run.sampler._replace(prior_energy=False)
+
+    sampler = Sampler(run.model, weights, without_energy, run.mesh)
+    parts = []
+    for start in range(0, len(raw["label"]), FIT_BATCH):
+        given = {m.name: raw[m.name][start : start + FIT_BATCH] for m in sampler.modalities}
+        part_key = jax.random.fold_in(key, start)
+        parts.append(sampler.infer(part_key, sampler.as_batch(given), method=method))
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+def fit_base_prior(run: Run, state: TrainState, key: jax.Array) -> TrainState:
+    """The state with its base prior fitted to latents of the training data."""
+    latents = revised_latents(run, state.weights, key, run.config.prior.num_fit_examples)
+    fitted = prior.fit_mixture(latents, run.config.prior.num_components, run.config.seed)
+    logging.info(
+        "fitted the base prior to %d latents (standard deviation %.2f).",
+        len(latents),
+        latents.std(),
+    )
+    weights = state.weights._replace(base_prior=sharding.replicate(fitted, run.mesh))
+    return state._replace(weights=weights)
+
+
+class Log:
+    """`metrics.jsonl` and TensorBoard files; numbers stay on the device until a flush."""
+
+    def __init__(self, workdir: epath.Path, step: int) -> None:
+        """Open the files, dropping lines of steps after `step` that a resumed run repeats."""
+        self._path = workdir / "metrics.jsonl"
+        if self._path.exists():
+            kept = [
+                line
+                for line in self._path.read_text().splitlines()
+                if json.loads(line)["step"] <= step
+            ]
+            self._path.write_text("".join(line + "\n" for line in kept))
+        self._writer = tensorboardX.SummaryWriter(str(workdir), purge_step=step)
+        self._pending: list[tuple[int, dict[str, jax.Array]]] = []
+        self._since = time.monotonic()
+        self._last: dict[str, float] = {}
+
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Keep a step's metrics for the next flush."""
+        self._pending.append((step, metrics))
+
+    def flush(self, batch_size: int) -> None:
+        """Fetch, check and write the means since the last flush.
+
+        Raises:
+          FloatingPointError: with the step and the loss.
+        """
+        if not self._pending:
+            return
+        fetched = jax.device_get(self._pending)
+        for step, metrics in fetched:
+            for name, value in metrics.items():
+                if not np.isfinite(value):
+                    raise FloatingPointError(
+                        f"{name} is {value} at step {step}: lower that network's learning rate or "
+                        "its chain's step size, and resume from the last checkpoint."
+                    )
+        seconds = time.monotonic() - self._since
+        step, latest = fetched[-1]
+        means = {
+            name: float(np.mean([m[name] for _, m in fetched if name in m])) for name in latest
+        }
+        means["examples_per_second"] = batch_size * len(fetched) / seconds
+        if jax.process_index() == 0:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"step": step, **means}) + "\n")
+            for name, value in means.items():
+                self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+        self._pending, self._since, self._last = [], time.monotonic(), means
+
+    def brief(self) -> dict[str, str]:
+        """The losses and the speed, for a progress bar."""
+        shown = {
+            name.removeprefix("loss/"): f"{value:.3g}"
+            for name, value in self._last.items()
+            if name.startswith("loss/")
+        }
+        return shown | {"examples/s": f"{self._last.get('examples_per_second', 0):.0f}"}

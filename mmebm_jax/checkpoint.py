@@ -1,0 +1,159 @@
+"""Checkpoints in a run's folder, by Orbax.
+
+`checkpoints/<step>/` holds three items: `state` (parameters and optimisers), `weights` (all that
+sampling needs) and `meta` (JSON: position on the schedule and what happened). The configuration
+lies beside them as `config.json`.
+"""
+
+import json
+import logging
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from ml_collections import ConfigDict
+
+from mmebm_jax.data.source import DataSplits
+from mmebm_jax.train_state import TrainState, Weights
+
+Meta = dict[str, Any]
+FREE_FIELDS = ("log_every", "picture_every", "checkpoint_every", "keep_checkpoints", "evaluation")
+
+
+def open_manager(workdir: epath.Path, keep: int | None = None) -> ocp.CheckpointManager:
+    """The checkpoints of a run; `keep` bounds how many stay."""
+    return ocp.CheckpointManager(
+        workdir / "checkpoints",
+        item_names=("state", "weights", "meta"),
+        options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+    )
+
+
+def save(manager: ocp.CheckpointManager, state: TrainState, meta: Meta) -> None:
+    """Write a checkpoint of this step in the background; wait with the manager."""
+    trained = state._replace(weights=None)  # type: ignore[arg-type]
+    manager.save(
+        int(state.step),
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(trained._asdict() | {"weights": {}}),
+            weights=ocp.args.StandardSave(state.weights._asdict()),
+            meta=ocp.args.JsonSave(meta),
+        ),
+    )
+
+
+def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, Meta] | None:
+    """The newest checkpoint that can be read, on the template's devices; None without any.
+
+    Args:
+      manager: of the run.
+      template: a state of the same structure, shapes and shardings.
+
+    Raises:
+      ValueError: there are checkpoints and none can be read.
+    """
+    trained = template._replace(weights=None)._asdict() | {"weights": {}}  # type: ignore[arg-type]
+    steps = sorted(manager.all_steps(), reverse=True)
+    for step in steps:
+        try:
+            items = manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(_abstract(trained)),
+                    weights=ocp.args.StandardRestore(_abstract(template.weights._asdict())),
+                    meta=ocp.args.JsonRestore(),
+                ),
+            )
+        except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
+            logging.warning(
+                "checkpoint %d is damaged (%s); trying an earlier one.",
+                step,
+                str(error).splitlines()[0] if str(error) else type(error).__name__,
+            )
+            continue
+        weights = Weights(**items["weights"])
+        return TrainState(**(items["state"] | {"weights": weights})), items["meta"]
+    if steps:
+        raise ValueError(
+            f"no checkpoint of {manager.directory} can be read: move the folder away to start anew."
+        )
+    return None
+
+
+def restore_weights(workdir: epath.Path, template: Weights) -> tuple[Weights, int]:
+    """The newest sampling weights of a run, and their step; the optimiser is never read.
+
+    Raises:
+      FileNotFoundError: the run has no checkpoint.
+    """
+    manager = open_manager(workdir)
+    step = manager.latest_step()
+    if step is None:
+        raise FileNotFoundError(f"{workdir} holds no checkpoint: train there first.")
+    items = manager.restore(
+        step,
+        args=ocp.args.Composite(weights=ocp.args.StandardRestore(_abstract(template._asdict()))),
+    )
+    return Weights(**items["weights"]), step
+
+
+def _abstract(tree: Any) -> Any:
+    return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
+
+
+def write_config(workdir: epath.Path, config: ConfigDict, splits: DataSplits) -> None:
+    """Save a run's configuration and what sampling needs to know of its data, if not there."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not (workdir / "config.json").exists():
+        fields = {name: field._asdict() for name, field in splits.fields.items()}
+        facts = {"fields": fields, "alphabet": splits.alphabet}
+        (workdir / "data.json").write_text(json.dumps(facts, indent=2) + "\n")
+        text = config.to_json_best_effort(indent=2, sort_keys=True)
+        (workdir / "config.json").write_text(text + "\n")
+
+
+def read_data_facts(workdir: epath.Path) -> dict[str, Any]:
+    """A run's "fields" (name → kind and shape) and "alphabet" (character of each token)."""
+    return json.loads((workdir / "data.json").read_text())
+
+
+def check_config(workdir: epath.Path, config: ConfigDict) -> None:
+    """Refuse a folder that holds a run of another configuration.
+
+    Raises:
+      ValueError: with the first field that differs.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    saved = _flatten(json.loads(path.read_text()))
+    given = _flatten(json.loads(config.to_json_best_effort()))
+    for name in sorted(saved.keys() | given.keys()):
+        if name.split(".")[0] not in FREE_FIELDS and saved.get(name) != given.get(name):
+            raise ValueError(
+                f"{workdir} holds a run with {name} = {saved.get(name)}, not {given.get(name)}: "
+                "choose another --workdir or the same config."
+            )
+
+
+def read_config(workdir: epath.Path) -> ConfigDict:
+    """The configuration that a run was started with.
+
+    Raises:
+      FileNotFoundError: the folder holds no run.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{workdir} holds no run (no config.json): train there first.")
+    return ConfigDict(json.loads(path.read_text()))
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

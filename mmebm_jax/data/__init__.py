@@ -1,0 +1,40 @@
+"""Data sets by name, and the pipeline that turns them into batches."""
+
+from typing import Any
+
+from mmebm_jax.data.pipeline import batches, iterate, whole
+from mmebm_jax.data.polydigits import polydigits
+from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
+
+__all__ = [
+    "ArraySource",
+    "DataSplits",
+    "Field",
+    "RecordSource",
+    "Source",
+    "batches",
+    "iterate",
+    "load_data",
+    "whole",
+]
+
+
+def load_data(name: str, **options: Any) -> DataSplits:
+    """Loads the data set ``name``: "polydigits" or "polymnist".
+
+    Args:
+        name: which data set.
+        options: passed on to the function of that name; see it for their meaning.
+
+    Raises:
+        ValueError: ``name`` is unknown or an option is out of range.
+        FileNotFoundError: files that the data set is built from are missing.
+    """
+    if name == "polydigits":
+        return polydigits(**options)
+    if name == "polymnist":
+        # TensorFlow Datasets takes seconds to import, so only those who use it wait.
+        from mmebm_jax.data.polymnist import polymnist
+
+        return polymnist(**options)
+    raise ValueError(f"unknown data set {name!r}: choose polydigits or polymnist")

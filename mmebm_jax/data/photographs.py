@@ -1,0 +1,58 @@
+"""Photographs that ship inside scikit-image and scikit-learn, and digits drawn over them.
+
+Nothing is downloaded. Coffee is CC0 (Rachel Michetti); rocket (SpaceX) and astronaut (NASA) are in
+the public domain; china (danielbuechele) and flower (vultilion) are CC BY 2.0.
+"""
+
+import numpy as np
+import skimage.data
+from skimage.transform import resize
+from sklearn.datasets import load_sample_image
+
+PHOTOGRAPHS = ("coffee", "rocket", "flower", "china", "astronaut")
+"""Names for `photograph`, ordered so that neighbours differ in colour and texture. None is
+mostly mid-grey, where inverting a digit's pixels would hide it."""
+
+
+def photograph(name: str, short_side: int | None = None) -> np.ndarray:
+    """Loads a bundled photograph, optionally scaled so that its shorter side is ``short_side``.
+
+    Returns:
+        uint8 RGB ``[H, W, 3]``.
+
+    Raises:
+        ValueError: ``name`` is not one of `PHOTOGRAPHS`.
+    """
+    if name not in PHOTOGRAPHS:
+        raise ValueError(f"unknown photograph {name!r}: choose one of {', '.join(PHOTOGRAPHS)}")
+    if name in ("china", "flower"):
+        image = load_sample_image(f"{name}.jpg")
+    else:
+        image = getattr(skimage.data, name)()
+    if short_side is None:
+        return np.array(image)
+    scale = short_side / min(image.shape[:2])
+    shape = [round(side * scale) for side in image.shape[:2]]
+    return np.rint(resize(image, shape, anti_aliasing=True, preserve_range=True)).astype(np.uint8)
+
+
+def draw_over(rng: np.random.Generator, masks: np.ndarray, photo: np.ndarray) -> np.ndarray:
+    """Draws each mask over its own random crop of a photograph, by PolyMNIST's rule.
+
+    A pixel is the background's value, and 255 minus that inside the mask
+    (Sutter et al. 2021, https://arxiv.org/abs/2105.02470).
+
+    Args:
+        rng: where the crops' positions come from.
+        masks: bool ``[N, S, S]``.
+        photo: uint8 ``[H, W, 3]`` with H, W >= S.
+
+    Returns:
+        uint8 ``[N, S, S, 3]``.
+    """
+    size = masks.shape[1]
+    windows = np.lib.stride_tricks.sliding_window_view(photo, (size, size), axis=(0, 1))
+    rows = rng.integers(windows.shape[0], size=len(masks))
+    columns = rng.integers(windows.shape[1], size=len(masks))
+    crops = np.moveaxis(windows[rows, columns], 1, -1)
+    return np.where(masks[..., None], 255 - crops, crops)

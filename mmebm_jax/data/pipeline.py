@@ -1,0 +1,83 @@
+"""From a source to training batches: shuffled, repeated, split over processes, resumable.
+
+Batches are numbered by training step and each is a pure function of (seed, step), so resuming
+needs the step alone, whatever the number of processes.
+"""
+
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from mmebm_jax.data.source import Source
+
+
+def batches(
+    source: Source,
+    batch_size: int,
+    seed: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.MapDataset:
+    """The endless sequence of training batches; element i is the batch of step i.
+
+    Every epoch visits each example once, in its own order; a batch may span two epochs.
+
+    Args:
+        source: where examples come from.
+        batch_size: examples in the global batch, over all processes.
+        seed: of the shuffle, 0 to 2**32 - 1.
+        process_index: this process, which gets its contiguous slice of each global batch.
+        process_count: how many processes share a batch.
+
+    Returns:
+        A dataset whose elements are `Source.gather` dicts with B = batch_size / process_count.
+
+    Raises:
+        ValueError: ``batch_size`` exceeds the source or does not divide over the processes, or
+            ``process_index`` is not one of them.
+    """
+    if not 1 <= batch_size <= len(source):
+        raise ValueError(
+            f"batch_size is {batch_size} but the source has {len(source)} examples: "
+            f"set it to 1..{len(source)}"
+        )
+    if batch_size % process_count:
+        raise ValueError(
+            f"batch_size {batch_size} does not divide over {process_count} processes: "
+            f"set it to a multiple of {process_count}"
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index is {process_index}: set it to 0..{process_count - 1}")
+    local = batch_size // process_count
+    start = process_index * local
+    # Batching indices, not examples, leaves one gather a batch as the only work on the data.
+    return (
+        grain.MapDataset.range(len(source))
+        .shuffle(seed=seed)
+        .repeat()
+        .batch(batch_size, batch_fn=np.asarray)
+        .map(lambda indices: source.gather(indices[start : start + local]))
+    )
+
+
+def iterate(
+    dataset: grain.MapDataset, start_step: int = 0, prefetch: int = 2
+) -> Iterator[dict[str, np.ndarray]]:
+    """Iterates over ``dataset`` from step ``start_step`` on.
+
+    Args:
+        dataset: from `batches`.
+        start_step: the first batch's step.
+        prefetch: how many batches a background thread reads ahead; 0 reads each when asked.
+    """
+    threads = 1 if prefetch else 0
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    return iter(dataset[start_step:].to_iter_dataset(options))
+
+
+def whole(source: Source, limit: int | None = None) -> dict[str, np.ndarray]:
+    """The first ``limit`` examples (all when None, or when there are fewer) in stored order."""
+    count = len(source) if limit is None else min(limit, len(source))
+    return source.gather(np.arange(count))

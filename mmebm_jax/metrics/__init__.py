@@ -1,0 +1,1 @@
+"""How good the samples and the latents are: coherence, Fréchet distances, a linear probe."""

@@ -1,0 +1,109 @@
+"""A convolution whose gradients stay fast inside `lax.scan` on a CPU.
+
+XLA:CPU optimises the layout of convolutions in the entry computation only. The transposed
+convolutions that automatic differentiation creates inside a loop body therefore fall to a slow
+single-threaded emitter, about 30 times slower (jax-ml/jax issue 12868). Here both gradients are
+written as ordinary channels-last convolutions of explicitly transposed arrays, which need no layout
+pass. The values equal those of `jax.lax.conv_general_dilated` up to the order of summation.
+
+Accelerators do not have the problem; `convolution_for` hands them the built-in operation.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+from jax import lax
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+Pads = tuple[tuple[int, int], ...]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def channels_last_convolution(
+    inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads
+) -> jax.Array:
+    """Convolve `[B, H, W, C]` with a kernel `[h, w, C, D]`; gives `[B, H', W', D]`.
+
+    `pads` holds (low, high) for each spatial axis.
+    """
+    return lax.conv_general_dilated(inputs, kernel, strides, pads, dimension_numbers=DIMENSIONS)
+
+
+def _forward(
+    inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: Pads
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return channels_last_convolution(inputs, kernel, strides, pads), (inputs, kernel)
+
+
+def _backward(
+    strides: tuple[int, int], pads: Pads, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    inputs, kernel = saved
+    spans = [
+        (size - 1) * stride + 1 for size, stride in zip(gradient.shape[1:3], strides, strict=True)
+    ]
+    sizes, widths = inputs.shape[1:3], kernel.shape[:2]
+
+    # d/d inputs: the gradient, spread out by the stride, meets the mirrored kernel.
+    input_pads = [
+        (width - 1 - low, size + low - span)
+        for width, (low, _), size, span in zip(widths, pads, sizes, spans, strict=True)
+    ]
+    mirrored = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+    input_gradient = lax.conv_general_dilated(
+        gradient, mirrored, (1, 1), input_pads, lhs_dilation=strides, dimension_numbers=DIMENSIONS
+    )
+
+    # d/d kernel: channels take the place of examples, and the gradient that of the kernel.
+    kernel_pads = [
+        (low, width - 1 + span - size - low)
+        for width, (low, _), size, span in zip(widths, pads, sizes, spans, strict=True)
+    ]
+    kernel_gradient = lax.conv_general_dilated(
+        inputs.transpose(3, 1, 2, 0),
+        gradient.transpose(1, 2, 0, 3),
+        (1, 1),
+        kernel_pads,
+        rhs_dilation=strides,
+        dimension_numbers=DIMENSIONS,
+    ).transpose(1, 2, 0, 3)
+    return input_gradient, kernel_gradient
+
+
+channels_last_convolution.defvjp(_forward, _backward)
+
+
+def scan_safe_convolution(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: Any = None,
+    **unused: Any,
+) -> jax.Array:
+    """`lax.conv_general_dilated` as `flax.linen.Conv` calls it, for two-dimensional layers.
+
+    Raises:
+      ValueError: dilated or grouped convolutions, which no network here uses.
+    """
+    dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
+    if feature_group_count != 1 or any(dilation != 1 for dilation in dilations):
+        raise ValueError("scan_safe_convolution takes neither dilation nor groups; use lax's own.")
+    strides = (window_strides[0], window_strides[1])
+    pads = (
+        lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
+        if isinstance(padding, str)
+        else padding
+    )
+    return channels_last_convolution(lhs, rhs, strides, tuple((int(a), int(b)) for a, b in pads))
+
+
+def convolution_for(backend: str) -> Callable[..., jax.Array]:
+    """The convolution to give `flax.linen.Conv` on a backend ("cpu", "gpu" or "tpu")."""
+    return scan_safe_convolution if backend == "cpu" else lax.conv_general_dilated

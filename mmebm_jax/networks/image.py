@@ -1,0 +1,96 @@
+"""Networks for images `[B, H, W, C]`: an expert, a decoder, an energy trunk.
+
+All arithmetic happens at a half and a quarter of the image's size: space-to-depth on the way in and
+depth-to-space on the way out lose nothing, and keep large feature maps out of the chains.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+
+def space_to_depth(maps: jax.Array, block: int = 2) -> jax.Array:
+    """`[B, H, W, C]` → `[B, H/block, W/block, block²·C]`."""
+    batch, height, width, channels = maps.shape
+    split = maps.reshape(batch, height // block, block, width // block, block, channels)
+    return split.transpose(0, 1, 3, 2, 4, 5).reshape(
+        batch, height // block, width // block, block * block * channels
+    )
+
+
+def depth_to_space(maps: jax.Array, block: int = 2) -> jax.Array:
+    """`[B, H, W, block²·C]` → `[B, block·H, block·W, C]`, the inverse of `space_to_depth`."""
+    batch, height, width, channels = maps.shape
+    split = maps.reshape(batch, height, width, block, block, channels // block**2)
+    return split.transpose(0, 1, 3, 2, 4, 5).reshape(
+        batch, height * block, width * block, channels // block**2
+    )
+
+
+def average_pool(maps: jax.Array) -> jax.Array:
+    """Mean of 2×2 blocks; as a reshape it stays cheap to differentiate inside a scan."""
+    batch, height, width, channels = maps.shape
+    return maps.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+
+
+class ImageExpert(nn.Module):
+    """Image `[B, H, W, C]` → features `[B, hidden]` of an inference network."""
+
+    width: int
+    hidden: int
+    convolution: Callable[..., Any]
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Encode a batch of images."""
+        maps = space_to_depth(image)
+        maps = nn.silu(self._layer(self.width)(maps))
+        maps = space_to_depth(maps)
+        maps = nn.silu(self._layer(2 * self.width)(maps))
+        return nn.silu(nn.Dense(self.hidden)(maps.reshape(len(maps), -1)))
+
+    def _layer(self, features: int) -> nn.Conv:
+        return nn.Conv(features, (3, 3), conv_general_dilated=self.convolution)
+
+
+class ImageDecoder(nn.Module):
+    """Latents `[B, Z]` → the likelihood's mean `[B, H, W, C]`."""
+
+    shape: tuple[int, ...]
+    width: int
+    hidden: int
+    convolution: Callable[..., Any]
+
+    @nn.compact
+    def __call__(self, latents: jax.Array) -> jax.Array:
+        """Decode a batch of latents."""
+        height, width, channels = self.shape
+        hidden = nn.silu(nn.Dense(self.hidden)(latents))
+        maps = nn.silu(nn.Dense((height // 2) * (width // 2) * self.width)(hidden))
+        maps = maps.reshape(len(latents), height // 2, width // 2, self.width)
+        layer = nn.Conv(4 * channels, (3, 3), conv_general_dilated=self.convolution)
+        return depth_to_space(layer(maps))
+
+
+class ImageTrunk(nn.Module):
+    """Image `[B, H, W, C]` → features `[B, F]` of an energy.
+
+    Average pooling between smooth layers: strided layers leave a checkerboard in the energy's
+    gradient, which a chain then draws into the samples.
+    """
+
+    width: int
+    convolution: Callable[..., Any]
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Extract a batch's features."""
+        maps = space_to_depth(image)
+        for factor in (2, 4):
+            layer = nn.Conv(factor * self.width, (3, 3), conv_general_dilated=self.convolution)
+            maps = nn.silu(layer(maps))
+            if maps.shape[1] % 2 == 0 and maps.shape[2] % 2 == 0:
+                maps = average_pool(maps)
+        return maps.reshape(len(image), -1)

@@ -1,0 +1,231 @@
+"""A trained model in the hand: what `mmebm_jax.load` returns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from mmebm_jax import builders, checkpoint, sampling, sharding
+from mmebm_jax.data.source import Field
+from mmebm_jax.modality import Modality, from_raw, to_raw
+from mmebm_jax.model import Model
+from mmebm_jax.sampling import SamplerSettings
+from mmebm_jax.train_state import Weights, template
+
+# Models and settings are hashable, so samplers of equal models share what is compiled.
+_STATIC = ("model", "settings")
+_sample = jax.jit(
+    lambda key, weights, given, **options: sampling.sample(
+        key, weights=weights, given=given, **options
+    ),
+    static_argnames=(*_STATIC, "num_samples", "num_steps"),
+)
+_latents = jax.jit(
+    lambda key, weights, **options: sampling.sample_latents(key, weights=weights, **options),
+    static_argnames=(*_STATIC, "num_samples", "use_energy"),
+)
+_infer = jax.jit(
+    lambda key, weights, given, **options: sampling.infer_latents(
+        key, weights=weights, given=given, **options
+    ),
+    static_argnames=(*_STATIC, "method"),
+)
+_generate = jax.jit(sampling.generate, static_argnames="model")
+_refine = jax.jit(
+    lambda key, weights, samples, given, **options: sampling.refine(
+        key, weights=weights, samples=samples, given=given, **options
+    ),
+    static_argnames=(*_STATIC, "num_steps", "keep_trajectory"),
+)
+_energy = jax.jit(
+    lambda weights, batch, *, model: model.data_energy(
+        model.normalised(weights.params["energy"]), batch
+    ),
+    static_argnames="model",
+)
+
+
+class Sampler:
+    """A model with its weights and chains.
+
+    Batches are dicts, name → `[B, *shape]` in model range (images in [-1, 1], sequences one-hot);
+    `as_batch` makes them of uint8 images and int tokens, `as_raw` turns samples back.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        weights: Weights,
+        settings: SamplerSettings,
+        mesh: jax.sharding.Mesh | None = None,
+    ) -> None:
+        """Hold a model; with a mesh, batches that the devices divide are split over them."""
+        self.model = model
+        self.settings = settings
+        self._mesh = mesh
+        self.weights = weights if mesh is None else sharding.replicate(weights, mesh)
+        self._static: dict[str, Any] = {"model": model, "settings": settings}
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities' specs."""
+        return self.model.modalities
+
+    def sample(
+        self,
+        key: jax.Array,
+        num_samples: int = 1,
+        given: Mapping[str, Any] | None = None,
+        *,
+        num_steps: int | None = None,
+    ) -> dict[str, jax.Array]:
+        """Samples of all modalities, in model range.
+
+        Args:
+          key: PRNG key.
+          num_samples: how many; not read when something is given.
+          given: observed modalities, returned as they are while the others are generated.
+          num_steps: refinement under the joint energy: 0 for the generator alone, None for the
+            chain of training.
+
+        Raises:
+          ValueError: a given modality is unknown or has another shape or type.
+        """
+        batch = None if given is None else self._split(self.as_batch(given))
+        return _sample(
+            key,
+            self.weights,
+            batch,
+            num_samples=num_samples,
+            num_steps=num_steps,
+            **self._static,
+        )
+
+    def encode(self, batch: Mapping[str, Any]) -> jax.Array:
+        """Mean of the posterior given any subset of the modalities, `[B, Z]`."""
+        return self.infer(jax.random.key(0), self.as_batch(batch), method="mean")
+
+    def energy(self, batch: Mapping[str, Any]) -> jax.Array:
+        """The joint energy of examples with every modality, `[B]`; lower is more likely.
+
+        Raises:
+          ValueError: no data-space energy was learned, or a modality is missing.
+        """
+        if not self.settings.data_energy:
+            raise ValueError("this run learned no data-space energy (energy.learn is False).")
+        batch = self.as_batch(batch)
+        missing = [m.name for m in self.modalities if m.name not in batch]
+        if missing:
+            raise ValueError(f"the joint energy needs every modality; missing: {missing}.")
+        return _energy(self.weights, self._split(batch), model=self.model)
+
+    def prior_latents(
+        self, key: jax.Array, num_samples: int, *, use_energy: bool = True
+    ) -> jax.Array:
+        """Latents of the prior, `[num_samples, Z]`; see `sampling.sample_latents`."""
+        return self._split(
+            _latents(
+                key, self.weights, num_samples=num_samples, use_energy=use_energy, **self._static
+            )
+        )
+
+    def infer(self, key: jax.Array, given: Mapping[str, Any], *, method: str) -> jax.Array:
+        """Latents given some modalities, `[B, Z]`; see `sampling.infer_latents`."""
+        return _infer(key, self.weights, self._split(given), method=method, **self._static)
+
+    def generate(self, latents: jax.Array) -> dict[str, jax.Array]:
+        """The generator's means, name → `[B, *shape]`."""
+        return _generate(model=self.model, weights=self.weights, latents=latents)
+
+    def refine(
+        self,
+        key: jax.Array,
+        samples: Mapping[str, Any],
+        *,
+        given: Mapping[str, Any] | None = None,
+        num_steps: int | None = None,
+        keep_trajectory: bool = False,
+    ) -> Any:
+        """Samples refined under the joint energy; see `sampling.refine`."""
+        return _refine(
+            key,
+            self.weights,
+            samples,
+            given,
+            num_steps=num_steps,
+            keep_trajectory=keep_trajectory,
+            **self._static,
+        )
+
+    def as_batch(self, values: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Check modalities and bring raw ones (uint8 images, int tokens) to model range.
+
+        Raises:
+          ValueError: one line that names the modality and what it should be.
+        """
+        return {name: _checked(array, name, self.modalities) for name, array in values.items()}
+
+    def as_raw(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Samples as uint8 images and int32 tokens."""
+        return {m.name: to_raw(m, samples[m.name]) for m in self.modalities if m.name in samples}
+
+    def _split(self, tree: Any) -> Any:
+        if self._mesh is None:
+            return tree
+        count = len(jax.tree.leaves(tree)[0])
+        place = sharding.split_batch if count % self._mesh.size == 0 else sharding.replicated
+        return jax.device_put(tree, place(self._mesh))
+
+
+def _checked(array: Any, name: str, modalities: tuple[Modality, ...]) -> jax.Array:
+    by_name = {m.name: m for m in modalities}
+    if name not in by_name:
+        raise ValueError(f"unknown modality {name!r}: this model has {', '.join(by_name)}.")
+    modality, array = by_name[name], array if isinstance(array, jax.Array) else np.asarray(array)
+    raw_shape = modality.shape if modality.kind == "image" else modality.shape[:1]
+    is_float = np.issubdtype(array.dtype, np.floating)
+    is_raw = array.dtype == np.uint8 or (
+        modality.kind == "sequence" and np.issubdtype(array.dtype, np.integer)
+    )
+    shape = modality.shape if is_float else raw_shape
+    if not (is_float or is_raw):
+        kinds = "uint8 or float in [-1, 1]" if modality.kind == "image" else "int or float one-hot"
+        raise ValueError(f"modality {name!r} has dtype {array.dtype}: give {kinds}.")
+    if array.ndim != len(shape) + 1 or tuple(array.shape[1:]) != tuple(shape):
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"modality {name!r} has shape {tuple(array.shape)}: give [N, {wanted}].")
+    if isinstance(array, np.ndarray):
+        if not len(array):
+            raise ValueError(f"modality {name!r} holds no example: give at least one.")
+        if is_float and not (np.isfinite(array).all() and np.abs(array).max() <= 1.0 + 1e-3):
+            raise ValueError(f"modality {name!r} leaves [-1, 1]: scale it, or give uint8.")
+        if not is_float and modality.kind == "sequence":
+            size = modality.shape[-1]
+            if array.min() < 0 or array.max() >= size:
+                raise ValueError(f"modality {name!r} has tokens outside 0..{size - 1}.")
+    if is_float:
+        return jax.numpy.asarray(array, jax.numpy.float32)
+    return from_raw(modality, jax.numpy.asarray(array))
+
+
+def load(workdir: epath.PathLike) -> Sampler:
+    """The sampler of a trained run; only the sampling weights of its checkpoint are read.
+
+    Args:
+      workdir: a run's folder, local or remote.
+
+    Raises:
+      FileNotFoundError: no run or no checkpoint is there.
+    """
+    folder = epath.Path(workdir)
+    config = checkpoint.read_config(folder)
+    fields = {
+        name: Field(field["kind"], tuple(field["shape"]))
+        for name, field in checkpoint.read_data_facts(folder)["fields"].items()
+    }
+    model = builders.build_model(config, fields)
+    shapes = template(model, config.prior.num_components)
+    weights, _ = checkpoint.restore_weights(folder, shapes)
+    return Sampler(model, weights, builders.build_sampler_settings(config))

@@ -1,0 +1,186 @@
+"""Joint and conditional sampling from trained weights: what users call."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mmebm_jax import inference, prior, revision
+from mmebm_jax.langevin import Chain, LangevinResult
+from mmebm_jax.modality import mean
+from mmebm_jax.model import Model
+from mmebm_jax.train_state import Weights
+from mmebm_jax.typing import Batch
+
+
+class SamplerSettings(NamedTuple):
+    """How samples are drawn."""
+
+    prior_chain: Chain
+    posterior_chain: Chain
+    data_chain: Chain
+    prior_energy: bool  # whether a latent energy was learned
+    data_energy: bool  # whether a data-space energy was learned
+
+
+def sample_latents(
+    key: jax.Array,
+    model: Model,
+    weights: Weights,
+    settings: SamplerSettings,
+    num_samples: int,
+    *,
+    use_energy: bool = True,
+) -> jax.Array:
+    """Latents `[num_samples, Z]` of the learned prior, or of its base without `use_energy`."""
+    energy_fn = None
+    if use_energy and settings.prior_energy:
+
+        def energy_fn(latents: jax.Array) -> jax.Array:
+            return model.latent_energy(weights.params["prior"], latents)
+
+    return prior.sample(
+        key, weights.base_prior, energy_fn, num_samples, settings.prior_chain
+    ).position
+
+
+def infer_latents(
+    key: jax.Array,
+    model: Model,
+    weights: Weights,
+    settings: SamplerSettings,
+    given: Batch,
+    *,
+    method: str = "sample",
+) -> jax.Array:
+    """Latents `[B, Z]` for any observed subset of the modalities.
+
+    Args:
+      key: PRNG key.
+      model: the networks.
+      weights: trained weights.
+      settings: chains.
+      given: the observed modalities, name → `[B, *shape]` in model range.
+      method: "sample" draws from the experts, "mean" takes their mean, "revised" refines a draw
+        under the generator's posterior of what is given.
+
+    Raises:
+      ValueError: an unknown method, or nothing given.
+    """
+    observed = tuple(m for m in model.modalities if m.name in given)
+    if not observed:
+        raise ValueError("give at least one modality to infer latents from.")
+    start_key, chain_key = jax.random.split(key)
+    num_examples = len(given[observed[0].name])
+    batch = {
+        m.name: given.get(m.name, jnp.zeros([num_examples, *m.shape])) for m in model.modalities
+    }
+    mask = {m.name: jnp.full([num_examples], m.name in given) for m in model.modalities}
+    experts = model.encode(weights.params["inference"], batch, mask)
+    if method == "mean":
+        return inference.expert_mean(experts)
+    latents = inference.sample(start_key, experts)
+    if method == "sample":
+        return latents
+    if method != "revised":
+        raise ValueError(f"method {method!r} is not one of 'sample', 'mean', 'revised'.")
+    energy_fn = None
+    if settings.prior_energy:
+
+        def energy_fn(latents: jax.Array) -> jax.Array:
+            return model.latent_energy(weights.params["prior"], latents)
+
+    return revision.revise_posterior(
+        chain_key,
+        latents,
+        given,
+        modalities=observed,
+        decode=lambda z: model.decode(weights.params["generator"], z),
+        prior_energy=prior.tilted_energy(weights.base_prior, energy_fn),
+        chain=settings.posterior_chain,
+    ).position
+
+
+def generate(model: Model, weights: Weights, latents: jax.Array) -> dict[str, jax.Array]:
+    """The generator's means for latents `[B, Z]`, name → `[B, *shape]` in data range."""
+    outputs = model.decode(weights.params["generator"], latents)
+    return {m.name: mean(m, outputs[m.name]) for m in model.modalities}
+
+
+def refine(
+    key: jax.Array,
+    model: Model,
+    weights: Weights,
+    settings: SamplerSettings,
+    samples: Mapping[str, jax.Array],
+    *,
+    num_steps: int | None = None,
+    given: Mapping[str, jax.Array] | None = None,
+    keep_trajectory: bool = False,
+) -> LangevinResult:
+    """Refine generated modalities under the joint energy; those `given` are held fixed.
+
+    Args:
+      key: PRNG key.
+      model: the networks.
+      weights: trained weights.
+      settings: chains.
+      samples: name → `[B, *shape]`; entries that are also given are not moved.
+      num_steps: of the chain; None takes training's.
+      given: observed modalities.
+      keep_trajectory: also return every step.
+
+    Returns:
+      The chain's result over the free modalities.
+    """
+    chain = settings.data_chain
+    if num_steps is not None:
+        chain = chain._replace(num_steps=num_steps)
+    normalised = model.normalised(weights.params["energy"])
+    return revision.revise_data(
+        key,
+        {name: values for name, values in samples.items() if name not in (given or {})},
+        modalities=model.modalities,
+        energy_fn=lambda x: model.data_energy(normalised, x),
+        chain=chain,
+        observed=given,
+        keep_trajectory=keep_trajectory,
+    )
+
+
+def sample(
+    key: jax.Array,
+    model: Model,
+    weights: Weights,
+    settings: SamplerSettings,
+    num_samples: int,
+    given: Batch | None = None,
+    *,
+    num_steps: int | None = None,
+) -> dict[str, jax.Array]:
+    """Samples of all modalities, jointly or given some.
+
+    Args:
+      key: PRNG key.
+      model: the networks.
+      weights: trained weights.
+      settings: chains.
+      num_samples: number of samples when nothing is given.
+      given: observed modalities in model range, `[B, *shape]` each; returned as they are.
+      num_steps: data-space refinement steps; 0 is the generator alone, None the chain of training
+        where an energy was learned.
+
+    Returns:
+      name → `[num_samples or B, *shape]` in data range.
+    """
+    latent_key, chain_key = jax.random.split(key)
+    if given:
+        latents = infer_latents(latent_key, model, weights, settings, given)
+    else:
+        latents = sample_latents(latent_key, model, weights, settings, num_samples)
+    samples = generate(model, weights, latents) | dict(given or {})
+    if not settings.data_energy or num_steps == 0 or len(given or {}) == len(model.modalities):
+        return samples
+    refined = refine(chain_key, model, weights, settings, samples, num_steps=num_steps, given=given)
+    return samples | refined.position

@@ -1,0 +1,55 @@
+"""What training carries from step to step."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmebm_jax.model import NETWORKS, Model
+from mmebm_jax.prior import BasePrior, standard_normal
+from mmebm_jax.typing import Params
+
+Optimisers = Mapping[str, optax.GradientTransformation]
+
+
+class Weights(NamedTuple):
+    """All that sampling needs: saved as an item of its own."""
+
+    params: dict[str, Params]  # network → moving average of its parameters
+    base_prior: BasePrior
+
+
+class TrainState(NamedTuple):
+    """The state of a run; the key of a step is `fold_in(run_key, step)` and is not kept."""
+
+    step: jax.Array  # shape=(), dtype=int32
+    params: dict[str, Params]  # by network
+    optimiser: dict[str, Any]  # by network, Optax states
+    num_updates: dict[str, jax.Array]  # by network, shape=(), dtype=int32
+    weights: Weights
+
+
+def create(key: jax.Array, model: Model, optimisers: Optimisers, num_components: int) -> TrainState:
+    """A fresh state: random parameters, base prior N(0, I) in the shapes of its mixture."""
+    params = model.init(key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        optimiser={name: optimisers[name].init(params[name]) for name in NETWORKS},
+        num_updates={name: jnp.zeros((), jnp.int32) for name in NETWORKS},
+        weights=Weights(
+            params=jax.tree.map(jnp.array, params),
+            base_prior=standard_normal(num_components, model.num_latents),
+        ),
+    )
+
+
+def template(model: Model, num_components: int) -> Weights:
+    """Shapes and types of the sampling weights, without computing any."""
+    return jax.eval_shape(
+        lambda: Weights(
+            model.init(jax.random.key(0)), standard_normal(num_components, model.num_latents)
+        )
+    )

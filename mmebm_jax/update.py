@@ -1,0 +1,254 @@
+"""The training update. Read this file first: it is the method.
+
+    batch ─ experts ─ z⁰ ─ posterior revision ─ ũ ──────────────┐
+                                                                ├─ losses ─ Optax ─ new state
+    prior ─ prior revision ─ u_p ─ generator ─ x⁰ ─ data revision ─ x̃ ┘
+
+Every target is gradient-stopped where its chain ends, so one gradient of the summed losses gives
+each network its own loss's gradient and nothing else.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmebm_jax import inference, objectives, prior, revision
+from mmebm_jax.langevin import Chain
+from mmebm_jax.modality import from_raw, mean
+from mmebm_jax.model import NETWORKS, Model
+from mmebm_jax.train_state import Optimisers, TrainState, Weights
+from mmebm_jax.typing import Params
+
+Metrics = dict[str, jax.Array]
+Update = Callable[..., tuple[TrainState, Metrics]]
+
+
+class Terms(NamedTuple):
+    """Which losses act, and how strongly: 0 and False leave a term out of the compiled update."""
+
+    elbo: float = 0.0  # the MMVAE bound: inference and generator
+    posterior_generator: float = 0.0  # −log p(x | ũ)
+    posterior_inference: float = 0.0  # −log q(ũ | x)
+    learn_prior: bool = False  # the latent energy, from ũ against prior samples
+    learn_energy: bool = False  # the data-space energy, from data against x̃
+    synthesis_generator: float = 0.0  # λ_s: −log p(x̃ | u_p)
+    synthesis_inference: float = 0.0  # λ_i: −log q(u_p | x̃)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Networks that these terms move, in the order of `NETWORKS`."""
+        synthesis = self.learn_energy
+        moved = {
+            "inference": self.elbo
+            or self.posterior_inference
+            or (synthesis and self.synthesis_inference),
+            "generator": self.elbo
+            or self.posterior_generator
+            or (synthesis and self.synthesis_generator),
+            "prior": self.learn_prior,
+            "energy": self.learn_energy,
+        }
+        return tuple(name for name in NETWORKS if moved[name])
+
+
+class UpdateSettings(NamedTuple):
+    """Plain values that the update takes from the configuration."""
+
+    posterior_chain: Chain
+    prior_chain: Chain
+    data_chain: Chain
+    beta: float  # weight of the ELBO's divergence
+    prior_penalty: float  # of squared latent energies
+    energy_penalty: float  # of squared data energies
+    data_noise: float  # standard deviation of noise on data that the energy sees
+    averaging: float  # decay of the moving average, in [0, 1)
+
+
+def losses(
+    key: jax.Array,
+    params: Mapping[str, Params],
+    state: TrainState,
+    batch: Mapping[str, jax.Array],
+    *,
+    model: Model,
+    settings: UpdateSettings,
+    terms: Terms,
+) -> tuple[jax.Array, Metrics]:
+    """The sum of all mean losses at `params`, and each by name.
+
+    Args:
+      key: the step's key.
+      params: by network; gradients are taken with respect to these.
+      state: for the base prior.
+      batch: in model range, name → `[B, *shape]`.
+      model: the networks.
+      settings: chains and weights.
+      terms: which losses act.
+    """
+    elbo_key, start_key, posterior_key, prior_key, data_key, noise_key = jax.random.split(key, 6)
+    frozen = jax.lax.stop_gradient(params)
+    modalities, base_prior = model.modalities, state.weights.base_prior
+    num_examples = len(next(iter(batch.values())))
+    parts: Metrics = {}
+    diagnostics: Metrics = {}
+
+    def latent_energy(latents: jax.Array) -> jax.Array:
+        return model.latent_energy(frozen["prior"], latents)
+
+    prior_energy_fn = latent_energy if terms.learn_prior else None
+
+    experts = model.encode(params["inference"], batch)
+    if terms.elbo:
+        elbo_losses = objectives.mmvae_loss(
+            elbo_key,
+            experts,
+            batch,
+            modalities=modalities,
+            decode=lambda z: model.decode(params["generator"], z),
+            beta=settings.beta,
+        )
+        parts["elbo"] = terms.elbo * elbo_losses.mean()
+
+    # ũ: latents of the data, refined under the generator's posterior.
+    start = jax.lax.stop_gradient(inference.sample(start_key, experts))
+    revised = start
+    if terms.posterior_generator or terms.posterior_inference:
+        result = revision.revise_posterior(
+            posterior_key,
+            start,
+            batch,
+            modalities=modalities,
+            decode=lambda z: model.decode(frozen["generator"], z),
+            prior_energy=prior.tilted_energy(base_prior, prior_energy_fn),
+            chain=settings.posterior_chain,
+        )
+        revised = result.position
+        diagnostics["posterior_displacement"] = _root_mean_square(revised - start)
+        reconstruction = objectives.generator_loss(
+            model.decode(params["generator"], revised), batch, modalities=modalities
+        )
+        parts["posterior_generator"] = terms.posterior_generator * reconstruction.mean()
+        parts["posterior_inference"] = (
+            terms.posterior_inference * objectives.inference_loss(experts, revised).mean()
+        )
+
+    # u_p: latents to generate from.
+    if terms.learn_prior or terms.learn_energy:
+        prior_latents = prior.sample(
+            prior_key, base_prior, prior_energy_fn, num_examples, settings.prior_chain
+        ).position
+    if terms.learn_prior:
+        of_data = model.latent_energy(params["prior"], revised)
+        of_samples = model.latent_energy(params["prior"], prior_latents)
+        contrast = objectives.contrast_loss(of_data, of_samples, settings.prior_penalty)
+        parts["prior"] = contrast.mean()
+        diagnostics["prior_gap"] = (of_data - of_samples).mean()
+
+    # x̃: generated data, refined under the joint energy.
+    if terms.learn_energy:
+        energy_params = model.normalised(params["energy"])
+        frozen_energy = jax.lax.stop_gradient(energy_params)
+        outputs = model.decode(params["generator"], prior_latents)
+        generated = {m.name: mean(m, outputs[m.name]) for m in modalities}
+        refined = revision.revise_data(
+            data_key,
+            generated,
+            modalities=modalities,
+            energy_fn=lambda x: model.data_energy(frozen_energy, x),
+            chain=settings.data_chain,
+        ).position
+        noise_keys = jax.random.split(noise_key, len(refined))
+        noisy = {
+            name: batch[name] + settings.data_noise * jax.random.normal(k, batch[name].shape)
+            for name, k in zip(refined, noise_keys, strict=True)
+        }
+        of_data = model.data_energy(energy_params, noisy)
+        of_samples = model.data_energy(energy_params, refined)
+        contrast = objectives.contrast_loss(of_data, of_samples, settings.energy_penalty)
+        parts["energy"] = contrast.mean()
+        diagnostics["energy_gap"] = (of_data - of_samples).mean()
+        diagnostics["energy_of_data"] = of_data.mean()
+        diagnostics["data_displacement"] = _root_mean_square(
+            jnp.concatenate([(refined[n] - generated[n]).ravel() for n in refined])
+        )
+        if terms.synthesis_generator:
+            amortised = objectives.generator_loss(outputs, refined, modalities=modalities)
+            parts["synthesis_generator"] = terms.synthesis_generator * amortised.mean()
+        if terms.synthesis_inference:
+            seen = model.encode(params["inference"], refined)
+            parts["synthesis_inference"] = (
+                terms.synthesis_inference * objectives.inference_loss(seen, prior_latents).mean()
+            )
+
+    total = sum(parts.values(), start=jnp.zeros(()))
+    return total, {f"loss/{name}": value for name, value in parts.items()} | diagnostics
+
+
+def make_update(
+    model: Model,
+    optimisers: Optimisers,
+    schedules: Mapping[str, optax.Schedule],
+    settings: UpdateSettings,
+    terms: Terms,
+) -> Update:
+    """The update for one choice of terms, to be jitted with its state donated.
+
+    Returns:
+      update(state, raw_batch, position, run_key) → (new state, metrics): `raw_batch` holds uint8
+      images and int32 tokens, `position` is where on the learning-rate schedules the run stands,
+      in steps, and metrics are scalars.
+    """
+
+    def update(
+        state: TrainState,
+        raw_batch: Mapping[str, jax.Array],
+        position: jax.Array,
+        run_key: jax.Array,
+    ) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(run_key, state.step)
+        batch = {m.name: from_raw(m, raw_batch[m.name]) for m in model.modalities}
+
+        def loss(params: dict[str, Params]) -> tuple[jax.Array, Metrics]:
+            return losses(
+                key,
+                state.params | params,
+                state,
+                batch,
+                model=model,
+                settings=settings,
+                terms=terms,
+            )
+
+        trained = {name: state.params[name] for name in terms.trained}
+        gradients, metrics = jax.grad(loss, has_aux=True)(trained)
+
+        params, optimiser = dict(state.params), dict(state.optimiser)
+        num_updates, average = dict(state.num_updates), dict(state.weights.params)
+        for name in trained:
+            step, optimiser[name] = optimisers[name].update(
+                gradients[name], optimiser[name], params[name]
+            )
+            rate = schedules[name](position)
+            step = jax.tree.map(lambda u, rate=rate: -rate * u, step)
+            params[name] = optax.apply_updates(params[name], step)
+            metrics[f"gradient_norm/{name}"] = optax.global_norm(gradients[name])
+            # A network that begins late must not be averaged with its random start.
+            count = num_updates[name] = num_updates[name] + 1
+            decay = jnp.minimum(settings.averaging, count / (count + 10.0))
+            average[name] = optax.incremental_update(params[name], average[name], 1.0 - decay)
+        return TrainState(
+            step=state.step + 1,
+            params=params,
+            optimiser=optimiser,
+            num_updates=num_updates,
+            weights=Weights(average, state.weights.base_prior),
+        ), metrics
+
+    return update
+
+
+def _root_mean_square(values: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.mean(jnp.square(values)))

@@ -1,0 +1,341 @@
+import functools
+import gzip
+import hashlib
+import http.server
+import io
+import pickle
+import tarfile
+import threading
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from skimage.io import imsave
+
+from mmebm_jax.data import batches, whole
+from mmebm_jax.data.photographs import PHOTOGRAPHS, photograph
+from mmebm_jax.data.polymnist import MODALITIES, fetch_archive, polymnist, read_idx
+from mmebm_jax.data.torch_file import read_tensor
+from tests.data.test_polydigits import recover_mask
+
+NUM = {"train": 40, "test": 20}
+
+
+# --- from_mnist -------------------------------------------------------------------------------
+
+
+def synthetic_digits(split):
+    """28 x 28 pictures whose mask is unique, with a value at and one above the threshold."""
+    rng = np.random.default_rng(len(split))
+    labels = (np.arange(NUM[split]) % 10).astype(np.uint8)
+    images = rng.choice(np.array([0, 128, 129, 255], np.uint8), (len(labels), 28, 28))
+    return images, labels
+
+
+def idx(array):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+    return gzip.compress(header + array.tobytes())
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mnist")
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        images, labels = synthetic_digits(split)
+        (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(idx(images))
+        (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(idx(labels))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(mnist, tmp_path_factory):
+    return polymnist(str(tmp_path_factory.mktemp("data")), source_dir=str(mnist))
+
+
+def test_built_shapes_and_fields(built):
+    assert (len(built.train), len(built.test), built.num_classes) == (40, 20, 10)
+    assert built.fields == dict.fromkeys(MODALITIES, ("image", (28, 28, 3)))
+    batch = whole(built.test)
+    for name in MODALITIES:
+        assert batch[name].shape == (20, 28, 28, 3)
+        assert batch[name].dtype == np.uint8
+    assert batch["label"].dtype == np.int32
+    np.testing.assert_array_equal(batch["label"], synthetic_digits("test")[1])
+
+
+def test_each_modality_permutes_the_digits_within_their_class(built):
+    digits, labels = synthetic_digits("test")
+    known = {(digit > 128).tobytes(): i for i, digit in enumerate(digits)}
+    batch = whole(built.test)
+    orders = []
+    for name, photo_name in zip(MODALITIES, PHOTOGRAPHS, strict=True):
+        photo = photograph(photo_name, 168)
+        order = [known[recover_mask(image, photo)] for image in batch[name]]
+        assert sorted(order) == list(range(20))
+        assert labels[order].tolist() == batch["label"].tolist()
+        orders.append(tuple(order))
+    assert len(set(orders)) == 5
+
+
+def test_records_feed_the_pipeline(built):
+    batch = batches(built.train, 8, seed=0)[3]
+    everything = whole(built.train)
+    rows = [
+        np.flatnonzero((everything["m0"] == image).all((1, 2, 3))).item() for image in batch["m0"]
+    ]
+    for name, array in everything.items():
+        np.testing.assert_array_equal(batch[name], array[rows])
+
+
+def test_building_is_deterministic_and_seeds_are_kept_apart(built, mnist, tmp_path):
+    again = polymnist(str(tmp_path), source_dir=str(mnist))
+    other = polymnist(str(tmp_path), source_dir=str(mnist), seed=1)
+    for name in MODALITIES:
+        np.testing.assert_array_equal(whole(built.train)[name], whole(again.train)[name])
+        assert (whole(built.train)[name] != whole(other.train)[name]).any()
+
+
+def test_prepared_data_needs_no_source_and_fits_in_memory(mnist, tmp_path):
+    first = polymnist(str(tmp_path), source_dir=str(mnist))
+    reopened = polymnist(str(tmp_path), in_memory=True)
+    for name, array in whole(first.train).items():
+        np.testing.assert_array_equal(array, whole(reopened.train)[name])
+
+
+# --- the official layouts ---------------------------------------------------------------------
+
+
+def official(split):
+    rng = np.random.default_rng(100 + len(split))
+    images = {name: rng.integers(0, 256, (12, 28, 28, 3), np.uint8) for name in MODALITIES}
+    return images, np.arange(12) % 10
+
+
+def assert_official(splits):
+    for split, source in (("train", splits.train), ("test", splits.test)):
+        images, labels = official(split)
+        batch = whole(source)
+        np.testing.assert_array_equal(batch["label"], labels)
+        for name in MODALITIES:
+            np.testing.assert_array_equal(batch[name], images[name])
+
+
+def write_pngs(root):
+    for split in ("train", "test"):
+        images, labels = official(split)
+        for name in MODALITIES:
+            (root / split / name).mkdir(parents=True)
+            for i, (image, label) in enumerate(zip(images[name], labels, strict=True)):
+                path = root / split / name / f"{i}.{label}.png"
+                imsave(path, image, check_contrast=False)
+
+
+def test_png_layout(tmp_path):
+    write_pngs(tmp_path / "raw" / "PolyMNIST")
+    assert_official(polymnist(str(tmp_path / "data"), "official_png", str(tmp_path / "raw")))
+
+
+def test_png_modalities_that_disagree_are_refused(tmp_path):
+    write_pngs(tmp_path / "raw")
+    (tmp_path / "raw" / "train" / "m3" / "4.4.png").unlink()
+    with pytest.raises(ValueError, match=r"m3 lacks pictures"):
+        polymnist(str(tmp_path / "data"), "official_png", str(tmp_path / "raw"))
+
+
+class Global:
+    """Pickles as the bare name of something that need not exist here."""
+
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+
+class Call:
+    """Pickles as a call."""
+
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+
+class Storage:
+    """Pickles as a persistent id."""
+
+    def __init__(self, *pid):
+        self.pid = pid
+
+
+class TorchPickler(pickle._Pickler):
+    """The pure-Python pickler, which can write names of modules that are not installed."""
+
+    def persistent_id(self, obj):
+        return obj.pid if isinstance(obj, Storage) else None
+
+    def save(self, obj, save_persistent_id=True):
+        if isinstance(obj, Global):
+            self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
+        elif isinstance(obj, Call):
+            self.save(obj.function)
+            self.save(obj.args)
+            self.write(pickle.REDUCE)
+        else:
+            super().save(obj, save_persistent_id)
+
+
+TYPES = {"float32": "FloatStorage", "uint8": "ByteStorage", "int64": "LongStorage"}
+REBUILD = Global("torch._utils", "_rebuild_tensor_v2")
+
+
+def write_pt(path, array, tree=None, size=None):
+    """What ``torch.save(tensor)`` writes; ``tree`` or ``size`` tamper with it."""
+    stride = tuple(s // array.itemsize for s in array.strides)
+    kind = Global("torch", TYPES[array.dtype.name])
+    storage = Storage("storage", kind, "0", "cpu", array.size)
+    tensor = Call(REBUILD, storage, 0, size or array.shape, stride, False, OrderedDict())
+    description = io.BytesIO()
+    TorchPickler(description, protocol=2).dump(tensor if tree is None else tree)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", description.getvalue())
+        archive.writestr("archive/byteorder", "little")
+        archive.writestr("archive/data/0", array.tobytes(order="A"))
+
+
+@pytest.mark.parametrize("as_float", [False, True])
+def test_pt_layout(tmp_path, as_float):
+    for split in ("train", "test"):
+        images, labels = official(split)
+        folder = tmp_path / "raw" / "MMNIST" / split
+        write_pt(folder / "labels.pt", labels)
+        for name in MODALITIES:
+            array = np.ascontiguousarray(np.moveaxis(images[name], -1, 1))
+            write_pt(folder / f"{name}.pt", array / np.float32(255) if as_float else array)
+    assert_official(polymnist(str(tmp_path / "data"), "official_pt", str(tmp_path / "raw")))
+
+
+def test_tensors_keep_their_strides(tmp_path):
+    array = np.asfortranarray(np.arange(24, dtype=np.float32).reshape(2, 3, 4))
+    write_pt(tmp_path / "x.pt", array)
+    np.testing.assert_array_equal(read_tensor(tmp_path / "x.pt"), array)
+
+
+def test_a_pickle_that_calls_code_is_refused_unrun(tmp_path):
+    target = tmp_path / "made"
+    tree = Call(Global("os", "mkdir"), str(target))
+    write_pt(tmp_path / "x.pt", np.zeros(3, np.float32), tree)
+    with pytest.raises(ValueError, match=r"os\.mkdir"):
+        read_tensor(tmp_path / "x.pt")
+    assert not target.exists()
+
+
+def test_a_tensor_cannot_reach_outside_its_storage(tmp_path):
+    write_pt(tmp_path / "x.pt", np.zeros(3, np.float32), size=(4,))
+    with pytest.raises(ValueError, match="outside its storage"):
+        read_tensor(tmp_path / "x.pt")
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "x.pt").write_bytes(b"not a zip")
+    with pytest.raises(ValueError, match="not a PyTorch zip file"):
+        read_tensor(tmp_path / "x.pt")
+    write_pt(tmp_path / "y.pt", np.zeros(3, np.float32), tree=[1, 2])
+    with pytest.raises(ValueError, match="holds a list"):
+        read_tensor(tmp_path / "y.pt")
+
+
+# --- errors -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variant", "missing", "wanted"),
+    [
+        ("from_mnist", "train-images-idx3-ubyte.gz is missing", "t10k-labels-idx1-ubyte.gz"),
+        ("official_png", "m0 is missing", "Zenodo record 4899160"),
+        ("official_pt", "m0.pt is missing", "Zenodo record 4899160"),
+    ],
+)
+def test_a_missing_source_says_what_to_download_and_writes_nothing(
+    tmp_path, variant, missing, wanted
+):
+    data_dir = tmp_path / "data"
+    for source_dir, reason in ((str(tmp_path / "raw"), missing), ("", "source_dir is empty")):
+        with pytest.raises(FileNotFoundError) as error:
+            polymnist(str(data_dir), variant, source_dir)
+        message = str(error.value)
+        assert reason in message
+        assert wanted in message
+        assert message.endswith("name it in source_dir")
+        assert "\n" not in message
+    assert not data_dir.exists()
+
+
+def test_bad_arguments_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="choose one of from_mnist, official_png, official_pt"):
+        polymnist(str(tmp_path), "cubs")
+    with pytest.raises(ValueError, match="seed is 1"):
+        polymnist(str(tmp_path), "official_pt", seed=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"plain", "not a whole gzip file"),
+        (gzip.compress(b"\x00\x00\x0d\x01"), "not an IDX file"),
+        (idx(np.zeros(9, np.uint8))[:-4], "not a whole gzip file"),
+        (gzip.compress(gzip.decompress(idx(np.zeros(9, np.uint8)))[:-4]), "cut short"),
+    ],
+)
+def test_damaged_idx_files_are_refused(tmp_path, content, message):
+    (tmp_path / "x.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_idx(tmp_path / "x.gz")
+
+
+# --- download ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder and the local address that serves it."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_missing_source_is_downloaded_and_checked(served, mnist, tmp_path):
+    folder, address = served
+    with zipfile.ZipFile(folder / "mnist.zip", "w") as archive:
+        for path in mnist.iterdir():
+            archive.write(path, path.name)
+    options = {"source_dir": str(tmp_path / "raw"), "download_url": f"{address}/mnist.zip"}
+    with pytest.raises(ValueError, match="sha256 is empty"):
+        polymnist(str(tmp_path / "data"), **options)
+    with pytest.raises(ValueError, match="does not match sha256"):
+        polymnist(str(tmp_path / "data"), **options, sha256="0" * 64)
+    with pytest.raises(ConnectionError, match="cannot be downloaded"):
+        fetch_archive(f"{address}/absent.zip", "0" * 64, str(tmp_path / "raw"))
+    splits = polymnist(str(tmp_path / "data"), **options, sha256=sha256(folder / "mnist.zip"))
+    assert len(splits.train) == 40
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_cannot_leave_its_folder(served, tmp_path, kind):
+    folder, address = served
+    path = folder / f"evil.{kind}"
+    if kind == "tar":
+        with tarfile.open(path, "w") as archive:
+            archive.addfile(tarfile.TarInfo("../escaped"), io.BytesIO())
+        with pytest.raises(tarfile.OutsideDestinationError):
+            fetch_archive(f"{address}/evil.tar", sha256(path), str(tmp_path / "raw"))
+    else:
+        with zipfile.ZipFile(path, "w") as bundle:
+            bundle.writestr("../escaped", "")
+        fetch_archive(f"{address}/evil.zip", sha256(path), str(tmp_path / "raw"))
+    assert not (tmp_path / "escaped").exists()
