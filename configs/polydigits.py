@@ -6,7 +6,7 @@ Hardware: 2 CPU cores. Time and scores: see the README, whose tables this config
 Command: python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo
 
 Variants, as in configs/polydigits.py:elbo
-  full      posterior revision, EBM prior over a fitted mixture, data EBM with feedback (the default)
+  full      posterior revision, EBM prior on a fitted mixture, data EBM with feedback; the default
   elbo      the MMVAE bound alone
   ebm_prior the MMVAE bound and a latent EBM prior, no revision
   paper_b   revision and data EBM, base prior N(0, I) without a latent energy

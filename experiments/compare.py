@@ -87,6 +87,7 @@ def run_one(
         results[name] = result | {"train_seconds": round(seconds, 1)}
         path.mkdir(parents=True, exist_ok=True)
         evaluate.write(path, results[name])
+        print(f"\n{path}\n{evaluate.table(results[name])}\n", flush=True)
     return results
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from experiments import pictures
-from mmebm_jax import builders, checkpoint, data, prior, sharding, train_state
+from mmebm_jax import builders, checkpoint, data, plotting, prior, sharding, train_state
 from mmebm_jax.data.source import DataSplits
 from mmebm_jax.model import Model
 from mmebm_jax.sampler import Sampler
@@ -115,6 +115,10 @@ def train(run: Run) -> tuple[TrainState, float]:
         if manager.latest_step() != step:
             checkpoint.save(manager, state, now._asdict())
 
+    def draw() -> None:
+        sampler = Sampler(model, state.weights, run.sampler, mesh)
+        pictures.write(run, sampler, jax.random.fold_in(picture_key, step), step)
+
     while (now := position()) < config.num_steps:
         if config.prior.fit_mixture and progress.num_fits == 0 and now >= config.prior.start_step:
             state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 0))
@@ -133,8 +137,7 @@ def train(run: Run) -> tuple[TrainState, float]:
             log.flush(config.batch_size)
             bar.set_postfix(log.brief(), refresh=True)
         if step % config.picture_every == 0:
-            sampler = Sampler(model, state.weights, run.sampler, mesh)
-            pictures.write(run, sampler, jax.random.fold_in(picture_key, step), step)
+            draw()
         if step % config.checkpoint_every == 0:
             save()
     if config.prior.fit_mixture and progress.num_fits == 1:
@@ -145,6 +148,8 @@ def train(run: Run) -> tuple[TrainState, float]:
     seconds = time.monotonic() - begin
     save()
     manager.wait_until_finished()
+    draw()
+    log.draw()
     return state, seconds
 
 
@@ -238,6 +243,12 @@ class Log:
                 self._writer.add_scalar(name, value, step)
             self._writer.flush()
         self._pending, self._since, self._last = [], time.monotonic(), means
+
+    def draw(self) -> None:
+        """Draw the run's losses as `images/curves.png`."""
+        records = [json.loads(line) for line in self._path.read_text().splitlines()]
+        names = sorted({name for record in records for name in record if "loss/" in name})
+        plotting.save_curves(self._path.parent / "images" / "curves.png", records, names)
 
     def brief(self) -> dict[str, str]:
         """The losses and the speed, for a progress bar."""
