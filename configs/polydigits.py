@@ -56,7 +56,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.posterior = ConfigDict(
         {
             "generator_weight": 2.0,
-            "inference_weight": 0.1,
+            "inference_weight": 0.03,
             "chain": chain(num_steps=10, step_size=0.1, temperature=1.0),
         }
     )
@@ -68,7 +68,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "learn": True,  # the latent energy
             "start_step": 4000,
             "penalty": 0.005,
-            "chain": chain(num_steps=20, step_size=0.15, temperature=1.0),
+            "chain": chain(num_steps=20, step_size=0.07, temperature=1.0),
         }
     )
     config.energy = ConfigDict(
@@ -78,7 +78,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "penalty": 0.05,
             "data_noise": 0.01,
             "synthesis_generator": 0.1,
-            "synthesis_inference": 0.1,
+            "synthesis_inference": 0.03,
             "chain": chain(num_steps=10, step_size=0.7, temperature=5e-5),
         }
     )

@@ -40,7 +40,8 @@ class Progress(NamedTuple):
     """Where a run stands; saved with each checkpoint."""
 
     elapsed_seconds: float = 0.0  # of training, without set-up
-    num_fits: int = 0  # of the base prior
+    fitted: bool = False  # whether the base prior was fitted on the way
+    finished: bool = False  # whether the schedule's end was reached
 
 
 def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
@@ -49,6 +50,7 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
     Raises:
       ValueError, FileNotFoundError: one line that names the thing and the mend.
     """
+    builders.validate(config)
     checkpoint.check_config(workdir, config)
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.batch_size, mesh)
@@ -86,7 +88,7 @@ def train(run: Run) -> tuple[TrainState, float]:
         logging.info("resuming %s at step %d.", workdir, int(state.step))
     else:
         parameter_overview.log_parameter_overview(state.params, include_stats=False)
-    step = int(state.step)
+    step = resumed_at = int(state.step)
     run_key = sharding.replicate(run_key, mesh)
 
     log = Log(workdir, step)
@@ -112,17 +114,19 @@ def train(run: Run) -> tuple[TrainState, float]:
 
     def save() -> None:
         now = progress._replace(elapsed_seconds=time.monotonic() - begin)
-        if manager.latest_step() != step:
-            checkpoint.save(manager, state, now._asdict())
+        checkpoint.save(manager, state, now._asdict())
 
     def draw() -> None:
         sampler = Sampler(model, state.weights, run.sampler, mesh)
         pictures.write(run, sampler, jax.random.fold_in(picture_key, step), step)
 
     while (now := position()) < config.num_steps:
-        if config.prior.fit_mixture and progress.num_fits == 0 and now >= config.prior.start_step:
+        # At the top, so that the last step is saved once, below, with its final base prior.
+        if step % config.checkpoint_every == 0 and 0 < step != resumed_at:
+            save()
+        if config.prior.fit_mixture and not progress.fitted and now >= config.prior.start_step:
             state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 0))
-            progress = progress._replace(num_fits=1)
+            progress = progress._replace(fitted=True)
         terms = builders.terms_at(config, now)
         if terms not in updates:
             updates[terms] = jax.jit(
@@ -138,15 +142,14 @@ def train(run: Run) -> tuple[TrainState, float]:
             bar.set_postfix(log.brief(), refresh=True)
         if step % config.picture_every == 0:
             draw()
-        if step % config.checkpoint_every == 0:
-            save()
-    if config.prior.fit_mixture and progress.num_fits == 1:
+    if config.prior.fit_mixture and not progress.finished:
         state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 1))
-        progress = progress._replace(num_fits=2)
     log.flush(config.batch_size)
     bar.close()
     seconds = time.monotonic() - begin
-    save()
+    if not progress.finished:
+        progress = progress._replace(finished=True)
+        save()
     manager.wait_until_finished()
     draw()
     log.draw()

@@ -15,6 +15,49 @@ from mmebm_jax.sampling import SamplerSettings
 from mmebm_jax.update import Terms, UpdateSettings
 
 
+def validate(config: ConfigDict) -> None:
+    """Refuse values with which no run can work.
+
+    Raises:
+      ValueError: with the field, its value and what is allowed.
+    """
+    at_least = {
+        "num_steps": 1,
+        "batch_size": 1,
+        "warmup_steps": 0,
+        "budget_seconds": 0,
+        "log_every": 1,
+        "picture_every": 1,
+        "checkpoint_every": 1,
+        "keep_checkpoints": 1,
+        "model.num_latents": 1,
+        "model.width": 1,
+        "model.hidden": 1,
+        "prior.num_components": 1,
+        "prior.start_step": 0,
+        "energy.start_step": 0,
+        "evaluation.num_samples": 1,
+        "evaluation.classifier_steps": 1,
+    }
+    at_least |= {
+        f"{name}.chain.{field}": 0
+        for name in ("posterior", "prior", "energy")
+        for field in ("num_steps", "step_size", "temperature", "gradient_clip")
+    }
+    for name, lowest in at_least.items():
+        value = config
+        for part in name.split("."):
+            value = value[part]
+        if not value >= lowest:
+            raise ValueError(f"config.{name} is {value}: it must be at least {lowest}.")
+    if not 0 <= config.averaging < 1:
+        raise ValueError(f"config.averaging is {config.averaging}: it must be in [0, 1).")
+    if config.budget_seconds and jax.process_count() > 1:
+        raise ValueError(
+            "config.budget_seconds works on one host only, since clocks differ: set num_steps."
+        )
+
+
 def build_data(config: ConfigDict) -> DataSplits:
     """The data set named by `config.data`.
 
