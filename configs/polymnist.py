@@ -29,7 +29,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "seed": 0,
             "download_url": "",
             "sha256": "",
-            "in_memory": False,
+            "in_memory": True,
         }
     )
     config.evaluation.update(num_samples=10000, classifier_steps=1000)

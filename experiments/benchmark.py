@@ -18,7 +18,7 @@ from etils import epath
 from tabulate import tabulate
 
 from configs import polymnist
-from experiments.main import parse
+from experiments.main import parse, start
 from mmebm_jax import builders, langevin
 from mmebm_jax.data.source import Field
 from mmebm_jax.langevin import Chain
@@ -69,6 +69,7 @@ def seconds(call: Call) -> float:
 
 def main(_: Sequence[str]) -> None:
     """Measure and write."""
+    start()
     workdir = epath.Path(flags.FLAGS.workdir or "runs/benchmark")
     key = jax.random.key(1)
     rolled = chains(_BATCH_SIZE.value, _STEPS.value, unroll=False)

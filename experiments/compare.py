@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from experiments import evaluate, train
-from experiments.main import fail, parse
+from experiments.main import fail, parse, start
 from mmebm_jax.sampler import Sampler
 
 _CONFIGS = flags.DEFINE_list("configs", [], "Config files, each with a variant after a colon.")
@@ -159,6 +159,7 @@ def draw(summary: dict[str, dict[str, Any]], path: epath.Path) -> None:
 
 def main(_: Sequence[str]) -> None:
     """Run what is missing, then write `comparison.json`, `comparison.md`, `comparison.png`."""
+    start()
     if not _CONFIGS.value:
         fail("--configs is empty: name config files, as configs/polydigits.py:elbo.")
     if _MINUTES.value < 0:

@@ -6,7 +6,6 @@ python -m experiments.main --workdir=runs/demo --mode=sample --num_samples=16
 """
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
@@ -45,15 +44,40 @@ def fail(message: object) -> None:
 
 def parse(arguments: Sequence[str]) -> list[str]:
     """Parse flags; a bad one, a missing config file or a misspelt field ends with one line."""
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name.lstrip("-") == "config" and not epath.Path(value.partition(":")[0]).exists():
+            fail(f"config file {value} does not exist: see the files in configs/.")
     try:
-        return flags.FLAGS(list(arguments))
+        rest = flags.FLAGS(list(arguments))
+        # Reads the file now, so that whatever else is wrong with it shows here.
+        if _CONFIG.value is not None:
+            _CONFIG.value.keys()
+        return rest
     except flags.Error as error:
         fail(error)
-    except FileNotFoundError as error:
-        fail(f"config file {error.filename or error} does not exist: see the files in configs/.")
+    except OSError as error:
+        fail(f"the config file cannot be read ({error}): see the files in configs/.")
     except (AttributeError, KeyError, TypeError, ValueError, ImportError, SyntaxError) as error:
         fail(error)
     return []
+
+
+def start() -> None:
+    """Set up logging, the compilation cache and other hosts, as the flags say."""
+    absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax and TFDS tell of every file.
+    logger = logging.getLogger("mmebm_jax")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    if _COMPILATION_CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", _COMPILATION_CACHE.value)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if _DISTRIBUTED.value:
+        jax.distributed.initialize()
 
 
 def main(_: Sequence[str]) -> None:
@@ -63,14 +87,9 @@ def main(_: Sequence[str]) -> None:
     from mmebm_jax import checkpoint
     from mmebm_jax.sampler import Sampler
 
-    logging.getLogger("absl").setLevel(logging.WARNING)
-    absl.logging.set_verbosity(absl.logging.WARNING)
+    start()
     if _WORKDIR.value is None:
         fail("--workdir is missing: name the folder of the run.")
-    if _COMPILATION_CACHE.value:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(_COMPILATION_CACHE.value))
-    if _DISTRIBUTED.value:
-        jax.distributed.initialize()
     workdir = epath.Path(_WORKDIR.value)
     try:
         if _MODE.value == "sample":

@@ -37,9 +37,12 @@ def sample(
     sampler = load(workdir)
     observed = None
     if given is not None:
-        observed = sampler.as_batch(read_given(given))
+        try:
+            observed = sampler.as_batch(read_given(given))
+        except ValueError as error:
+            raise ValueError(f"--given={given}: {error}") from error
         if len({len(values) for values in observed.values()}) > 1:
-            raise ValueError(f"{given}: its modalities hold different numbers of examples.")
+            raise ValueError(f"--given={given}: its modalities hold different numbers of examples.")
         observed = {name: values[:num_samples] for name, values in observed.items()}
     samples = sampler.sample(jax.random.key(seed), num_samples, observed, num_steps=num_steps)
     buffer = io.BytesIO()
@@ -65,11 +68,11 @@ def read_given(path: str) -> dict[str, np.ndarray]:
     if not file.exists():
         raise FileNotFoundError(f"--given={path} does not exist: name an .npz of modalities.")
     try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile) or not archive.files:
-                raise ValueError("it holds no named arrays")
-            return {name: archive[name] for name in archive.files}
+        archive = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile) or not archive.files:
+            raise ValueError("it holds no named arrays")
+        return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"--given={path} cannot be read as an .npz of plain arrays ({error})."
+            f"the file cannot be read as an .npz of plain arrays ({error})."
         ) from error

@@ -23,6 +23,7 @@ from mmebm_jax.train_state import TrainState, Weights
 from mmebm_jax.update import make_update
 
 FIT_BATCH = 500
+LOGGER = logging.getLogger("mmebm_jax")
 
 
 class Run(NamedTuple):
@@ -55,6 +56,11 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.batch_size, mesh)
     splits = builders.build_data(config)
+    if config.batch_size > len(splits.train):
+        raise ValueError(
+            f"config.batch_size is {config.batch_size}, but the training set holds "
+            f"{len(splits.train)} examples: lower it."
+        )
     model = builders.build_model(config, splits.fields)
     return Run(config, workdir, splits, model, builders.build_sampler_settings(config), mesh)
 
@@ -85,9 +91,10 @@ def train(run: Run) -> tuple[TrainState, float]:
     restored = checkpoint.restore(manager, state)
     if restored is not None:
         state, progress = restored[0], Progress(**restored[1])
-        logging.info("resuming %s at step %d.", workdir, int(state.step))
+        LOGGER.info("resuming %s at step %d.", workdir, int(state.step))
     else:
-        parameter_overview.log_parameter_overview(state.params, include_stats=False)
+        overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+        LOGGER.info("%s", overview)
     step = resumed_at = int(state.step)
     run_key = sharding.replicate(run_key, mesh)
 
@@ -186,7 +193,7 @@ def fit_base_prior(run: Run, state: TrainState, key: jax.Array) -> TrainState:
     """The state with its base prior fitted to latents of the training data."""
     latents = revised_latents(run, state.weights, key, run.config.prior.num_fit_examples)
     fitted = prior.fit_mixture(latents, run.config.prior.num_components, run.config.seed)
-    logging.info(
+    LOGGER.info(
         "fitted the base prior to %d latents (standard deviation %.2f).",
         len(latents),
         latents.std(),

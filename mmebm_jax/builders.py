@@ -50,6 +50,11 @@ def validate(config: ConfigDict) -> None:
             value = value[part]
         if not value >= lowest:
             raise ValueError(f"config.{name} is {value}: it must be at least {lowest}.")
+    if config.prior.num_fit_examples < 2 * config.prior.num_components:
+        raise ValueError(
+            f"config.prior.num_fit_examples is {config.prior.num_fit_examples}: it must be at "
+            f"least twice config.prior.num_components, {config.prior.num_components}."
+        )
     if not 0 <= config.averaging < 1:
         raise ValueError(f"config.averaging is {config.averaging}: it must be in [0, 1).")
     if config.budget_seconds and jax.process_count() > 1:

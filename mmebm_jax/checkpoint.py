@@ -18,16 +18,13 @@ from mmebm_jax.data.source import DataSplits
 from mmebm_jax.train_state import TrainState, Weights
 
 Meta = dict[str, Any]
+LOGGER = logging.getLogger("mmebm_jax")
 FREE_FIELDS = ("log_every", "picture_every", "checkpoint_every", "keep_checkpoints", "evaluation")
 
 
 def open_manager(workdir: epath.Path, keep: int | None = None) -> ocp.CheckpointManager:
-    """The checkpoints of a run; `keep` bounds how many stay."""
-    return ocp.CheckpointManager(
-        workdir / "checkpoints",
-        item_names=("state", "weights", "meta"),
-        options=ocp.CheckpointManagerOptions(max_to_keep=keep),
-    )
+    """The checkpoints of a run to write to; the newest `keep` stay, all when None."""
+    return _manager(workdir, ocp.CheckpointManagerOptions(max_to_keep=keep))
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, meta: Meta) -> None:
@@ -54,48 +51,61 @@ def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[Train
       ValueError: there are checkpoints and none can be read.
     """
     trained = template._replace(weights=None)._asdict() | {"weights": {}}  # type: ignore[arg-type]
+    found = _newest_readable(
+        manager,
+        ocp.args.Composite(
+            state=ocp.args.StandardRestore(_abstract(trained)),
+            weights=ocp.args.StandardRestore(_abstract(template.weights._asdict())),
+            meta=ocp.args.JsonRestore(),
+        ),
+    )
+    if found is None:
+        return None
+    items, _ = found
+    return TrainState(**(items["state"] | {"weights": Weights(**items["weights"])})), items["meta"]
+
+
+def restore_weights(workdir: epath.Path, template: Weights) -> tuple[Weights, int]:
+    """The newest readable sampling weights of a run, and their step; no optimiser is read.
+
+    Raises:
+      FileNotFoundError: the run has no checkpoint.
+      ValueError: none can be read.
+    """
+    missing = FileNotFoundError(f"{workdir} holds no checkpoint: train there first.")
+    if not (workdir / "checkpoints").exists():
+        raise missing
+    manager = _manager(workdir, ocp.CheckpointManagerOptions(create=False, read_only=True))
+    wanted = ocp.args.StandardRestore(_abstract(template._asdict()))
+    found = _newest_readable(manager, ocp.args.Composite(weights=wanted))
+    if found is None:
+        raise missing
+    items, step = found
+    return Weights(**items["weights"]), step
+
+
+def _manager(workdir: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
+        workdir / "checkpoints", item_names=("state", "weights", "meta"), options=options
+    )
+
+
+def _newest_readable(
+    manager: ocp.CheckpointManager, wanted: ocp.args.Composite
+) -> tuple[Any, int] | None:
+    """Items of the newest checkpoint that is not damaged, and its step; None without any."""
     steps = sorted(manager.all_steps(), reverse=True)
     for step in steps:
         try:
-            items = manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(_abstract(trained)),
-                    weights=ocp.args.StandardRestore(_abstract(template.weights._asdict())),
-                    meta=ocp.args.JsonRestore(),
-                ),
-            )
+            return manager.restore(step, args=wanted), step
         except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
-            logging.warning(
-                "checkpoint %d is damaged (%s); trying an earlier one.",
-                step,
-                str(error).splitlines()[0] if str(error) else type(error).__name__,
-            )
-            continue
-        weights = Weights(**items["weights"])
-        return TrainState(**(items["state"] | {"weights": weights})), items["meta"]
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            LOGGER.warning("checkpoint %d is damaged (%s); trying an earlier one.", step, reason)
     if steps:
         raise ValueError(
             f"no checkpoint of {manager.directory} can be read: move the folder away to start anew."
         )
     return None
-
-
-def restore_weights(workdir: epath.Path, template: Weights) -> tuple[Weights, int]:
-    """The newest sampling weights of a run, and their step; the optimiser is never read.
-
-    Raises:
-      FileNotFoundError: the run has no checkpoint.
-    """
-    manager = open_manager(workdir)
-    step = manager.latest_step()
-    if step is None:
-        raise FileNotFoundError(f"{workdir} holds no checkpoint: train there first.")
-    items = manager.restore(
-        step,
-        args=ocp.args.Composite(weights=ocp.args.StandardRestore(_abstract(template._asdict()))),
-    )
-    return Weights(**items["weights"]), step
 
 
 def _abstract(tree: Any) -> Any:

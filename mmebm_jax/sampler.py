@@ -93,11 +93,14 @@ class Sampler:
         Raises:
           ValueError: a given modality is unknown or has another shape or type.
         """
-        batch = None if given is None else self._split(self.as_batch(given))
+        batch = self.as_batch(given or {})
+        counts = {name: len(array) for name, array in batch.items()}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"modalities hold different numbers of examples: {counts}.")
         return _sample(
             key,
             self.weights,
-            batch,
+            self._split(batch) if batch else None,
             num_samples=num_samples,
             num_steps=num_steps,
             **self._static,

@@ -17,8 +17,6 @@ from configs.polydigits import get_config
 from experiments import main
 from mmebm_jax import builders, checkpoint, train_state
 
-LATE = pytest.mark.xfail(strict=True, reason="refused late, with a traceback: mend the library.")
-WRITES = pytest.mark.xfail(strict=True, reason="an empty folder checkpoints/ is made.")
 ROOT = Path(__file__).parent.parent
 SHRINK = {
     "data.num_modalities": 2,
@@ -107,7 +105,7 @@ def run_here(capsys, *arguments):
         ("lengths", ["lengths.npz", "different numbers of examples"]),
         ("objects", ["objects.npz"]),
         ("nothing", ["nothing.npz", "no named arrays"]),
-        pytest.param("array", ["array.npz"], marks=LATE),
+        pytest.param("array", ["array.npz"]),
         ("text", ["text.npz", ".npz of plain arrays"]),
         ("absent", ["absent.npz", "does not exist"]),
     ],
@@ -129,7 +127,6 @@ def test_a_folder_without_a_run(capsys, tmp_path, mode):
     assert not digest(tmp_path)
 
 
-@WRITES
 @pytest.mark.parametrize("mode", ["sample", "evaluate"])
 def test_a_run_without_a_checkpoint(capsys, tmp_path, workdir, mode):
     for name in ("config.json", "data.json"):
@@ -181,7 +178,6 @@ POLYDIGITS = "--config=configs/polydigits.py:smoke"
         pytest.param(
             ["--config=configs/polydigit.py"],
             ["configs/polydigit.py", "does not exist"],
-            marks=LATE,
         ),
         (["--config=configs/polydigits.py:best"], ["polydigits.py:best", "choose one of full"]),
         ([POLYDIGITS, "--config.energy.lern=False"], ["lern"]),
@@ -190,7 +186,6 @@ POLYDIGITS = "--config=configs/polydigits.py:smoke"
         pytest.param(
             [POLYDIGITS, "--config.batch_size=201"],
             ["batch_size is 201", "200 examples"],
-            marks=LATE,
         ),
     ],
     ids=["file", "variant", "field", "type", "value", "batch"],
@@ -201,7 +196,6 @@ def test_configurations_that_cannot_be_used(tmp_path, arguments, named):
     assert not digest(tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="a warning of TFDS precedes the line.")
 def test_a_missing_data_folder(tmp_path):
     if not (ROOT / "configs" / "polymnist.py").exists():
         pytest.skip("configs/polymnist.py is not there yet.")

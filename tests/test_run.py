@@ -109,19 +109,14 @@ def test_a_resumed_run_equals_one_that_never_stopped(straight, resumed):
 
 def test_a_run_leaves_its_files(straight):
     workdir = straight.run.workdir
-    assert sorted(path.name for path in (workdir / "images").iterdir()) == [
-        "chains_0000003.png",
-        "samples_0000003.png",
-    ]
+    pictures = {path.name for path in (workdir / "images").iterdir()}
+    assert {"chains_0000003.png", "samples_0000003.png"} <= pictures
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["2", "4"]
     assert any(path.name.startswith("events.") for path in workdir.iterdir())
     saved = json.loads((workdir / "config.json").read_text())
     assert saved == json.loads(make_config().to_json_best_effort())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a checkpoint due at the last step is saved before the last mixture fit."
-)
 def test_the_final_state_is_the_saved_one(straight):
     loaded = mmebm_jax.load(straight.run.workdir)
     assert_same(loaded.weights.params, straight.state.weights.params)
@@ -170,11 +165,11 @@ def test_training_falls_back_to_the_checkpoint_before_a_damaged_one(straight, da
     assert restored is not None
     state, meta = restored
     assert int(state.step) == 2
-    assert meta["num_fits"] == 1
+    assert meta["fitted"]
+    assert not meta["finished"]
     assert jax.tree.structure(state) == jax.tree.structure(straight.state)
 
 
-@pytest.mark.xfail(strict=True, reason="checkpoint.restore_weights reads the newest step alone.")
 def test_loading_falls_back_to_the_checkpoint_before_a_damaged_one(straight, damaged):
     state, _ = checkpoint.restore(checkpoint.open_manager(damaged), straight.state)
     assert_same(mmebm_jax.load(damaged).weights, state.weights)
