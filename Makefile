@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 CACHE := --compilation_cache=runs/.compiled
 SEEDS ?= 0
-MINUTES ?= 4
+MINUTES ?= 3
 VARIANTS := elbo ebm_prior paper_b full
 comma := ,
 empty :=
