@@ -85,8 +85,10 @@ def restore_weights(workdir: epath.Path, template: Weights) -> tuple[Weights, in
 
 
 def _manager(workdir: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    # Orbax takes absolute paths alone, and a bucket's address is one already.
+    folder = workdir if "://" in str(workdir) else workdir.absolute()
     return ocp.CheckpointManager(
-        workdir / "checkpoints", item_names=("state", "weights", "meta"), options=options
+        folder / "checkpoints", item_names=("state", "weights", "meta"), options=options
     )
 
 

@@ -123,6 +123,16 @@ def test_the_final_state_is_the_saved_one(straight):
     assert_same(loaded.weights.base_prior, straight.state.weights.base_prior)
 
 
+def test_a_relative_folder_will_do(straight, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    manager = checkpoint.open_manager(epath.Path("runs/relative"))
+    checkpoint.save(manager, straight.state, {"fitted": True})
+    manager.wait_until_finished()
+    weights, step = checkpoint.restore_weights(epath.Path("runs/relative"), straight.state.weights)
+    assert step == int(straight.state.step)
+    assert_same(weights, straight.state.weights)
+
+
 def test_load_gives_a_working_sampler(straight):
     loaded = mmebm_jax.load(str(straight.run.workdir))
     assert loaded.model == straight.run.model
