@@ -41,5 +41,6 @@ lint: venv
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# Runs stay: they are yours.
 clean:
-	rm -rf runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .mypy_cache .pytest_cache .ruff_cache

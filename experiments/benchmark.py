@@ -8,19 +8,20 @@ Writes `benchmark.json` and `benchmark.md`. Compilation is timed apart; every fi
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 from etils import epath
 from tabulate import tabulate
 
 from configs import polymnist
-from experiments.main import parse, start
+from experiments import command_line
 from mmebm_jax import builders, langevin
 from mmebm_jax.data.source import Field
+from mmebm_jax.files import write_whole
 from mmebm_jax.langevin import Chain
 from mmebm_jax.revision import joint_log_likelihood
 
@@ -67,10 +68,9 @@ def seconds(call: Call) -> float:
     return time.perf_counter() - begin
 
 
-def main(_: Sequence[str]) -> None:
+def main() -> None:
     """Measure and write."""
-    start()
-    workdir = epath.Path(flags.FLAGS.workdir or "runs/benchmark")
+    workdir = epath.Path(command_line.WORKDIR.value or "runs/benchmark")
     key = jax.random.key(1)
     rolled = chains(_BATCH_SIZE.value, _STEPS.value, unroll=False)
     unrolled = chains(_BATCH_SIZE.value, _STEPS.value, unroll=True)
@@ -105,10 +105,10 @@ def main(_: Sequence[str]) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     settings = {"batch_size": _BATCH_SIZE.value, "steps": _STEPS.value, "shape": "5 x 28x28x3"}
     report = {"device": jax.devices()[0].device_kind, "settings": settings, "chains": results}
-    (workdir / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n")
-    (workdir / "benchmark.md").write_text(table + "\n")
+    write_whole(workdir / "benchmark.json", json.dumps(report, indent=2) + "\n")
+    write_whole(workdir / "benchmark.md", table + "\n")
     print(table)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    command_line.run(main)

@@ -9,6 +9,7 @@ mixture fitted to its latents: the control that an energy-based prior has to fac
 """
 
 import importlib.util
+import io
 import json
 import statistics
 import time
@@ -16,16 +17,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import flags
 from etils import epath
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from experiments import evaluate, train
-from experiments.main import fail, parse, start
-from mmebm_jax.sampler import Sampler
+from experiments import command_line, evaluate, train
+from mmebm_jax import checkpoint
+from mmebm_jax.files import write_whole
 
 _CONFIGS = flags.DEFINE_list("configs", [], "Config files, each with a variant after a colon.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, each a run of every config.")
@@ -68,6 +69,7 @@ def run_one(
 
     What is already in the folder is read instead.
     """
+    checkpoint.check_config(folder, config)
     control_folder = folder / "mixture_control"
     plain = not (config.prior.learn or config.energy.learn or config.prior.fit_mixture)
     wanted = {"": folder} | ({" + mixture": control_folder} if plain else {})
@@ -82,7 +84,7 @@ def run_one(
             begin = time.monotonic()
             state = train.fit_base_prior(run, state, jax.random.key(config.seed))
             seconds += time.monotonic() - begin
-        sampler = Sampler(run.model, state.weights, run.sampler, run.mesh)
+        sampler = train.make_sampler(run, state.weights, checkpoint.trained_networks(state))
         result = evaluate.evaluate(run, sampler, int(state.step), judge)
         results[name] = result | {"train_seconds": round(seconds, 1)}
         path.mkdir(parents=True, exist_ok=True)
@@ -93,8 +95,8 @@ def run_one(
 
 def lookup(result: dict[str, Any], path: Sequence[str]) -> float | None:
     """The first of the named entries that the result has, or None."""
-    entry = result[path[0]]
-    if len(path) == 1:
+    entry = result.get(path[0])
+    if len(path) == 1 or entry is None:
         return entry
     return next((entry[name] for name in path[1:] if name in entry), None)
 
@@ -139,6 +141,8 @@ def draw(summary: dict[str, dict[str, Any]], path: epath.Path) -> None:
     figure = Figure(figsize=(6.5, 4.2), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     for method, columns in summary.items():
+        if "joint coherence" not in columns:
+            continue
         x, y = columns["Fréchet"], columns["joint coherence"]
         axes.errorbar(
             x["mean"],
@@ -153,23 +157,22 @@ def draw(summary: dict[str, dict[str, Any]], path: epath.Path) -> None:
     axes.set(ylabel="joint coherence", ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    with (path / "comparison.png").open("wb") as file:
-        FigureCanvasAgg(figure).print_png(file)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    write_whole(path / "comparison.png", buffer.getvalue())
 
 
-def main(_: Sequence[str]) -> None:
+def main() -> None:
     """Run what is missing, then write `comparison.json`, `comparison.md`, `comparison.png`."""
-    start()
     if not _CONFIGS.value:
-        fail("--configs is empty: name config files, as configs/polydigits.py:elbo.")
+        command_line.fail("--configs is empty: name config files, as configs/polydigits.py:elbo.")
     if _MINUTES.value < 0:
-        fail(f"--budget_minutes={_MINUTES.value} must not be negative.")
-    workdir = epath.Path(flags.FLAGS.workdir or "runs/compare")
-    try:
-        seeds = [int(seed) for seed in _SEEDS.value]
-        configs = {name.partition(":")[2] or name: read_config(name) for name in _CONFIGS.value}
-    except (ValueError, FileNotFoundError) as error:
-        fail(error)
+        command_line.fail(f"--budget_minutes={_MINUTES.value} must not be negative.")
+    workdir = epath.Path(command_line.WORKDIR.value or "runs/compare")
+    seeds = [int(seed) for seed in _SEEDS.value]
+    configs = {name.partition(":")[2] or "full": read_config(name) for name in _CONFIGS.value}
+    if len(configs) < len(_CONFIGS.value):
+        command_line.fail("--configs names a variant twice: compare one config file at a time.")
     results: dict[str, list[dict[str, Any]]] = {}
     for seed in seeds:
         for name, base in configs.items():
@@ -183,11 +186,11 @@ def main(_: Sequence[str]) -> None:
                 results.setdefault(name + suffix, []).append(result)
             summary = summarise(results)
             markdown = to_markdown(summary)
-            (workdir / "comparison.json").write_text(json.dumps(summary, indent=2) + "\n")
-            (workdir / "comparison.md").write_text(markdown + "\n")
+            write_whole(workdir / "comparison.json", json.dumps(summary, indent=2) + "\n")
+            write_whole(workdir / "comparison.md", markdown + "\n")
             draw(summary, workdir)
     print(markdown)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    command_line.run(main)

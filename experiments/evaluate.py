@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from experiments.train import Run
 from mmebm_jax import data
+from mmebm_jax.files import write_whole
 from mmebm_jax.metrics import classifier, coherence, frechet, probe
 from mmebm_jax.modality import from_raw
 from mmebm_jax.sampler import Sampler
@@ -22,6 +23,7 @@ NUM_PROBE_EXAMPLES = 5000
 MOST_SUBSETS = 40
 
 Classifiers = dict[str, Any]
+Opinions = dict[str, np.ndarray]
 
 
 class Judge:
@@ -65,19 +67,15 @@ class Judge:
         }
         return params, accuracies
 
-    def classes(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Predicted class of each example, name → `int[N]`."""
-        return {name: logits.argmax(-1) for name, (logits, _) in self._predict(samples).items()}
-
-    def features(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Classifier features of each example, name → `[N, F]`."""
-        return {name: features for name, (_, features) in self._predict(samples).items()}
-
-    def _predict(self, samples: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        return {
-            name: classifier.predict(self._kinds[name], self._params[name], values)
-            for name, values in samples.items()
-        }
+    def look(self, samples: Mapping[str, Any]) -> tuple[Opinions, Opinions]:
+        """Predicted classes `int[N]` and features `[N, F]` of each example, by modality."""
+        classes, features = {}, {}
+        for name, values in samples.items():
+            logits, features[name] = classifier.predict(
+                self._kinds[name], self._params[name], values
+            )
+            classes[name] = logits.argmax(-1)
+        return classes, features
 
 
 def evaluate(
@@ -107,22 +105,18 @@ def evaluate(
     raw = data.whole(run.splits.test, num_samples)
     labels = raw["label"]
     test = jax.device_get(sampler.as_batch({name: raw[name] for name in names}))
+    all_test = sampler.as_batch(_without_label(data.whole(run.splits.test)))
     reference = {
         name: frechet.gaussian_statistics(features)
-        for name, features in judge.features(
-            sampler.as_batch(_without_label(data.whole(run.splits.test)))
-        ).items()
+        for name, features in judge.look(all_test)[1].items()
     }
 
-    def distance(samples: Mapping[str, np.ndarray]) -> float:
-        return float(
-            np.mean(
-                [
-                    frechet.frechet_distance(frechet.gaussian_statistics(features), reference[name])
-                    for name, features in judge.features(samples).items()
-                ]
-            )
-        )
+    def distance(features: Opinions) -> float:
+        each = [
+            frechet.frechet_distance(frechet.gaussian_statistics(features[name]), reference[name])
+            for name in features
+        ]
+        return float(np.mean(each))
 
     def from_prior(key: jax.Array, use_energy: bool) -> dict[str, np.ndarray]:
         return _in_chunks(
@@ -140,13 +134,19 @@ def evaluate(
 
         return _in_chunks(one, key, num_samples)
 
+    joint: dict[str, float] = {}
+    distances: dict[str, float] = {}
+
+    def measure(name: str, samples: Mapping[str, np.ndarray]) -> None:
+        classes, features = judge.look(samples)
+        distances[name] = distance(features)
+        if len(names) > 1:
+            joint[name] = coherence.joint_coherence(classes)
+
     generated = from_prior(keys["prior"], use_energy=True)
-    joint = {"generator": coherence.joint_coherence(judge.classes(generated))}
-    distances = {"generator": distance(generated)}
+    measure("generator", generated)
     if settings.prior_energy:
-        from_base = from_prior(keys["base"], use_energy=False)
-        joint["base_prior"] = coherence.joint_coherence(judge.classes(from_base))
-        distances["base_prior"] = distance(from_base)
+        measure("base_prior", from_prior(keys["base"], use_energy=False))
     if settings.data_energy:
         refined = _in_chunks(
             lambda key, start, count: (
@@ -159,19 +159,21 @@ def evaluate(
             keys["chain"],
             num_samples,
         )
-        joint["energy"] = coherence.joint_coherence(judge.classes(refined))
-        distances["energy"] = distance(refined)
+        measure("energy", refined)
 
     crossed = {}
-    for method in ("sample", "mean", "revised"):
-        samples = {
-            source: conditional(jax.random.fold_in(keys["cross"], index), (source,), method)
+    for method in ("sample", "mean", "revised") if len(names) > 1 else ():
+        opinions = {
+            source: judge.look(
+                conditional(jax.random.fold_in(keys["cross"], index), (source,), method)
+            )
             for index, source in enumerate(names)
         }
-        predictions = {source: judge.classes(values) for source, values in samples.items()}
+        predictions = {source: classes for source, (classes, _) in opinions.items()}
         crossed[method] = coherence.cross_coherence(predictions, labels)
         if method == "sample":
-            distances["cross"] = float(np.mean([distance(values) for values in samples.values()]))
+            each = [distance(features) for _, features in opinions.values()]
+            distances["cross"] = float(np.mean(each))
     result: dict[str, Any] = {
         "step": step,
         "num_samples": num_samples,
@@ -180,7 +182,7 @@ def evaluate(
             "cross_coherence": "one source at a time, latent drawn from that expert; mean over "
             "targets of the mean over the other sources",
             "frechet": "between Gaussians fitted to classifier features, against all test images, "
-            "mean over modalities; not FID",
+            "mean over modalities; not FID; cross: over all pairs of source and target, self too",
             "inputs": "decoder means",
             "prior_steps": settings.prior_chain.num_steps if settings.prior_energy else 0,
             "refinement_steps": (
@@ -190,24 +192,25 @@ def evaluate(
             ),
             "posterior_steps": settings.posterior_chain.num_steps,
         },
-        "joint_coherence": joint,
-        "cross_coherence": {
+        "frechet": distances,
+        "classifier_accuracy": judge.accuracies,
+    }
+    if crossed:
+        result["joint_coherence"] = joint
+        result["cross_coherence"] = {
             "mean": crossed["sample"]["mean"],
             "by_target": crossed["sample"]["by_target"],
             "expert_mean": crossed["mean"]["mean"],
             "posterior_revised": crossed["revised"]["mean"],
-        },
-        "frechet": distances,
-        "classifier_accuracy": judge.accuracies,
-    }
+        }
     subsets = [
         subset for size in range(1, len(names)) for subset in itertools.combinations(names, size)
     ]
-    if len(subsets) <= MOST_SUBSETS:
+    if subsets and len(subsets) <= MOST_SUBSETS:
         by_subset = {
-            subset: judge.classes(
+            subset: judge.look(
                 conditional(jax.random.fold_in(keys["count"], index), subset, "sample")
-            )
+            )[0]
             for index, subset in enumerate(subsets)
         }
         result["coherence_by_inputs"] = coherence.coherence_by_count(by_subset, labels)
@@ -216,32 +219,34 @@ def evaluate(
 
 
 def write(workdir: epath.Path, result: dict[str, Any]) -> None:
-    """Write `evaluation.json` aside, then rename it into place."""
-    path, aside = workdir / "evaluation.json", workdir / "evaluation.json.part"
-    aside.write_text(json.dumps(result, indent=2) + "\n")
-    aside.replace(path)
+    """Write `evaluation.json`."""
+    write_whole(workdir / "evaluation.json", json.dumps(result, indent=2) + "\n")
 
 
 def table(result: Mapping[str, Any]) -> str:
     """The headline numbers as text."""
-    joint, distance = result["joint_coherence"], result["frechet"]
-    cross = result["cross_coherence"]
+    joint, distance = result.get("joint_coherence", {}), result["frechet"]
+    cross = result.get("cross_coherence", {})
     label = {
         "base_prior": "base prior",
-        "generator": "learned prior" if "base_prior" in joint else "prior",
+        "generator": "learned prior" if "base_prior" in distance else "prior",
         "energy": "after data-space refinement",
     }
+
+    def shown(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
     rows = [
-        [text, f"{joint[name]:.3f}", f"{distance[name]:.1f}"]
+        [text, shown(joint.get(name)), f"{distance[name]:.1f}"]
         for name, text in label.items()
-        if name in joint
+        if name in distance
     ]
     lines = [
         f"step {result['step']}, {result['num_samples']} samples",
         tabulate(rows, ["samples from", "joint coherence", "Fréchet distance"]),
         "",
         tabulate(
-            [[f"{cross[name]:.3f}" for name in ("mean", "expert_mean", "posterior_revised")]],
+            [[shown(cross.get(name)) for name in ("mean", "expert_mean", "posterior_revised")]],
             ["cross coherence: expert's sample", "expert's mean", "revised"],
         ),
         "",

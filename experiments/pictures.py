@@ -4,8 +4,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from mmebm_jax import data, plotting
+from mmebm_jax.data.source import DataSplits
 from mmebm_jax.sampler import Sampler
 
 NUM_EXAMPLES = 10
@@ -13,11 +15,13 @@ NUM_TRAJECTORIES = 6
 NUM_SHOWN_STEPS = 8
 
 
-def write(run: Any, sampler: Sampler, key: jax.Array, step: int) -> None:
+def write(
+    workdir: epath.Path, splits: DataSplits, sampler: Sampler, key: jax.Array, step: int
+) -> None:
     """Draw `images/samples_<step>.png` and, with a data energy, `images/chains_<step>.png`."""
-    folder, alphabet = run.workdir / "images", run.splits.alphabet
+    folder, alphabet = workdir / "images", splits.alphabet
     latent_key, chain_key, infer_key = jax.random.split(key, 3)
-    raw = data.whole(run.splits.test, NUM_EXAMPLES)
+    raw = data.whole(splits.test, NUM_EXAMPLES)
     batch = sampler.as_batch({m.name: raw[m.name] for m in sampler.modalities})
     source = sampler.modalities[0].name
 

@@ -2,21 +2,24 @@
 
 import io
 import zipfile
+import zlib
 
 import jax
 import numpy as np
 from etils import epath
 
 from mmebm_jax import checkpoint, plotting
+from mmebm_jax.files import write_whole
 from mmebm_jax.sampler import load
 
+DEFAULT_NUM_SAMPLES = 16
 NUM_DRAWN = 32
 
 
 def sample(
     workdir: epath.Path,
     *,
-    num_samples: int,
+    num_samples: int | None = None,
     given: str | None = None,
     num_steps: int | None = None,
     seed: int = 0,
@@ -25,7 +28,7 @@ def sample(
 
     Args:
       workdir: of a trained run.
-      num_samples: how many; with `given`, that many at most of its examples are completed.
+      num_samples: how many, 16 by default; with `given`, of its first examples, all by default.
       given: `.npz` file with any subset of the modalities.
       num_steps: of data-space refinement; 0 is the generator alone, None as trained.
       seed: of the draws.
@@ -44,12 +47,12 @@ def sample(
         if len({len(values) for values in observed.values()}) > 1:
             raise ValueError(f"--given={given}: its modalities hold different numbers of examples.")
         observed = {name: values[:num_samples] for name, values in observed.items()}
-    samples = sampler.sample(jax.random.key(seed), num_samples, observed, num_steps=num_steps)
+    samples = sampler.sample(
+        jax.random.key(seed), num_samples or DEFAULT_NUM_SAMPLES, observed, num_steps=num_steps
+    )
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **sampler.as_raw(samples))  # type: ignore[arg-type]
-    aside = workdir / "samples.npz.part"
-    aside.write_bytes(buffer.getvalue())
-    aside.replace(workdir / "samples.npz")
+    write_whole(workdir / "samples.npz", buffer.getvalue())
     title = f"given {', '.join(observed)}" if observed else "samples"
     shown = {name: np.asarray(values[:NUM_DRAWN]) for name, values in samples.items()}
     alphabet = checkpoint.read_data_facts(workdir)["alphabet"]
@@ -72,7 +75,7 @@ def read_given(path: str) -> dict[str, np.ndarray]:
         if not isinstance(archive, np.lib.npyio.NpzFile) or not archive.files:
             raise ValueError("it holds no named arrays")
         return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"the file cannot be read as an .npz of plain arrays ({error})."
         ) from error

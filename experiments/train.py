@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +17,9 @@ from tqdm import tqdm
 from experiments import pictures
 from mmebm_jax import builders, checkpoint, data, plotting, prior, sharding, train_state
 from mmebm_jax.data.source import DataSplits
+from mmebm_jax.files import write_whole
 from mmebm_jax.model import Model
 from mmebm_jax.sampler import Sampler
-from mmebm_jax.sampling import SamplerSettings
 from mmebm_jax.train_state import TrainState, Weights
 from mmebm_jax.update import make_update
 
@@ -33,7 +34,6 @@ class Run(NamedTuple):
     workdir: epath.Path
     splits: DataSplits
     model: Model
-    sampler: SamplerSettings
     mesh: jax.sharding.Mesh
 
 
@@ -51,6 +51,8 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
     Raises:
       ValueError, FileNotFoundError: one line that names the thing and the mend.
     """
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"{workdir} is a file: name a folder with --workdir.")
     builders.validate(config)
     checkpoint.check_config(workdir, config)
     mesh = sharding.data_mesh()
@@ -61,8 +63,13 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
             f"config.batch_size is {config.batch_size}, but the training set holds "
             f"{len(splits.train)} examples: lower it."
         )
+    if 2 * config.prior.num_components > len(splits.train):
+        raise ValueError(
+            f"config.prior.num_components is {config.prior.num_components}, but the training set "
+            f"holds {len(splits.train)} examples, fewer than two for each: lower it."
+        )
     model = builders.build_model(config, splits.fields)
-    return Run(config, workdir, splits, model, builders.build_sampler_settings(config), mesh)
+    return Run(config, workdir, splits, model, mesh)
 
 
 def train(run: Run) -> tuple[TrainState, float]:
@@ -73,7 +80,8 @@ def train(run: Run) -> tuple[TrainState, float]:
       the base prior's fits included, set-up not.
 
     Raises:
-      FloatingPointError: a loss is not finite; the line names the step and the loss.
+      FloatingPointError: something is not finite; the line names the step and the network.
+      ValueError: the folder's checkpoints cannot be read.
     """
     config, workdir, model, mesh = run.config, run.workdir, run.model, run.mesh
     optimisers = builders.build_optimisers(config)
@@ -81,9 +89,10 @@ def train(run: Run) -> tuple[TrainState, float]:
     settings = builders.build_settings(config)
     init_key, run_key, fit_key, picture_key = jax.random.split(jax.random.key(config.seed), 4)
 
+    replicated = sharding.replicated(mesh)
     state = jax.jit(
         lambda key: train_state.create(key, model, optimisers, config.prior.num_components),
-        out_shardings=sharding.replicated(mesh),
+        out_shardings=replicated,
     )(init_key)
     checkpoint.write_config(workdir, config, run.splits)
     manager = checkpoint.open_manager(workdir, config.keep_checkpoints)
@@ -120,25 +129,30 @@ def train(run: Run) -> tuple[TrainState, float]:
         return (time.monotonic() - begin) / config.budget_seconds * config.num_steps
 
     def save() -> None:
+        log.flush(config.batch_size)
         now = progress._replace(elapsed_seconds=time.monotonic() - begin)
         checkpoint.save(manager, state, now._asdict())
 
     def draw() -> None:
-        sampler = Sampler(model, state.weights, run.sampler, mesh)
-        pictures.write(run, sampler, jax.random.fold_in(picture_key, step), step)
+        sampler = make_sampler(run, state.weights, checkpoint.trained_networks(state))
+        key = jax.random.fold_in(picture_key, step)
+        pictures.write(workdir, run.splits, sampler, key, step)
 
-    while (now := position()) < config.num_steps:
+    # A run whose time was up when it was stopped takes one more step: each is saved only once.
+    while not progress.finished and ((now := position()) < config.num_steps or step == resumed_at):
         # At the top, so that the last step is saved once, below, with its final base prior.
         if step % config.checkpoint_every == 0 and 0 < step != resumed_at:
             save()
         if config.prior.fit_mixture and not progress.fitted and now >= config.prior.start_step:
+            log.flush(config.batch_size)
             state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 0))
             progress = progress._replace(fitted=True)
         terms = builders.terms_at(config, now)
         if terms not in updates:
-            updates[terms] = jax.jit(
-                make_update(model, optimisers, schedules, settings, terms), donate_argnums=0
+            update = make_update(
+                model, optimisers, schedules, settings, terms, sharding.split_batch(mesh)
             )
+            updates[terms] = jax.jit(update, donate_argnums=0, out_shardings=replicated)
         batch = sharding.shard_batch(next(batches), mesh)
         state, metrics = updates[terms](state, batch, np.float32(now), run_key)
         step += 1
@@ -149,28 +163,35 @@ def train(run: Run) -> tuple[TrainState, float]:
             bar.set_postfix(log.brief(), refresh=True)
         if step % config.picture_every == 0:
             draw()
+    log.flush(config.batch_size)
     if config.prior.fit_mixture and not progress.finished:
         state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 1))
-    log.flush(config.batch_size)
     bar.close()
     seconds = time.monotonic() - begin
     if not progress.finished:
         progress = progress._replace(finished=True)
         save()
-    manager.wait_until_finished()
+    manager.close()
     draw()
     log.draw()
     return state, seconds
 
 
-def restore_weights(run: Run) -> tuple[Weights, int]:
-    """The sampling weights of a run's newest checkpoint, and their step.
+def make_sampler(run: Run, weights: Weights, trained: Collection[str]) -> Sampler:
+    """The sampler of a run's weights, under those energies that were trained."""
+    settings = builders.build_sampler_settings(run.config, trained)
+    return Sampler(run.model, weights, settings, run.mesh)
+
+
+def restore_sampler(run: Run) -> tuple[Sampler, int]:
+    """The sampler of a run's newest checkpoint, and its step.
 
     Raises:
       FileNotFoundError: it has none.
     """
     shapes = train_state.template(run.model, run.config.prior.num_components)
-    return checkpoint.restore_weights(run.workdir, shapes)
+    weights, step, trained = checkpoint.restore_weights(run.workdir, shapes)
+    return make_sampler(run, weights, trained), step
 
 
 def revised_latents(run: Run, weights: Weights, key: jax.Array, num_examples: int) -> np.ndarray:
@@ -178,9 +199,7 @@ def revised_latents(run: Run, weights: Weights, key: jax.Array, num_examples: in
     raw = data.whole(run.splits.train, num_examples)
     revises = run.config.posterior.generator_weight > 0
     method = "revised" if revises else "sample"
-    without_energy = run.sampler._replace(prior_energy=False)
-
-    sampler = Sampler(run.model, weights, without_energy, run.mesh)
+    sampler = make_sampler(run, weights, trained=())  # the base prior alone, without its tilt
     parts = []
     for start in range(0, len(raw["label"]), FIT_BATCH):
         given = {m.name: raw[m.name][start : start + FIT_BATCH] for m in sampler.modalities}
@@ -202,6 +221,13 @@ def fit_base_prior(run: Run, state: TrainState, key: jax.Array) -> TrainState:
     return state._replace(weights=weights)
 
 
+def _is_row_up_to(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except json.JSONDecodeError:  # a line that was being written when the run was killed
+        return False
+
+
 class Log:
     """`metrics.jsonl` and TensorBoard files; numbers stay on the device until a flush."""
 
@@ -209,12 +235,9 @@ class Log:
         """Open the files, dropping lines of steps after `step` that a resumed run repeats."""
         self._path = workdir / "metrics.jsonl"
         if self._path.exists():
-            kept = [
-                line
-                for line in self._path.read_text().splitlines()
-                if json.loads(line)["step"] <= step
-            ]
-            self._path.write_text("".join(line + "\n" for line in kept))
+            lines = self._path.read_text().splitlines()
+            kept = [line for line in lines if _is_row_up_to(line, step)]
+            write_whole(self._path, "".join(line + "\n" for line in kept))
         self._writer = tensorboardX.SummaryWriter(str(workdir), purge_step=step)
         self._pending: list[tuple[int, dict[str, jax.Array]]] = []
         self._since = time.monotonic()
@@ -234,12 +257,14 @@ class Log:
             return
         fetched = jax.device_get(self._pending)
         for step, metrics in fetched:
-            for name, value in metrics.items():
-                if not np.isfinite(value):
-                    raise FloatingPointError(
-                        f"{name} is {value} at step {step}: lower that network's learning rate or "
-                        "its chain's step size, and resume from the last checkpoint."
-                    )
+            broken = [name for name, value in metrics.items() if not np.isfinite(value)]
+            if broken:
+                # A network's own gradient tells where it began better than what it spread to.
+                name = min(broken, key=lambda name: not name.startswith("gradient_norm/"))
+                raise FloatingPointError(
+                    f"{name} is {metrics[name]} at step {step}, with {len(broken) - 1} more: lower "
+                    "that network's learning rate or its chain's step size in a new --workdir."
+                )
         seconds = time.monotonic() - self._since
         step, latest = fetched[-1]
         means = {

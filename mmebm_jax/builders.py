@@ -1,5 +1,8 @@
 """From a configuration to the objects of a run. Configuration objects stop here."""
 
+from collections.abc import Collection
+from typing import Any
+
 import jax
 import optax
 from ml_collections import ConfigDict
@@ -13,6 +16,8 @@ from mmebm_jax.networks.convolution import convolution_for
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
 from mmebm_jax.sampling import SamplerSettings
 from mmebm_jax.update import Terms, UpdateSettings
+
+POSITIVE_IN_OPTIMISER = ("learning_rate", "gradient_clip")
 
 
 def validate(config: ConfigDict) -> None:
@@ -36,20 +41,31 @@ def validate(config: ConfigDict) -> None:
         "prior.num_components": 1,
         "prior.start_step": 0,
         "energy.start_step": 0,
-        "evaluation.num_samples": 1,
+        "evaluation.num_samples": 2,
+        "model.spectral_gain": 0,
+        "prior.penalty": 0,
+        "energy.penalty": 0,
+        "energy.data_noise": 0,
         "evaluation.classifier_steps": 1,
     }
+    positive = ["model.prior_hidden", "model.prior_bound"]
+    positive += ["model.energy_width", "model.energy_hidden"]
+    positive += [f"optimiser.{name}.{x}" for name in NETWORKS for x in POSITIVE_IN_OPTIMISER]
     at_least |= {
         f"{name}.chain.{field}": 0
         for name in ("posterior", "prior", "energy")
         for field in ("num_steps", "step_size", "temperature", "gradient_clip")
     }
     for name, lowest in at_least.items():
-        value = config
-        for part in name.split("."):
-            value = value[part]
+        value = _field(config, name)
         if not value >= lowest:
             raise ValueError(f"config.{name} is {value}: it must be at least {lowest}.")
+    for name in positive:
+        value = _field(config, name)
+        if not value > 0:
+            raise ValueError(f"config.{name} is {value}: it must be more than 0.")
+    if not 0 <= config.seed < 2**31:
+        raise ValueError(f"config.seed is {config.seed}: it must be in [0, 2**31).")
     if config.prior.num_fit_examples < 2 * config.prior.num_components:
         raise ValueError(
             f"config.prior.num_fit_examples is {config.prior.num_fit_examples}: it must be at "
@@ -61,6 +77,17 @@ def validate(config: ConfigDict) -> None:
         raise ValueError(
             "config.budget_seconds works on one host only, since clocks differ: set num_steps."
         )
+
+
+def _field(config: ConfigDict, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        if part not in value:
+            raise ValueError(
+                f"config.{name} is missing: see configs/polydigits.py for every field."
+            )
+        value = value[part]
+    return value
 
 
 def build_data(config: ConfigDict) -> DataSplits:
@@ -85,9 +112,9 @@ def build_modalities(config: ConfigDict, fields: dict[str, Field]) -> tuple[Moda
     return tuple(modalities)
 
 
-def build_model(config: ConfigDict, fields: dict[str, Field], backend: str = "") -> Model:
-    """The four networks for these fields; `backend` defaults to that of this process."""
-    convolution = convolution_for(backend or jax.default_backend())
+def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
+    """The four networks for these fields, with the convolution that suits this backend."""
+    convolution = convolution_for(jax.default_backend())
     modalities, sizes = build_modalities(config, fields), config.model
     return Model(
         modalities=modalities,
@@ -101,7 +128,7 @@ def build_model(config: ConfigDict, fields: dict[str, Field], backend: str = "")
 
 
 def build_chain(settings: ConfigDict) -> Chain:
-    """A chain from the fields num_steps, step_size, noise (or temperature), gradient_clip."""
+    """A chain from the fields num_steps, step_size, temperature, gradient_clip."""
     return Chain(
         num_steps=settings.num_steps,
         step_size=settings.step_size,
@@ -124,14 +151,16 @@ def build_settings(config: ConfigDict) -> UpdateSettings:
     )
 
 
-def build_sampler_settings(config: ConfigDict) -> SamplerSettings:
-    """How samples are drawn: the chains of training, and whether each energy was learned."""
+def build_sampler_settings(
+    config: ConfigDict, trained: Collection[str] = NETWORKS
+) -> SamplerSettings:
+    """How samples are drawn: the chains of training, under those energies that were `trained`."""
     return SamplerSettings(
         prior_chain=build_chain(config.prior.chain),
         posterior_chain=build_chain(config.posterior.chain),
         data_chain=build_chain(config.energy.chain),
-        prior_energy=config.prior.learn,
-        data_energy=config.energy.learn,
+        prior_energy=config.prior.learn and "prior" in trained,
+        data_energy=config.energy.learn and "energy" in trained,
     )
 
 

@@ -1,8 +1,8 @@
 """Checkpoints in a run's folder, by Orbax.
 
 `checkpoints/<step>/` holds three items: `state` (parameters and optimisers), `weights` (all that
-sampling needs) and `meta` (JSON: position on the schedule and what happened). The configuration
-lies beside them as `config.json`.
+sampling needs) and `meta` (JSON: seconds trained, what happened, which networks have learned).
+`config.json` beside them is the configuration, `data.json` what sampling must know of the data.
 """
 
 import json
@@ -15,6 +15,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from mmebm_jax.data.source import DataSplits
+from mmebm_jax.files import write_whole
 from mmebm_jax.train_state import TrainState, Weights
 
 Meta = dict[str, Any]
@@ -28,16 +29,22 @@ def open_manager(workdir: epath.Path, keep: int | None = None) -> ocp.Checkpoint
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, meta: Meta) -> None:
-    """Write a checkpoint of this step in the background; wait with the manager."""
+    """Write a checkpoint of this step in the background; wait with the manager.
+
+    Raises:
+      ValueError: this step, or a later one, is there already.
+    """
     trained = state._replace(weights=None)  # type: ignore[arg-type]
-    manager.save(
+    saved = manager.save(
         int(state.step),
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(trained._asdict() | {"weights": {}}),
             weights=ocp.args.StandardSave(state.weights._asdict()),
-            meta=ocp.args.JsonSave(meta),
+            meta=ocp.args.JsonSave({"trained": trained_networks(state), "progress": meta}),
         ),
     )
+    if not saved:
+        raise ValueError(f"step {int(state.step)} is not newer than those in {manager.directory}.")
 
 
 def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, Meta] | None:
@@ -61,12 +68,17 @@ def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[Train
     )
     if found is None:
         return None
-    items, _ = found
-    return TrainState(**(items["state"] | {"weights": Weights(**items["weights"])})), items["meta"]
+    items, step = found
+    _set_aside(manager, [later for later in manager.all_steps() if later > step])
+    state = TrainState(**(items["state"] | {"weights": Weights(**items["weights"])}))
+    return state, items["meta"]["progress"]
 
 
-def restore_weights(workdir: epath.Path, template: Weights) -> tuple[Weights, int]:
-    """The newest readable sampling weights of a run, and their step; no optimiser is read.
+def restore_weights(workdir: epath.Path, template: Weights) -> tuple[Weights, int, list[str]]:
+    """The newest readable sampling weights of a run; no optimiser is read.
+
+    Returns:
+      The weights, their step, and the networks that had learned anything by then.
 
     Raises:
       FileNotFoundError: the run has no checkpoint.
@@ -77,11 +89,31 @@ def restore_weights(workdir: epath.Path, template: Weights) -> tuple[Weights, in
         raise missing
     manager = _manager(workdir, ocp.CheckpointManagerOptions(create=False, read_only=True))
     wanted = ocp.args.StandardRestore(_abstract(template._asdict()))
-    found = _newest_readable(manager, ocp.args.Composite(weights=wanted))
+    found = _newest_readable(
+        manager, ocp.args.Composite(weights=wanted, meta=ocp.args.JsonRestore())
+    )
     if found is None:
         raise missing
     items, step = found
-    return Weights(**items["weights"]), step
+    return Weights(**items["weights"]), step, items["meta"]["trained"]
+
+
+def trained_networks(state: TrainState) -> list[str]:
+    """Names of the networks that have had an update."""
+    return [name for name, count in state.num_updates.items() if int(count) > 0]
+
+
+def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:
+    # Their numbers are needed again, and what a run wrote is not ours to delete.
+    for step in steps:
+        folder = epath.Path(manager.directory)
+        folder.parent.joinpath("damaged_checkpoints").mkdir(exist_ok=True)
+        target, count = folder.parent / "damaged_checkpoints" / str(step), 1
+        while target.exists():
+            target, count = target.parent / f"{step}_{count}", count + 1
+        (folder / str(step)).rename(target)
+    if steps:
+        manager.reload()
 
 
 def _manager(workdir: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
@@ -120,9 +152,9 @@ def write_config(workdir: epath.Path, config: ConfigDict, splits: DataSplits) ->
     if not (workdir / "config.json").exists():
         fields = {name: field._asdict() for name, field in splits.fields.items()}
         facts = {"fields": fields, "alphabet": splits.alphabet}
-        (workdir / "data.json").write_text(json.dumps(facts, indent=2) + "\n")
+        write_whole(workdir / "data.json", json.dumps(facts, indent=2) + "\n")
         text = config.to_json_best_effort(indent=2, sort_keys=True)
-        (workdir / "config.json").write_text(text + "\n")
+        write_whole(workdir / "config.json", text + "\n")
 
 
 def read_data_facts(workdir: epath.Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ arXiv:2006.08205) is p(z) ∝ exp(−E_γ(z)) p_0(z).
 """
 
 import warnings
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -72,8 +73,10 @@ def fit_mixture(latents: np.ndarray, num_components: int, seed: int = 0) -> Base
 
 def base_log_prob(prior: BasePrior, latents: jax.Array) -> jax.Array:
     """log p_0(z) at latents `[B, Z]`; gives `[B]`, nats."""
-    shift = jnp.einsum("kij,kj->ki", prior.whitening, prior.mean)
-    whitened = jnp.einsum("bj,kij->bki", latents, prior.whitening) - shift
+    # Two large numbers are subtracted: the short floats of accelerators would not do.
+    precise = partial(jnp.einsum, precision="highest")
+    shift = precise("kij,kj->ki", prior.whitening, prior.mean)
+    whitened = precise("bj,kij->bki", latents, prior.whitening) - shift
     log_volume = jnp.sum(jnp.log(jnp.diagonal(prior.whitening, axis1=1, axis2=2)), axis=-1)
     each = -0.5 * jnp.sum(jnp.square(whitened), axis=-1) + log_volume
     return jax.nn.logsumexp(each + prior.log_weight, axis=-1) - 0.5 * latents.shape[-1] * LOG_TWO_PI

@@ -16,12 +16,6 @@ from mmebm_jax.train_state import Weights, template
 
 # Models and settings are hashable, so samplers of equal models share what is compiled.
 _STATIC = ("model", "settings")
-_sample = jax.jit(
-    lambda key, weights, given, **options: sampling.sample(
-        key, weights=weights, given=given, **options
-    ),
-    static_argnames=(*_STATIC, "num_samples", "num_steps"),
-)
 _latents = jax.jit(
     lambda key, weights, **options: sampling.sample_latents(key, weights=weights, **options),
     static_argnames=(*_STATIC, "num_samples", "use_energy"),
@@ -50,8 +44,9 @@ _energy = jax.jit(
 class Sampler:
     """A model with its weights and chains.
 
-    Batches are dicts, name → `[B, *shape]` in model range (images in [-1, 1], sequences one-hot);
-    `as_batch` makes them of uint8 images and int tokens, `as_raw` turns samples back.
+    Batches are dicts, name → `[B, *shape]` in model range: images in [-1, 1], which refinement may
+    leave by 0.05, and sequences one-hot or, in samples, probabilities. `as_batch` makes them of
+    uint8 images and int tokens, `as_raw` turns samples back.
     """
 
     def __init__(
@@ -97,14 +92,17 @@ class Sampler:
         counts = {name: len(array) for name, array in batch.items()}
         if len(set(counts.values())) > 1:
             raise ValueError(f"modalities hold different numbers of examples: {counts}.")
-        return _sample(
-            key,
-            self.weights,
-            self._split(batch) if batch else None,
-            num_samples=num_samples,
-            num_steps=num_steps,
-            **self._static,
+        latent_key, chain_key = jax.random.split(key)
+        latents = (
+            self.infer(latent_key, batch, method="sample")
+            if batch
+            else self.prior_latents(latent_key, num_samples)
         )
+        samples = self.generate(latents) | batch
+        if not self.settings.data_energy or num_steps == 0 or len(batch) == len(self.modalities):
+            return samples
+        chain = self.refine(chain_key, samples, given=batch, num_steps=num_steps)
+        return samples | chain.position
 
     def encode(self, batch: Mapping[str, Any]) -> jax.Array:
         """Mean of the posterior given any subset of the modalities, `[B, Z]`."""
@@ -152,11 +150,12 @@ class Sampler:
         keep_trajectory: bool = False,
     ) -> Any:
         """Samples refined under the joint energy; see `sampling.refine`."""
+        free = {name: values for name, values in samples.items() if name not in (given or {})}
         return _refine(
             key,
             self.weights,
-            samples,
-            given,
+            self._split(free),
+            self._split(dict(given)) if given else None,
             num_steps=num_steps,
             keep_trajectory=keep_trajectory,
             **self._static,
@@ -202,8 +201,10 @@ def _checked(array: Any, name: str, modalities: tuple[Modality, ...]) -> jax.Arr
     if isinstance(array, np.ndarray):
         if not len(array):
             raise ValueError(f"modality {name!r} holds no example: give at least one.")
-        if is_float and not (np.isfinite(array).all() and np.abs(array).max() <= 1.0 + 1e-3):
-            raise ValueError(f"modality {name!r} leaves [-1, 1]: scale it, or give uint8.")
+        low, high = modality.bounds
+        if is_float and not (array.min() >= low - 1e-3 and array.max() <= high + 1e-3):
+            model_range = "[-1, 1]" if modality.kind == "image" else "[0, 1]"
+            raise ValueError(f"modality {name!r} leaves {model_range}: scale it, or give integers.")
         if not is_float and modality.kind == "sequence":
             size = modality.shape[-1]
             if array.min() < 0 or array.max() >= size:
@@ -230,5 +231,6 @@ def load(workdir: epath.PathLike) -> Sampler:
     }
     model = builders.build_model(config, fields)
     shapes = template(model, config.prior.num_components)
-    weights, _ = checkpoint.restore_weights(folder, shapes)
-    return Sampler(model, weights, builders.build_sampler_settings(config))
+    weights, _, trained = checkpoint.restore_weights(folder, shapes)
+    settings = builders.build_sampler_settings(config, trained)
+    return Sampler(model, weights, settings, sharding.data_mesh())

@@ -1,4 +1,4 @@
-"""Joint and conditional sampling from trained weights: what users call."""
+"""Sampling from trained weights, step by step and un-jitted; `sampler.Sampler` is for users."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from mmebm_jax.langevin import Chain, LangevinResult
 from mmebm_jax.modality import mean
 from mmebm_jax.model import Model
 from mmebm_jax.train_state import Weights
-from mmebm_jax.typing import Batch
+from mmebm_jax.typing import Batch, EnergyFn
 
 
 class SamplerSettings(NamedTuple):
@@ -34,12 +34,7 @@ def sample_latents(
     use_energy: bool = True,
 ) -> jax.Array:
     """Latents `[num_samples, Z]` of the learned prior, or of its base without `use_energy`."""
-    energy_fn = None
-    if use_energy and settings.prior_energy:
-
-        def energy_fn(latents: jax.Array) -> jax.Array:
-            return model.latent_energy(weights.params["prior"], latents)
-
+    energy_fn = _latent_energy(model, weights) if use_energy and settings.prior_energy else None
     return prior.sample(
         key, weights.base_prior, energy_fn, num_samples, settings.prior_chain
     ).position
@@ -85,12 +80,7 @@ def infer_latents(
         return latents
     if method != "revised":
         raise ValueError(f"method {method!r} is not one of 'sample', 'mean', 'revised'.")
-    energy_fn = None
-    if settings.prior_energy:
-
-        def energy_fn(latents: jax.Array) -> jax.Array:
-            return model.latent_energy(weights.params["prior"], latents)
-
+    energy_fn = _latent_energy(model, weights) if settings.prior_energy else None
     return revision.revise_posterior(
         chain_key,
         latents,
@@ -149,38 +139,5 @@ def refine(
     )
 
 
-def sample(
-    key: jax.Array,
-    model: Model,
-    weights: Weights,
-    settings: SamplerSettings,
-    num_samples: int,
-    given: Batch | None = None,
-    *,
-    num_steps: int | None = None,
-) -> dict[str, jax.Array]:
-    """Samples of all modalities, jointly or given some.
-
-    Args:
-      key: PRNG key.
-      model: the networks.
-      weights: trained weights.
-      settings: chains.
-      num_samples: number of samples when nothing is given.
-      given: observed modalities in model range, `[B, *shape]` each; returned as they are.
-      num_steps: data-space refinement steps; 0 is the generator alone, None the chain of training
-        where an energy was learned.
-
-    Returns:
-      name → `[num_samples or B, *shape]` in data range.
-    """
-    latent_key, chain_key = jax.random.split(key)
-    if given:
-        latents = infer_latents(latent_key, model, weights, settings, given)
-    else:
-        latents = sample_latents(latent_key, model, weights, settings, num_samples)
-    samples = generate(model, weights, latents) | dict(given or {})
-    if not settings.data_energy or num_steps == 0 or len(given or {}) == len(model.modalities):
-        return samples
-    refined = refine(chain_key, model, weights, settings, samples, num_steps=num_steps, given=given)
-    return samples | refined.position
+def _latent_energy(model: Model, weights: Weights) -> EnergyFn:
+    return lambda latents: model.latent_energy(weights.params["prior"], latents)

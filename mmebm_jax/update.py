@@ -19,6 +19,7 @@ from mmebm_jax import inference, objectives, prior, revision
 from mmebm_jax.langevin import Chain
 from mmebm_jax.modality import from_raw, mean
 from mmebm_jax.model import NETWORKS, Model
+from mmebm_jax.prior import BasePrior
 from mmebm_jax.train_state import Optimisers, TrainState, Weights
 from mmebm_jax.typing import Params
 
@@ -27,7 +28,10 @@ Update = Callable[..., tuple[TrainState, Metrics]]
 
 
 class Terms(NamedTuple):
-    """Which losses act, and how strongly: 0 and False leave a term out of the compiled update."""
+    """Which losses act, and how strongly.
+
+    False, and 0 for a whole group of terms, leave it out of the compiled update.
+    """
 
     elbo: float = 0.0  # the MMVAE bound: inference and generator
     posterior_generator: float = 0.0  # −log p(x | ũ)
@@ -70,27 +74,29 @@ class UpdateSettings(NamedTuple):
 def losses(
     key: jax.Array,
     params: Mapping[str, Params],
-    state: TrainState,
+    base_prior: BasePrior,
     batch: Mapping[str, jax.Array],
     *,
     model: Model,
     settings: UpdateSettings,
     terms: Terms,
+    batch_sharding: jax.sharding.Sharding | None = None,
 ) -> tuple[jax.Array, Metrics]:
     """The sum of all mean losses at `params`, and each by name.
 
     Args:
       key: the step's key.
       params: by network; gradients are taken with respect to these.
-      state: for the base prior.
+      base_prior: p_0.
       batch: in model range, name → `[B, *shape]`.
       model: the networks.
       settings: chains and weights.
       terms: which losses act.
+      batch_sharding: see `make_update`.
     """
     elbo_key, start_key, posterior_key, prior_key, data_key, noise_key = jax.random.split(key, 6)
     frozen = jax.lax.stop_gradient(params)
-    modalities, base_prior = model.modalities, state.weights.base_prior
+    modalities = model.modalities
     num_examples = len(next(iter(batch.values())))
     parts: Metrics = {}
     diagnostics: Metrics = {}
@@ -140,6 +146,8 @@ def losses(
         prior_latents = prior.sample(
             prior_key, base_prior, prior_energy_fn, num_examples, settings.prior_chain
         ).position
+        if batch_sharding is not None:
+            prior_latents = jax.lax.with_sharding_constraint(prior_latents, batch_sharding)
     if terms.learn_prior:
         of_data = model.latent_energy(params["prior"], revised)
         of_samples = model.latent_energy(params["prior"], prior_latents)
@@ -161,9 +169,13 @@ def losses(
             chain=settings.data_chain,
         ).position
         noise_keys = jax.random.split(noise_key, len(refined))
+        # Clipped as the chain is: what leaves the range would tell data from samples.
         noisy = {
-            name: batch[name] + settings.data_noise * jax.random.normal(k, batch[name].shape)
-            for name, k in zip(refined, noise_keys, strict=True)
+            m.name: jnp.clip(
+                batch[m.name] + settings.data_noise * jax.random.normal(k, batch[m.name].shape),
+                *m.bounds,
+            )
+            for m, k in zip(modalities, noise_keys, strict=True)
         }
         of_data = model.data_energy(energy_params, noisy)
         of_samples = model.data_energy(energy_params, refined)
@@ -193,8 +205,17 @@ def make_update(
     schedules: Mapping[str, optax.Schedule],
     settings: UpdateSettings,
     terms: Terms,
+    batch_sharding: jax.sharding.Sharding | None = None,
 ) -> Update:
     """The update for one choice of terms, to be jitted with its state donated.
+
+    Args:
+      model: the networks.
+      optimisers: Optax transformations at unit learning rate, by network.
+      schedules: learning rates, by network.
+      settings: chains and weights.
+      terms: which losses act.
+      batch_sharding: how a batch lies on the devices, so that generated examples lie likewise.
 
     Returns:
       update(state, raw_batch, position, run_key) → (new state, metrics): `raw_batch` holds uint8
@@ -215,11 +236,12 @@ def make_update(
             return losses(
                 key,
                 state.params | params,
-                state,
+                state.weights.base_prior,
                 batch,
                 model=model,
                 settings=settings,
                 terms=terms,
+                batch_sharding=batch_sharding,
             )
 
         trained = {name: state.params[name] for name in terms.trained}

@@ -14,7 +14,7 @@ from absl.testing import flagsaver
 from etils import epath
 
 from configs.polydigits import get_config
-from experiments import main
+from experiments import command_line, main
 from mmebm_jax import builders, checkpoint, train_state
 
 ROOT = Path(__file__).parent.parent
@@ -86,10 +86,15 @@ def assert_one_line(stderr, *named):
 
 def run_here(capsys, *arguments):
     """The command in this process: (exit status, stderr)."""
+
+    def command():
+        command_line.parse(["main", *arguments])
+        command_line.guarded(main.main)
+
     with flagsaver.flagsaver():
         try:
             with pytest.raises(SystemExit) as caught:
-                main.main(main.parse(["main", *arguments]))
+                command()
         finally:
             flags.FLAGS.unparse_flags()
     return caught.value.code, capsys.readouterr().err
@@ -105,7 +110,7 @@ def run_here(capsys, *arguments):
         ("lengths", ["lengths.npz", "different numbers of examples"]),
         ("objects", ["objects.npz"]),
         ("nothing", ["nothing.npz", "no named arrays"]),
-        pytest.param("array", ["array.npz"]),
+        ("array", ["array.npz"]),
         ("text", ["text.npz", ".npz of plain arrays"]),
         ("absent", ["absent.npz", "does not exist"]),
     ],

@@ -128,7 +128,9 @@ def test_a_relative_folder_will_do(straight, tmp_path, monkeypatch):
     manager = checkpoint.open_manager(epath.Path("runs/relative"))
     checkpoint.save(manager, straight.state, {"fitted": True})
     manager.wait_until_finished()
-    weights, step = checkpoint.restore_weights(epath.Path("runs/relative"), straight.state.weights)
+    folder = epath.Path("runs/relative")
+    weights, step, trained = checkpoint.restore_weights(folder, straight.state.weights)
+    assert trained == ["inference", "generator", "prior", "energy"]
     assert step == int(straight.state.step)
     assert_same(weights, straight.state.weights)
 
@@ -136,7 +138,7 @@ def test_a_relative_folder_will_do(straight, tmp_path, monkeypatch):
 def test_load_gives_a_working_sampler(straight):
     loaded = mmebm_jax.load(str(straight.run.workdir))
     assert loaded.model == straight.run.model
-    assert loaded.settings == straight.run.sampler
+    assert loaded.settings == builders.build_sampler_settings(straight.run.config)
     samples = loaded.sample(jax.random.key(0), 2)
     assert {name: values.shape for name, values in samples.items()} == {
         "m0": (2, 16, 16, 3),
@@ -162,9 +164,9 @@ def test_sampling_given_one_modality(straight, tmp_path):
     assert Path(workdir / "samples.png").stat().st_size > 0
 
 
-@pytest.fixture(scope="module")
-def damaged(straight, tmp_path_factory):
-    workdir = epath.Path(tmp_path_factory.mktemp("damaged")) / "run"
+@pytest.fixture
+def damaged(straight, tmp_path):
+    workdir = epath.Path(tmp_path) / "broken"
     shutil.copytree(straight.run.workdir, workdir)
     damage(workdir / "checkpoints" / "4")
     return workdir
@@ -177,12 +179,33 @@ def test_training_falls_back_to_the_checkpoint_before_a_damaged_one(straight, da
     assert int(state.step) == 2
     assert meta["fitted"]
     assert not meta["finished"]
+    # The step that was damaged can be saved again, and what was left of it is kept.
+    manager = checkpoint.open_manager(damaged)
+    checkpoint.save(manager, straight.state, meta)
+    manager.wait_until_finished()
+    assert manager.latest_step() == 4
+    assert list((damaged / "damaged_checkpoints").iterdir())
     assert jax.tree.structure(state) == jax.tree.structure(straight.state)
 
 
 def test_loading_falls_back_to_the_checkpoint_before_a_damaged_one(straight, damaged):
+    weights = mmebm_jax.load(damaged).weights
     state, _ = checkpoint.restore(checkpoint.open_manager(damaged), straight.state)
-    assert_same(mmebm_jax.load(damaged).weights, state.weights)
+    assert_same(weights, state.weights)
+
+
+def test_an_energy_that_has_not_learned_is_not_sampled_from(straight, tmp_path):
+    shutil.copytree(straight.run.workdir, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    early = straight.state._replace(
+        num_updates=straight.state.num_updates | {"energy": jax.numpy.zeros((), int)}
+    )
+    manager = checkpoint.open_manager(epath.Path(tmp_path / "run"))
+    checkpoint.save(manager, early, {})
+    manager.wait_until_finished()
+    settings = mmebm_jax.load(tmp_path / "run").settings
+    assert settings.prior_energy
+    assert not settings.data_energy
 
 
 def test_only_damaged_checkpoints_are_an_error(straight, damaged, tmp_path):
@@ -200,8 +223,7 @@ def judge(straight):
 
 def test_evaluation_holds_the_contract(straight, judge):
     run, workdir = straight.run, straight.run.workdir
-    weights, step = train.restore_weights(run)
-    sampler = Sampler(run.model, weights, run.sampler, run.mesh)
+    sampler, step = train.restore_sampler(run)
     evaluate.write(workdir, evaluate.evaluate(run, sampler, step, judge))
     result = json.loads((workdir / "evaluation.json").read_text())
     assert {"step", "num_samples", "protocol", "joint_coherence", "cross_coherence"} <= set(result)

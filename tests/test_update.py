@@ -115,7 +115,7 @@ def test_the_total_is_the_sum_of_its_weighted_parts(tiny_model, state):
     @partial(jit, static_argnums=0)
     def evaluate(terms):
         return losses(
-            jax.random.key(1), state.params, state, batch,
+            jax.random.key(1), state.params, state.weights.base_prior, batch,
             model=tiny_model, settings=SETTINGS, terms=terms,
         )  # fmt: skip
 
@@ -140,7 +140,7 @@ def test_a_constant_added_to_an_energy_changes_no_loss(tiny_model, state):
     gradient = jit(
         jax.grad(
             lambda p: losses(
-                jax.random.key(1), state.params | p, state, batch,
+                jax.random.key(1), state.params | p, state.weights.base_prior, batch,
                 model=tiny_model, settings=settings, terms=terms,
             )[0]
         )
@@ -190,8 +190,9 @@ def test_an_update_moves_what_it_trains_at_its_rate(tiny_model, state):
     gradient = jit(
         jax.grad(
             lambda p: losses(
-                jax.random.fold_in(jax.random.key(0), 0), state.params | {"generator": p}, state,
-                batch, model=tiny_model, settings=SETTINGS, terms=Terms(elbo=1.0),
+                jax.random.fold_in(jax.random.key(0), 0), state.params | {"generator": p},
+                state.weights.base_prior, batch,
+                model=tiny_model, settings=SETTINGS, terms=Terms(elbo=1.0),
             )[0]
         )
     )(state.params["generator"])  # fmt: skip

@@ -19,6 +19,7 @@ import optax
 from etils import epath
 from flax import traverse_util
 
+from mmebm_jax.files import write_whole
 from mmebm_jax.typing import Params
 
 ToModel = Callable[[np.ndarray], Any]
@@ -275,9 +276,7 @@ def save_classifiers(
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{_FILE}.tmp"
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(folder / _FILE)
+    write_whole(folder / _FILE, buffer.getvalue())
 
 
 def load_classifiers(

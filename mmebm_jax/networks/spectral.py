@@ -20,7 +20,8 @@ def spectral_norm(kernel: jax.Array) -> jax.Array:
     if matrix.shape[0] < matrix.shape[1]:
         matrix = matrix.T
     fixed = jax.lax.stop_gradient(matrix)
-    right = jnp.linalg.eigh(fixed.T @ fixed)[1][:, -1]
+    gram = jnp.matmul(fixed.T, fixed, precision="highest")
+    right = jnp.linalg.eigh(gram)[1][:, -1]
     image = fixed @ right
     left = image / jnp.maximum(jnp.linalg.norm(image), 1e-12)
     return left @ (matrix @ right)

@@ -1,0 +1,78 @@
+"""What every command shares: its flags, and errors that end with one line."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import absl.logging
+import jax
+from absl import app, flags
+from etils import epath
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder to work in.")
+_COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache", None, "Folder in which compiled programs are kept between runs."
+)
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error.")
+
+USAGE_ERROR = 2
+# What libraries raise for bad input; any other exception is a defect and keeps its traceback.
+EXPECTED = (ValueError, OSError, FloatingPointError)
+
+
+def fail(message: object) -> NoReturn:
+    """End with one line."""
+    line = " ".join(str(message).split())
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(USAGE_ERROR)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parse the command line, set up, and call `main`; bad input ends with one line."""
+    app.run(lambda _: guarded(main), flags_parser=parse)
+
+
+def guarded(main: Callable[[], None]) -> None:
+    """Set up and call `main`; bad input ends with one line."""
+    _set_up()
+    if _TRACEBACK.value:
+        main()
+        return
+    try:
+        main()
+    except EXPECTED as error:
+        fail(error)
+
+
+def parse(arguments: Sequence[str]) -> list[str]:
+    """Parse flags; a bad one, a missing config file or a misspelt field ends with one line."""
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name.lstrip("-") == "config" and not epath.Path(value.partition(":")[0]).exists():
+            fail(f"config file {value} does not exist: see the files in configs/.")
+    try:
+        rest = flags.FLAGS(list(arguments))
+        # Reads the config now, so that whatever else is wrong with it shows here.
+        config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+        if config is not None:
+            config.keys()
+    except (flags.Error, OSError, ImportError, SyntaxError) as error:
+        fail(error)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        fail(error)
+    return rest
+
+
+def _set_up() -> None:
+    absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax and TFDS tell of every file.
+    logger = logging.getLogger("mmebm_jax")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    if _COMPILATION_CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", _COMPILATION_CACHE.value)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
