@@ -130,7 +130,7 @@ def test_a_relative_folder_will_do(straight, tmp_path, monkeypatch):
     manager.wait_until_finished()
     folder = epath.Path("runs/relative")
     weights, step, trained = checkpoint.restore_weights(folder, straight.state.weights)
-    assert trained == ["inference", "generator", "prior", "energy"]
+    assert set(trained) == {"inference", "generator", "prior", "energy"}
     assert step == int(straight.state.step)
     assert_same(weights, straight.state.weights)
 
@@ -254,7 +254,7 @@ def test_classifiers_are_kept(straight, judge):
     again = evaluate.Judge(straight.run, straight.run.workdir / "classifiers")
     assert again.accuracies == judge.accuracies
     images = {"m0": np.zeros([2, 16, 16, 3], np.float32)}
-    np.testing.assert_array_equal(again.features(images)["m0"], judge.features(images)["m0"])
+    np.testing.assert_array_equal(again.look(images)[1]["m0"], judge.look(images)[1]["m0"])
 
 
 def test_a_loss_that_is_not_finite_names_itself(tmp_path):

@@ -86,8 +86,9 @@ def test_each_term_reaches_its_networks_alone(tiny_model, state, terms, reached)
     raw = make_raw_batch()
     batch = {m.name: from_raw(m, jnp.asarray(raw[m.name])) for m in tiny_model.modalities}
     function = partial(losses, model=tiny_model, settings=SETTINGS, terms=terms)
+    base_prior = state.weights.base_prior
     gradient, metrics = jit(
-        jax.grad(lambda p: function(jax.random.key(1), p, state, batch), has_aux=True)
+        jax.grad(lambda p: function(jax.random.key(1), p, base_prior, batch), has_aux=True)
     )(state.params)
     assert terms.trained == reached
     for name in NETWORKS:
@@ -248,20 +249,25 @@ import json
 import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
-import conftest, test_update
+import numpy as np
+import conftest, test_sampling, test_update
 from mmebm_jax import sharding, train_state
+from mmebm_jax.sampler import Sampler
 from mmebm_jax.update import make_update
 
 model = conftest.tiny_model.__wrapped__()
-histories = []
+histories, drawn = [], []
 for count in (1, 4):
     mesh = sharding.data_mesh(jax.devices()[:count])
     create = lambda key: train_state.create(key, model, test_update.OPTIMISERS, 2)
     state = jax.jit(create, out_shardings=sharding.replicated(mesh))(jax.random.key(0))
     update = test_update.jit(make_update(
         model, test_update.OPTIMISERS, test_update.SCHEDULES, test_update.SETTINGS,
-        test_update.EVERYTHING,
+        test_update.EVERYTHING, sharding.split_batch(mesh),
     ))
+    sampler = Sampler(model, jax.device_get(state.weights), test_sampling.SETTINGS, mesh)
+    drawn.append(sampler.sample(jax.random.key(2), 8))
+    assert len(drawn[-1]["picture"].sharding.device_set) == count
     key = sharding.replicate(jax.random.key(1), mesh)
     history = []
     for step in range(10):
@@ -271,11 +277,13 @@ for count in (1, 4):
         history.append({name: float(value) for name, value in metrics.items()})
     assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == count
     histories.append(history)
+for name in drawn[0]:
+    np.testing.assert_allclose(drawn[0][name], drawn[1][name], atol=1e-4)
 print(json.dumps(histories))
 """
 
 
-def test_four_devices_train_as_one():
+def test_four_devices_train_and_sample_as_one():
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])
     }
