@@ -32,7 +32,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "in_memory": True,
         }
     )
-    # Five times the pixels of PolyDigits make the posterior as much steeper: a step of 0.1 diverges.
+    # Five times the pixels of PolyDigits make the posterior as much steeper: 0.1 diverges.
     config.posterior.chain.step_size = 0.03
     config.evaluation.update(num_samples=10000, classifier_steps=1000)
     if variant == "smoke":
