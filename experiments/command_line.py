@@ -19,6 +19,11 @@ _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the whole traceback of 
 USAGE_ERROR = 2
 # What libraries raise for bad input; any other exception is a defect and keeps its traceback.
 EXPECTED = (ValueError, OSError, FloatingPointError)
+# A config is Python: what a user's mistake in it, or in a flag that sets a field of it, raises.
+CONFIG_ERRORS = (
+    *(flags.Error, OSError, ImportError, SyntaxError),
+    *(AttributeError, KeyError, TypeError, ValueError),
+)
 
 
 def fail(message: object) -> NoReturn:
@@ -57,9 +62,7 @@ def parse(arguments: Sequence[str]) -> list[str]:
         config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
         if config is not None:
             config.keys()
-    except (flags.Error, OSError, ImportError, SyntaxError) as error:
-        fail(error)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except CONFIG_ERRORS as error:
         fail(error)
     return rest
 
