@@ -5,12 +5,18 @@ RUN := $(VENV)/bin/python
 CACHE := --compilation_cache=runs/.compiled
 SEEDS ?= 0
 MINUTES ?= 3
-VARIANTS := elbo ebm_prior paper_b full
+JOBS ?= 2
+VARIANTS := mmvae ebm_prior paper_b full
+VAES := mvae mmvae mopoe mmvae_plus helvae
+ENERGIES := paper_a paper_a_no_prior paper_a_no_revision paper_b union full
+INCOMPLETE := mvae mmvae mopoe mmvae_plus paper_a paper_b
 comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: venv demo compare test lint clean
+configs = $(subst $(space),$(comma),$(1:%=configs/polydigits.py:%))
+
+.PHONY: venv demo compare family missing toy test lint clean
 
 venv: $(VENV)/.ready
 
@@ -30,8 +36,21 @@ demo: venv
 # Sets the baselines and ablations beside the demo's run.
 compare: venv
 	$(RUN) -m experiments.compare $(CACHE) --seeds=$(SEEDS) --budget_minutes=$(MINUTES) \
-		--configs=$(subst $(space),$(comma),$(VARIANTS:%=configs/polydigits.py:%)) \
-		--workdir=runs/polydigits
+		--configs=$(call configs,$(VARIANTS)) --workdir=runs/polydigits
+
+# The table of the whole family: every run on its share of the cores, two at a time.
+family: venv
+	$(RUN) -m experiments.compare $(CACHE) --seeds=$(SEEDS) --budget_minutes=$(MINUTES) --jobs=$(JOBS) \
+		--configs=$(call configs,$(VAES) $(ENERGIES)) --workdir=runs/family
+
+# The same under the same budget with half of the training data's modalities missing.
+missing: venv
+	$(RUN) -m experiments.compare $(CACHE) --seeds=$(SEEDS) --budget_minutes=$(MINUTES) --jobs=$(JOBS) \
+		--configs=$(call configs,$(INCOMPLETE:%=%_missing)) --workdir=runs/family_missing
+
+# Both kinds of energy on a mixture of eight Gaussians, drawn beside the truth.
+toy: venv
+	$(RUN) -m experiments.toy $(CACHE) --config=configs/toy.py --workdir=runs/toy
 
 test: venv
 	$(RUN) -m pytest

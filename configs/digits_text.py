@@ -18,9 +18,10 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.data.word = True
     # A word has 8 characters and an image 768 values: without a weight the word would hardly count.
     config.likelihood.sequence.weight = 10.0
-    if variant != "smoke":
+    if not variant.startswith("smoke"):
         config.update(num_steps=200, warmup_steps=100, log_every=20)
         config.update(picture_every=100, checkpoint_every=100)
         config.prior.update(start_step=140, num_components=20, num_fit_examples=4000)
+        config.prior.fit_steps = min(config.prior.fit_steps, 200)
         config.energy.start_step = 150
     return config

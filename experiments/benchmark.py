@@ -24,6 +24,7 @@ from mmebm_jax.data.source import Field
 from mmebm_jax.files import write_whole
 from mmebm_jax.langevin import Chain
 from mmebm_jax.revision import joint_log_likelihood
+from mmebm_jax.typing import Latents
 
 _PAIRS = flags.DEFINE_integer("pairs", 5, "Interleaved pairs of calls.", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Examples a chain.", 1)
@@ -41,7 +42,7 @@ def chains(batch_size: int, num_steps: int, unroll: bool) -> dict[str, tuple[Any
     batch = {m.name: jnp.zeros([batch_size, *m.shape]) for m in model.modalities}
 
     def posterior_energy(latents: jax.Array) -> jax.Array:
-        outputs = model.decode(params["generator"], latents)
+        outputs = model.decode(params["generator"], Latents(latents, {}))
         prior = 0.5 * jnp.sum(jnp.square(latents), axis=-1)
         return prior - joint_log_likelihood(model.modalities, outputs, batch)
 

@@ -50,6 +50,11 @@ def guarded(main: Callable[[], None]) -> None:
         fail(error)
 
 
+def shared_flags() -> list[str]:
+    """The flags of this command, but for the folder, that one it starts should get too."""
+    return [f"--compilation_cache={_COMPILATION_CACHE.value}"] if _COMPILATION_CACHE.value else []
+
+
 def parse(arguments: Sequence[str]) -> list[str]:
     """Parse flags; a bad one, a missing config file or a misspelt field ends with one line."""
     for argument in arguments:

@@ -1,36 +1,48 @@
 """Train variants under one budget, evaluate them by one protocol, write one table.
 
-    python -m experiments.compare --configs=configs/polydigits.py:elbo,configs/polydigits.py:full \\
-        --seeds=0,1,2 --budget_minutes=4 --workdir=runs/compare
+    python -m experiments.compare --configs=configs/polydigits.py:mmvae,configs/polydigits.py \\
+        --seeds=0,1,2 --budget_minutes=3 --workdir=runs/compare
 
 Every run keeps its folder, `WORKDIR/seed<n>/<variant>`, so a comparison that was stopped goes on
-where it stopped. A plain VAE (a variant that learns no energy) is also evaluated with a Gaussian
-mixture fitted to its latents: the control that an energy-based prior has to face.
+where it stopped. A model without any energy or fitted prior is also evaluated with a Gaussian
+mixture fitted to its latents: the control that an energy-based prior has to face. With --jobs=N,
+N runs go on at a time, each on its own share of the processor's cores.
 """
 
 import importlib.util
 import io
 import json
+import os
+import queue
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 from absl import flags
 from etils import epath
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from experiments import command_line, evaluate, train
-from mmebm_jax import checkpoint
+from mmebm_jax import builders, checkpoint
 from mmebm_jax.files import write_whole
 
 _CONFIGS = flags.DEFINE_list("configs", [], "Config files, each with a variant after a colon.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, each a run of every config.")
-_MINUTES = flags.DEFINE_float("budget_minutes", 0.0, "Training time of each run; 0 keeps config's.")
+_MINUTES = flags.DEFINE_float("budget_minutes", None, "Training time of each run.")
+_STEPS = flags.DEFINE_integer("budget_steps", None, "Training steps of each run.")
+_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each on its share of the cores.", 1)
+_TABLE = flags.DEFINE_bool("table", True, "Write the table of all runs; a job of --jobs does not.")
+
+CONTROL = " + mixture"
 
 COLUMNS = {
     "joint coherence": ("joint_coherence", "energy", "generator"),
@@ -72,7 +84,7 @@ def run_one(
     checkpoint.check_config(folder, config)
     control_folder = folder / "mixture_control"
     plain = not (config.prior.learn or config.energy.learn or config.prior.fit_mixture)
-    wanted = {"": folder} | ({" + mixture": control_folder} if plain else {})
+    wanted = {"": folder} | ({CONTROL: control_folder} if plain else {})
     if all((path / "evaluation.json").exists() for path in wanted.values()):
         return {k: json.loads((p / "evaluation.json").read_text()) for k, p in wanted.items()}
     run = train.prepare(config, folder)
@@ -137,59 +149,129 @@ def to_markdown(summary: dict[str, dict[str, Any]]) -> str:
 
 
 def draw(summary: dict[str, dict[str, Any]], path: epath.Path) -> None:
-    """Quality against coherence, one point a method."""
-    figure = Figure(figsize=(6.5, 4.2), dpi=120, layout="constrained")
+    """Quality against coherence, one point a method; a control has its model's colour."""
+    figure = Figure(figsize=(8.5, 4.8), dpi=120, layout="constrained")
     axes = figure.add_subplot()
+    colours: dict[str, Any] = {}
     for method, columns in summary.items():
         if "joint coherence" not in columns:
             continue
         x, y = columns["Fréchet"], columns["joint coherence"]
+        model = method.removesuffix(CONTROL)
         axes.errorbar(
             x["mean"],
             y["mean"],
             xerr=x["standard_deviation"] or 0,
             yerr=y["standard_deviation"] or 0,
-            fmt="o",
+            fmt="s" if method.endswith(CONTROL) else "o",
+            color=colours.setdefault(model, colormaps["tab20"](len(colours) % 20)),
             capsize=3,
             label=method,
         )
-    axes.set(xlabel="Fréchet distance on classifier features (lower is better)")
+    axes.set(xlabel="Fréchet distance on classifier features (lower is better)", xscale="log")
     axes.set(ylabel="joint coherence", ylim=(0, 1))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3, which="both")
+    figure.legend(fontsize=7, loc="outside right upper")
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     write_whole(path / "comparison.png", buffer.getvalue())
 
 
+def with_budget(config: ConfigDict, seed: int) -> ConfigDict:
+    """A copy with this seed under the budget of the flags; a schedule keeps its proportions."""
+    config = config.copy_and_resolve_references()
+    config.seed = seed
+    if _MINUTES.value is not None:
+        config.budget_seconds = 60.0 * _MINUTES.value
+    if _STEPS.value is not None:
+        share = _STEPS.value / config.num_steps
+        config.update(num_steps=_STEPS.value, warmup_steps=round(share * config.warmup_steps))
+        for part in (config.prior, config.energy):
+            part.start_step = round(share * part.start_step)
+    return config
+
+
+def run_jobs(names: dict[str, str], seeds: Sequence[int], workdir: epath.Path, jobs: int) -> None:
+    """Run every config and seed in processes of their own, `jobs` at a time.
+
+    Raises:
+      ValueError: a run failed; what it printed stands in its log.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    shares: queue.Queue[list[int]] = queue.Queue()
+    for index in range(jobs):
+        shares.put(cores[index::jobs])
+    budget = [
+        f"--{flag.name}={flag.value}" for flag in (_MINUTES, _STEPS) if flag.value is not None
+    ]
+
+    def run(job: tuple[int, str]) -> None:
+        seed, label = job
+        share = shares.get()
+        log = workdir / f"seed{seed}" / f"{label}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        os.sched_setaffinity(0, share)  # of this thread, and so of the process that it starts
+        command = [sys.executable, "-m", "experiments.compare", f"--configs={names[label]}"]
+        command += [f"--seeds={seed}", f"--workdir={workdir}", "--notable", *budget]
+        command += command_line.shared_flags()
+        with log.open("w") as file:
+            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+        shares.put(share)
+        if done.returncode:
+            raise ValueError(f"{label}, seed {seed} failed: see {log}.")
+        print(f"{label}, seed {seed}: done", flush=True)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(run, [(seed, label) for seed in seeds for label in names]))
+
+
 def main() -> None:
     """Run what is missing, then write `comparison.json`, `comparison.md`, `comparison.png`."""
     if not _CONFIGS.value:
-        command_line.fail("--configs is empty: name config files, as configs/polydigits.py:elbo.")
-    if _MINUTES.value < 0:
-        command_line.fail(f"--budget_minutes={_MINUTES.value} must not be negative.")
+        command_line.fail("--configs is empty: name config files, as configs/polydigits.py:mmvae.")
+    for flag in (_MINUTES, _STEPS):
+        if flag.value is not None and flag.value <= 0:
+            command_line.fail(f"--{flag.name}={flag.value} must be more than 0.")
+    if _MINUTES.value is not None and _STEPS.value is not None:
+        command_line.fail("--budget_minutes and --budget_steps exclude each other: give one.")
+    if _JOBS.value > (num_cores := len(os.sched_getaffinity(0))):
+        command_line.fail(f"--jobs={_JOBS.value}, but there are {num_cores} cores: lower it.")
     workdir = epath.Path(command_line.WORKDIR.value or "runs/compare")
     seeds = [int(seed) for seed in _SEEDS.value]
-    configs = {name.partition(":")[2] or "full": read_config(name) for name in _CONFIGS.value}
-    if len(configs) < len(_CONFIGS.value):
+    names = {short_name(name): name for name in _CONFIGS.value}
+    if len(names) < len(_CONFIGS.value):
         command_line.fail("--configs names a variant twice: compare one config file at a time.")
+    configs = {label: read_config(name) for label, name in names.items()}
+    for config in configs.values():
+        builders.validate(config)
+    if _JOBS.value > 1:
+        first = with_budget(next(iter(configs.values())), seeds[0])
+        # Once, before the jobs would each train their own.
+        evaluate.Judge(train.prepare(first, workdir / "none"), workdir / "classifiers")
+        run_jobs(names, seeds, workdir, _JOBS.value)
     results: dict[str, list[dict[str, Any]]] = {}
     for seed in seeds:
         for name, base in configs.items():
-            config = base.copy_and_resolve_references()
-            config.seed = seed
-            if _MINUTES.value:
-                config.budget_seconds = 60.0 * _MINUTES.value
             print(f"{name}, seed {seed}", flush=True)
-            folder = workdir / f"seed{seed}" / name
+            folder, config = workdir / f"seed{seed}" / name, with_budget(base, seed)
             for suffix, result in run_one(config, folder, workdir / "classifiers").items():
                 results.setdefault(name + suffix, []).append(result)
-            summary = summarise(results)
-            markdown = to_markdown(summary)
-            write_whole(workdir / "comparison.json", json.dumps(summary, indent=2) + "\n")
-            write_whole(workdir / "comparison.md", markdown + "\n")
-            draw(summary, workdir)
-    print(markdown)
+            if _TABLE.value:
+                write_table(summarise(results), workdir)
+    if _TABLE.value:
+        print(to_markdown(summarise(results)))
+
+
+def short_name(name: str) -> str:
+    """How the table calls `path/file.py:variant`."""
+    return name.partition(":")[2] or "full"
+
+
+def write_table(summary: dict[str, dict[str, Any]], workdir: epath.Path) -> None:
+    """Write the comparison's three files."""
+    write_whole(workdir / "comparison.json", json.dumps(summary, indent=2) + "\n")
+    write_whole(workdir / "comparison.md", to_markdown(summary) + "\n")
+    draw(summary, workdir)
 
 
 if __name__ == "__main__":

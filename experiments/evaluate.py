@@ -214,7 +214,8 @@ def evaluate(
             for index, subset in enumerate(subsets)
         }
         result["coherence_by_inputs"] = coherence.coherence_by_count(by_subset, labels)
-    result["linear_probe"] = _probe(run, sampler, keys["probe"])
+    if sampler.model.num_latents:
+        result["linear_probe"] = _probe(run, sampler, keys["probe"])
     return result
 
 
@@ -266,7 +267,7 @@ def _probe(run: Run, sampler: Sampler, key: jax.Array) -> float:
             key: jax.Array, start: int, count: int, batch: Mapping[str, np.ndarray] = batch
         ) -> dict[str, jax.Array]:
             given = {name: values[start : start + count] for name, values in batch.items()}
-            return {"latents": sampler.infer(key, given, method="mean")}
+            return {"latents": sampler.infer(key, given, method="mean").shared}
 
         sides += [_in_chunks(encode, key, len(raw["label"]))["latents"], raw["label"]]
     return probe.linear_probe(*sides)

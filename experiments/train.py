@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tensorboardX
 from clu import parameter_overview
@@ -16,14 +17,15 @@ from tqdm import tqdm
 
 from experiments import pictures
 from mmebm_jax import builders, checkpoint, data, plotting, prior, sharding, train_state
-from mmebm_jax.data.source import DataSplits
+from mmebm_jax.data.source import OBSERVED, DataSplits, Source
 from mmebm_jax.files import write_whole
 from mmebm_jax.model import Model
 from mmebm_jax.sampler import Sampler
+from mmebm_jax.tilt import fit_latent_energy
 from mmebm_jax.train_state import TrainState, Weights
 from mmebm_jax.update import make_update
 
-FIT_BATCH = 500
+FIT_BATCH = 100
 LOGGER = logging.getLogger("mmebm_jax")
 
 
@@ -32,7 +34,8 @@ class Run(NamedTuple):
 
     config: ConfigDict
     workdir: epath.Path
-    splits: DataSplits
+    splits: DataSplits  # complete
+    train_source: Source  # what training sees of the training split
     model: Model
     mesh: jax.sharding.Mesh
 
@@ -42,6 +45,7 @@ class Progress(NamedTuple):
 
     elapsed_seconds: float = 0.0  # of training, without set-up
     fitted: bool = False  # whether the base prior was fitted on the way
+    fit_seconds: float = 0.0  # that took
     finished: bool = False  # whether the schedule's end was reached
 
 
@@ -56,7 +60,7 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
     builders.validate(config)
     checkpoint.check_config(workdir, config)
     mesh = sharding.data_mesh()
-    sharding.check_batch_size(config.batch_size, mesh)
+    sharding.check_batch_size(config.batch_size // config.revision_stride, mesh)
     splits = builders.build_data(config)
     if config.batch_size > len(splits.train):
         raise ValueError(
@@ -69,7 +73,7 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
             f"holds {len(splits.train)} examples, fewer than two for each: lower it."
         )
     model = builders.build_model(config, splits.fields)
-    return Run(config, workdir, splits, model, mesh)
+    return Run(config, workdir, splits, builders.build_train_source(config, splits), model, mesh)
 
 
 def train(run: Run) -> tuple[TrainState, float]:
@@ -110,7 +114,7 @@ def train(run: Run) -> tuple[TrainState, float]:
     log = Log(workdir, step)
     batches = data.iterate(
         data.batches(
-            run.splits.train,
+            run.train_source,
             config.batch_size,
             config.seed,
             process_index=jax.process_index(),
@@ -126,7 +130,10 @@ def train(run: Run) -> tuple[TrainState, float]:
         """On the schedule, in steps."""
         if config.budget_seconds <= 0:
             return float(step)
-        return (time.monotonic() - begin) / config.budget_seconds * config.num_steps
+        # The last fit takes about twice as long as the first, for the energy's sake.
+        reserve = min(2 * progress.fit_seconds, 0.25 * config.budget_seconds)
+        available = config.budget_seconds - reserve
+        return (time.monotonic() - begin) / available * config.num_steps
 
     def save() -> None:
         log.flush(config.batch_size)
@@ -145,8 +152,9 @@ def train(run: Run) -> tuple[TrainState, float]:
             save()
         if config.prior.fit_mixture and not progress.fitted and now >= config.prior.start_step:
             log.flush(config.batch_size)
-            state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 0))
-            progress = progress._replace(fitted=True)
+            fit_begin = time.monotonic()
+            state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 0), last=False)
+            progress = progress._replace(fitted=True, fit_seconds=time.monotonic() - fit_begin)
         terms = builders.terms_at(config, now)
         if terms not in updates:
             update = make_update(
@@ -165,7 +173,8 @@ def train(run: Run) -> tuple[TrainState, float]:
             draw()
     log.flush(config.batch_size)
     if config.prior.fit_mixture and not progress.finished:
-        state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 1))
+        key = jax.random.fold_in(fit_key, 1)
+        state = fit_base_prior(run, state, key, again=progress.fitted)
     bar.close()
     seconds = time.monotonic() - begin
     if not progress.finished:
@@ -195,30 +204,68 @@ def restore_sampler(run: Run) -> tuple[Sampler, int]:
 
 
 def revised_latents(run: Run, weights: Weights, key: jax.Array, num_examples: int) -> np.ndarray:
-    """Latents of training examples, `[num_examples, Z]`: revised where the run revises."""
-    raw = data.whole(run.splits.train, num_examples)
+    """Shared latents of training examples, `[num_examples, Z]`: revised where the run revises."""
+    raw = data.whole(run.train_source, num_examples)
     revises = run.config.posterior.generator_weight > 0
     method = "revised" if revises else "sample"
     sampler = make_sampler(run, weights, trained=())  # the base prior alone, without its tilt
     parts = []
     for start in range(0, len(raw["label"]), FIT_BATCH):
-        given = {m.name: raw[m.name][start : start + FIT_BATCH] for m in sampler.modalities}
+        part = {name: values[start : start + FIT_BATCH] for name, values in raw.items()}
+        given = sampler.as_batch({m.name: part[m.name] for m in sampler.modalities})
+        mask = None
+        if OBSERVED in part:
+            mask = dict(zip(given, part[OBSERVED].T, strict=True))
         part_key = jax.random.fold_in(key, start)
-        parts.append(sampler.infer(part_key, sampler.as_batch(given), method=method))
+        parts.append(sampler.infer(part_key, given, method=method, mask=mask).shared)
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-def fit_base_prior(run: Run, state: TrainState, key: jax.Array) -> TrainState:
-    """The state with its base prior fitted to latents of the training data."""
-    latents = revised_latents(run, state.weights, key, run.config.prior.num_fit_examples)
-    fitted = prior.fit_mixture(latents, run.config.prior.num_components, run.config.seed)
+def fit_base_prior(
+    run: Run, state: TrainState, key: jax.Array, *, again: bool = False, last: bool = True
+) -> TrainState:
+    """The state with its base prior fitted to the training data, and then its latent energy.
+
+    With `again` the mixture is the state's own, brought up to date. The energy is fitted the last
+    time alone, where the configuration asks for `prior.fit_steps`: until then training moves it.
+    """
+    latent_key, energy_key = jax.random.split(key)
+    settings = run.config.prior
+    latents = revised_latents(run, state.weights, latent_key, settings.num_fit_examples)
+    start = jax.device_get(state.weights.base_prior) if again else None
+    fitted = prior.fit_mixture(
+        latents,
+        settings.num_components,
+        run.config.seed,
+        start,
+        max_iterations=15 if last and not again else 6,
+    )
+    fitted = sharding.replicate(fitted, run.mesh)
     LOGGER.info(
         "fitted the base prior to %d latents (standard deviation %.2f).",
         len(latents),
         latents.std(),
     )
-    weights = state.weights._replace(base_prior=sharding.replicate(fitted, run.mesh))
-    return state._replace(weights=weights)
+    weights = state.weights._replace(base_prior=fitted)
+    state = state._replace(weights=weights)
+    if not (last and settings.learn and settings.fit_steps):
+        return state
+    params, gap = fit_latent_energy(
+        sharding.replicate(energy_key, run.mesh),
+        run.model,
+        state.params["prior"],
+        sharding.replicate(latents, run.mesh),
+        fitted,
+        num_steps=settings.fit_steps,
+        learning_rate=settings.fit_learning_rate,
+    )
+    LOGGER.info("fitted the latent energy: %.2f nats between prior and data.", float(gap))
+    return state._replace(
+        params=state.params | {"prior": params},
+        num_updates=state.num_updates
+        | {"prior": state.num_updates["prior"] + np.int32(settings.fit_steps)},
+        weights=weights._replace(params=weights.params | {"prior": jax.tree.map(jnp.copy, params)}),
+    )
 
 
 def _is_row_up_to(line: str, step: int) -> bool:

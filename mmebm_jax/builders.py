@@ -8,7 +8,10 @@ import optax
 from ml_collections import ConfigDict
 
 from mmebm_jax.data import load_data
-from mmebm_jax.data.source import DataSplits, Field
+from mmebm_jax.data.source import DataSplits, Field, Source, with_missing
+from mmebm_jax.elbo import ESTIMATORS, OBJECTIVES, Bound
+from mmebm_jax.families import FAMILIES
+from mmebm_jax.inference import AGGREGATORS
 from mmebm_jax.langevin import Chain
 from mmebm_jax.modality import Modality
 from mmebm_jax.model import NETWORKS, Model
@@ -17,6 +20,13 @@ from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEn
 from mmebm_jax.sampling import SamplerSettings
 from mmebm_jax.update import Terms, UpdateSettings
 
+DATA_STARTS = ("generator", "noise")
+# Bounds that are derived for some aggregators alone.
+AGGREGATOR_OF = {
+    "mvae": ("product_with_prior",),
+    "mvtcae": ("product",),
+    "code": ("consensus",),
+}
 POSITIVE_IN_OPTIMISER = ("learning_rate", "gradient_clip")
 
 
@@ -29,13 +39,15 @@ def validate(config: ConfigDict) -> None:
     at_least = {
         "num_steps": 1,
         "batch_size": 1,
+        "revision_stride": 1,
         "warmup_steps": 0,
         "budget_seconds": 0,
         "log_every": 1,
         "picture_every": 1,
         "checkpoint_every": 1,
         "keep_checkpoints": 1,
-        "model.num_latents": 1,
+        "model.num_latents": 0,
+        "model.num_private": 0,
         "model.width": 1,
         "model.hidden": 1,
         "prior.num_components": 1,
@@ -44,11 +56,18 @@ def validate(config: ConfigDict) -> None:
         "evaluation.num_samples": 2,
         "model.spectral_gain": 0,
         "prior.penalty": 0,
+        "prior.num_candidates": 1,
+        "prior.fit_steps": 0,
+        "elbo.weight": 0,
+        "elbo.warmup_weight": 0,
+        "elbo.beta": 0,
+        "elbo.num_samples": 1,
+        "elbo.entropy_weight": 0,
         "energy.penalty": 0,
         "energy.data_noise": 0,
         "evaluation.classifier_steps": 1,
     }
-    positive = ["model.prior_hidden", "model.prior_bound"]
+    positive = ["model.prior_hidden", "model.prior_bound", "prior.fit_learning_rate"]
     positive += ["model.energy_width", "model.energy_hidden"]
     positive += [f"optimiser.{name}.{x}" for name in NETWORKS for x in POSITIVE_IN_OPTIMISER]
     at_least |= {
@@ -71,11 +90,91 @@ def validate(config: ConfigDict) -> None:
             f"config.prior.num_fit_examples is {config.prior.num_fit_examples}: it must be at "
             f"least twice config.prior.num_components, {config.prior.num_components}."
         )
-    if not 0 <= config.averaging < 1:
-        raise ValueError(f"config.averaging is {config.averaging}: it must be in [0, 1).")
+    for name, value in (
+        ("averaging", config.averaging),
+        ("model.correlation", config.model.correlation),
+        ("missing_ratio", config.missing_ratio),
+    ):
+        if not 0 <= value < 1:
+            raise ValueError(f"config.{name} is {value}: it must be in [0, 1).")
+    if config.batch_size % config.revision_stride:
+        raise ValueError(
+            f"config.revision_stride is {config.revision_stride}: it must divide "
+            f"config.batch_size, {config.batch_size}."
+        )
+    _validate_method(config)
     if config.budget_seconds and jax.process_count() > 1:
         raise ValueError(
             "config.budget_seconds works on one host only, since clocks differ: set num_steps."
+        )
+
+
+def _validate_method(config: ConfigDict) -> None:
+    """Refuse what no method of the family is."""
+    known = {
+        "model.aggregator": AGGREGATORS,
+        "model.posterior": FAMILIES,
+        "prior.family": FAMILIES,
+        "elbo.objective": tuple(OBJECTIVES),
+        "elbo.estimator": ESTIMATORS,
+        "energy.start": DATA_STARTS,
+    }
+    for name, names in known.items():
+        value = _field(config, name)
+        if value not in names:
+            raise ValueError(f"config.{name} is {value!r}: choose one of {', '.join(names)}.")
+    model, elbo = config.model, config.elbo
+    bounded = elbo.weight > 0 or (config.warmup_steps > 0 and elbo.warmup_weight > 0)
+    if not 0 <= elbo.total_correlation <= 1:
+        raise ValueError(
+            f"config.elbo.total_correlation is {elbo.total_correlation}: it must be in [0, 1]."
+        )
+    if bounded:
+        needed = AGGREGATOR_OF.get(elbo.objective, AGGREGATORS)
+        if model.aggregator not in needed:
+            raise ValueError(
+                f"config.elbo.objective {elbo.objective!r} needs config.model.aggregator "
+                f"{' or '.join(needed)}, not {model.aggregator!r}."
+            )
+        if model.num_private and (elbo.objective, model.aggregator) != ("mmvae", "mixture"):
+            raise ValueError(
+                f"config.model.num_private is {model.num_private}, but the objective "
+                f"{elbo.objective!r} with the aggregator {model.aggregator!r} has no private "
+                "latents: set it to 0, or use objective mmvae with aggregator mixture (MMVAE+)."
+            )
+        if elbo.objective != "mmvae" and "laplace" in (model.posterior, config.prior.family):
+            raise ValueError(
+                f"config.elbo.objective {elbo.objective!r} knows Gaussian divergences alone: set "
+                "config.model.posterior and config.prior.family to gaussian, or use mmvae."
+            )
+        if elbo.objective != "mmvae" and (elbo.num_samples > 1 or elbo.estimator != "elbo"):
+            raise ValueError(
+                f"config.elbo.objective {elbo.objective!r} takes one sample: set "
+                "config.elbo.num_samples to 1 and config.elbo.estimator to elbo, or use mmvae."
+            )
+    if model.posterior == "laplace" and model.aggregator != "mixture":
+        raise ValueError(
+            f"config.model.aggregator {model.aggregator!r} combines Gaussian experts alone: set "
+            "config.model.posterior to gaussian, or use the aggregator mixture."
+        )
+    if elbo.prior_energy and not config.prior.learn:
+        raise ValueError(
+            "config.elbo.prior_energy is True, but config.prior.learn is False: no energy is "
+            "learned; set one of them."
+        )
+    if config.energy.start == "noise" and (
+        config.energy.synthesis_generator or config.energy.synthesis_inference
+    ):
+        raise ValueError(
+            "config.energy.start is 'noise': its samples come from no latent, so set "
+            "config.energy.synthesis_generator and synthesis_inference to 0."
+        )
+    if not model.num_latents and (
+        not model.num_private or config.prior.learn or config.prior.fit_mixture
+    ):
+        raise ValueError(
+            "config.model.num_latents is 0 (a generator for each modality): set "
+            "config.model.num_private, and config.prior.learn and fit_mixture to False."
         )
 
 
@@ -91,12 +190,19 @@ def _field(config: ConfigDict, name: str) -> Any:
 
 
 def build_data(config: ConfigDict) -> DataSplits:
-    """The data set named by `config.data`.
+    """The data set named by `config.data`, complete.
 
     Raises:
       ValueError, FileNotFoundError: one line that names the field or the missing file.
     """
     return load_data(**config.data.to_dict())
+
+
+def build_train_source(config: ConfigDict, splits: DataSplits) -> Source:
+    """The training split, with `config.missing_ratio` of its modalities hidden."""
+    if not config.missing_ratio:
+        return splits.train
+    return with_missing(splits.train, tuple(splits.fields), config.missing_ratio, config.seed)
 
 
 def build_modalities(config: ConfigDict, fields: dict[str, Field]) -> tuple[Modality, ...]:
@@ -119,7 +225,19 @@ def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
     return Model(
         modalities=modalities,
         num_latents=sizes.num_latents,
-        inference=Inference(modalities, sizes.num_latents, sizes.width, sizes.hidden, convolution),
+        num_private=sizes.num_private,
+        posterior_family=sizes.posterior,
+        prior_family=config.prior.family,
+        aggregator=sizes.aggregator,
+        correlation=sizes.correlation,
+        inference=Inference(
+            modalities,
+            sizes.num_latents,
+            sizes.num_private,
+            sizes.width,
+            sizes.hidden,
+            convolution,
+        ),
         generator=Generator(modalities, sizes.width, sizes.hidden, convolution),
         prior=LatentEnergy(sizes.prior_hidden, sizes.prior_bound),
         energy=JointEnergy(modalities, sizes.energy_width, sizes.energy_hidden, convolution),
@@ -143,10 +261,21 @@ def build_settings(config: ConfigDict) -> UpdateSettings:
         posterior_chain=build_chain(config.posterior.chain),
         prior_chain=build_chain(config.prior.chain),
         data_chain=build_chain(config.energy.chain),
-        beta=config.elbo.beta,
+        bound=Bound(
+            objective=config.elbo.objective,
+            beta=config.elbo.beta,
+            num_samples=config.elbo.num_samples,
+            estimator=config.elbo.estimator,
+            total_correlation=config.elbo.total_correlation,
+            entropy_weight=config.elbo.entropy_weight,
+        ),
+        prior_candidates=config.prior.num_candidates,
         prior_penalty=config.prior.penalty,
         energy_penalty=config.energy.penalty,
         data_noise=config.energy.data_noise,
+        data_start=config.energy.start,
+        independent_inference=config.posterior.independent_inference,
+        revision_stride=config.revision_stride,
         averaging=config.averaging,
     )
 
@@ -161,6 +290,8 @@ def build_sampler_settings(
         data_chain=build_chain(config.energy.chain),
         prior_energy=config.prior.learn and "prior" in trained,
         data_energy=config.energy.learn and "energy" in trained,
+        prior_candidates=config.prior.num_candidates,
+        data_start=config.energy.start,
     )
 
 
@@ -168,15 +299,19 @@ def terms_at(config: ConfigDict, position: float) -> Terms:
     """The losses that act at a position on the schedule, in steps."""
     if position < config.warmup_steps:
         return Terms(elbo=config.elbo.warmup_weight)
+    fitted = config.prior.fit_mixture and position >= config.prior.start_step
+    learn_prior = config.prior.learn and position >= config.prior.start_step
     energy = config.energy.learn and position >= config.energy.start_step
     return Terms(
         elbo=config.elbo.weight,
+        elbo_prior_energy=config.elbo.prior_energy and learn_prior,
         posterior_generator=config.posterior.generator_weight,
         posterior_inference=config.posterior.inference_weight,
-        learn_prior=config.prior.learn and position >= config.prior.start_step,
+        learn_prior=learn_prior,
         learn_energy=energy,
         synthesis_generator=config.energy.synthesis_generator if energy else 0.0,
         synthesis_inference=config.energy.synthesis_inference if energy else 0.0,
+        standard_prior=not fitted,
     )
 
 

@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from ml_collections import ConfigDict
@@ -38,8 +39,8 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: Meta) -> None:
     saved = manager.save(
         int(state.step),
         args=ocp.args.Composite(
-            state=ocp.args.StandardSave(trained._asdict() | {"weights": {}}),
-            weights=ocp.args.StandardSave(state.weights._asdict()),
+            state=ocp.args.StandardSave(_without_empty(trained._asdict() | {"weights": {}})),
+            weights=ocp.args.StandardSave(_without_empty(state.weights._asdict())),
             meta=ocp.args.JsonSave({"trained": trained_networks(state), "progress": meta}),
         ),
     )
@@ -70,7 +71,8 @@ def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[Train
         return None
     items, step = found
     _set_aside(manager, [later for later in manager.all_steps() if later > step])
-    state = TrainState(**(items["state"] | {"weights": Weights(**items["weights"])}))
+    weights = Weights(**_with_empty(items["weights"], template.weights._asdict()))
+    state = TrainState(**(_with_empty(items["state"], trained) | {"weights": weights}))
     return state, items["meta"]["progress"]
 
 
@@ -95,7 +97,8 @@ def restore_weights(workdir: epath.Path, template: Weights) -> tuple[Weights, in
     if found is None:
         raise missing
     items, step = found
-    return Weights(**items["weights"]), step, items["meta"]["trained"]
+    weights = Weights(**_with_empty(items["weights"], template._asdict()))
+    return weights, step, items["meta"]["trained"]
 
 
 def trained_networks(state: TrainState) -> list[str]:
@@ -143,7 +146,18 @@ def _newest_readable(
 
 
 def _abstract(tree: Any) -> Any:
-    return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
+    return jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_empty(tree))
+
+
+def _without_empty(tree: Any) -> Any:
+    # Orbax refuses arrays without elements, which a model without shared latents has.
+    return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
+
+
+def _with_empty(tree: Any, template: Any) -> Any:
+    return jax.tree.map(
+        lambda like, leaf: leaf if like.size else jnp.zeros(like.shape, like.dtype), template, tree
+    )
 
 
 def write_config(workdir: epath.Path, config: ConfigDict, splits: DataSplits) -> None:

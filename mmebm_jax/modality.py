@@ -1,8 +1,9 @@
 """What the core knows of a modality: its name, shape, and likelihood.
 
-Two kinds of modality exist. An `image` is `[B, H, W, C]` in [-1, 1]. A `sequence` is `[B, L, V]`:
+Three kinds of modality exist. An `image` is `[B, H, W, C]` in [-1, 1]. A `sequence` is `[B, L, V]`:
 one-hot in the data, probabilities in samples, so that Langevin dynamics may move it (the relaxed
-one-hot). Raw data holds images as uint8 and sequences as int32 tokens `[B, L]`.
+one-hot). A `vector` is `[B, D]` in about [-1, 1]. Raw data holds images as uint8, sequences as
+int32 tokens `[B, L]`, and vectors as they are, float32.
 """
 
 import math
@@ -12,8 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-KINDS = ("image", "sequence")
-LIKELIHOODS = {"image": ("gaussian", "laplace"), "sequence": ("categorical",)}
+KINDS = ("image", "sequence", "vector")
+LIKELIHOODS = {
+    "image": ("gaussian", "laplace"),
+    "sequence": ("categorical",),
+    "vector": ("gaussian", "laplace"),
+}
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,9 @@ class Modality:
 
     Attributes:
       name: the key of this modality in batches, parameters and metrics.
-      kind: "image" or "sequence".
-      shape: of one example in model range, (H, W, C) or (L, V).
-      likelihood: "gaussian" or "laplace" for images, "categorical" for sequences.
+      kind: "image", "sequence" or "vector".
+      shape: of one example in model range, (H, W, C), (L, V) or (D,).
+      likelihood: "gaussian" or "laplace" for images and vectors, "categorical" for sequences.
       scale: standard deviation (Gaussian) or scale b (Laplace), in units of the [-1, 1] range.
       weight: factor on the log-likelihood, which balances modalities of different sizes.
 
@@ -59,8 +64,8 @@ class Modality:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Range to which a data-space chain is clipped; images keep a small margin to move in."""
-        return (-1.05, 1.05) if self.kind == "image" else (0.0, 1.0)
+        """Range to which a data-space chain is clipped; [-1, 1] gets a small margin to move in."""
+        return (0.0, 1.0) if self.kind == "sequence" else (-1.05, 1.05)
 
 
 def log_likelihood(modality: Modality, outputs: jax.Array, observed: jax.Array) -> jax.Array:
@@ -68,7 +73,8 @@ def log_likelihood(modality: Modality, outputs: jax.Array, observed: jax.Array) 
 
     Args:
       modality: the modality's spec.
-      outputs: `[..., *shape]` from the decoder: means of an image, logits of a sequence.
+      outputs: `[..., *shape]` from the decoder: means of an image or a vector, logits of a
+        sequence.
       observed: `[..., *shape]` data; a sequence may be one-hot or relaxed.
 
     Returns:
@@ -96,15 +102,23 @@ def mean(modality: Modality, outputs: jax.Array) -> jax.Array:
 
 
 def from_raw(modality: Modality, raw: jax.Array | np.ndarray) -> jax.Array:
-    """uint8 images `[..., H, W, C]` or int32 tokens `[..., L]` → float32 in model range."""
-    if modality.kind == "image":
-        return jnp.asarray(raw, jnp.float32) / 127.5 - 1.0
-    return jax.nn.one_hot(raw, modality.shape[-1])
+    """uint8 images, int32 tokens `[..., L]` or float vectors → float32 in model range."""
+    if modality.kind == "sequence":
+        return jax.nn.one_hot(raw, modality.shape[-1])
+    values = jnp.asarray(raw, jnp.float32)
+    return values / 127.5 - 1.0 if modality.kind == "image" else values
 
 
 def to_raw(modality: Modality, values: jax.Array | np.ndarray) -> np.ndarray:
-    """Model range → uint8 images `[..., H, W, C]` or the likeliest int32 tokens `[..., L]`."""
+    """Model range → raw data, the inverse of `from_raw`; a sequence's likeliest tokens."""
     values = np.asarray(values)
     if modality.kind == "image":
         return np.round((np.clip(values, -1, 1) + 1) * 127.5).astype(np.uint8)
-    return values.argmax(axis=-1).astype(np.int32)
+    if modality.kind == "sequence":
+        return values.argmax(axis=-1).astype(np.int32)
+    return values.astype(np.float32)
+
+
+def noise_like(key: jax.Array, modality: Modality, values: jax.Array) -> jax.Array:
+    """Uniform noise over the modality's bounds in the shape of `values`."""
+    return jax.random.uniform(key, values.shape, values.dtype, *modality.bounds)

@@ -1,17 +1,17 @@
 """The four networks of the family as pure functions of their parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mmebm_jax import inference
-from mmebm_jax.inference import Experts
+from mmebm_jax.inference import Encoding
 from mmebm_jax.modality import Modality
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
 from mmebm_jax.networks.spectral import normalise_kernels
-from mmebm_jax.typing import Batch, Mask, Params
+from mmebm_jax.typing import Batch, Latents, Mask, Params
 
 NETWORKS = ("inference", "generator", "prior", "energy")
 
@@ -20,37 +20,60 @@ class Model(NamedTuple):
     """Modality specs and network definitions: static, hashable, without parameters."""
 
     modalities: tuple[Modality, ...]
-    num_latents: int
+    num_latents: int  # Z; 0 gives every modality a generator of its own
+    num_private: int  # W, of each modality; 0 for none
+    posterior_family: str  # of the experts
+    prior_family: str  # of p_0(z) until it is fitted, and of p(w)
+    aggregator: str  # see `inference`
+    correlation: float  # of the experts' errors, for the aggregator "consensus"
     inference: Inference
     generator: Generator
     prior: LatentEnergy
     energy: JointEnergy
     spectral_gain: float  # spectral norm of every layer of the energy; 0 leaves them free
 
+    @property
+    def private_names(self) -> tuple[str, ...]:
+        """Modalities that have a private latent."""
+        return tuple(m.name for m in self.modalities) if self.num_private else ()
+
     def init(self, key: jax.Array) -> dict[str, Params]:
         """Parameters of the four networks, by the names of `NETWORKS`."""
         keys = dict(zip(NETWORKS, jax.random.split(key, len(NETWORKS)), strict=True))
         batch = {m.name: jnp.zeros([1, *m.shape]) for m in self.modalities}
-        latents = jnp.zeros([1, self.num_latents])
+        private = {name: jnp.zeros([1, self.num_private]) for name in self.private_names}
+        latents = Latents(jnp.zeros([1, self.num_latents]), private)
         return {
             "inference": self.inference.init(keys["inference"], batch)["params"],
             "generator": self.generator.init(keys["generator"], latents)["params"],
-            "prior": self.prior.init(keys["prior"], latents)["params"],
+            "prior": self.prior.init(keys["prior"], latents.shared).get("params", {}),
             "energy": self.energy.init(keys["energy"], batch)["params"],
         }
 
-    def encode(self, params: Params, batch: Batch, mask: Mask | None = None) -> Experts:
-        """The experts of the inference network; the mask names what is observed."""
-        experts: dict[str, tuple[jax.Array, jax.Array]]
-        experts = self.inference.apply({"params": params}, batch)  # type: ignore[assignment]
-        return inference.mixture_of_experts(experts, mask)
+    def encode(self, params: Params, batch: Batch, mask: Mask | None = None) -> Encoding:
+        """The inference network's experts and their aggregate; the mask names what is observed."""
+        outputs = self.inference.apply({"params": params}, batch)
+        experts = inference.stack(outputs.shared, mask)  # type: ignore[union-attr]
+        posterior = inference.aggregate(
+            experts, self.aggregator, correlation=self.correlation, family=self.posterior_family
+        )
+        return Encoding(
+            experts,
+            posterior,
+            outputs.private,  # type: ignore[union-attr]
+            outputs.auxiliary_scale,  # type: ignore[union-attr]
+            outputs.subset_logit,  # type: ignore[union-attr]
+        )
 
-    def decode(self, params: Params, latents: jax.Array) -> dict[str, jax.Array]:
-        """Outputs of the generator for latents `[B, Z]`: name → `[B, *shape]`."""
-        return self.generator.apply({"params": params}, latents)  # type: ignore[return-value]
+    def decode(
+        self, params: Params, latents: Latents, names: Sequence[str] | None = None
+    ) -> dict[str, jax.Array]:
+        """Outputs of the generator, name → `[B, *shape]`; `names` leaves other modalities out."""
+        names = None if names is None else tuple(names)
+        return self.generator.apply({"params": params}, latents, names)  # type: ignore[return-value]
 
     def latent_energy(self, params: Params, latents: jax.Array) -> jax.Array:
-        """E_γ(z), `[B]`."""
+        """E_γ(z) of shared latents `[B, Z]`, `[B]`."""
         return self.prior.apply({"params": params}, latents)  # type: ignore[return-value]
 
     def normalised(self, energy_params: Params) -> Params:

@@ -1,4 +1,4 @@
-"""The losses, one value an example; the update takes their mean.
+"""The revision losses, one value an example; the update takes their mean. Bounds are in `elbo`.
 
 Targets arrive gradient-stopped (a chain's result always is), so each loss moves the one network it
 names. Paper B is arXiv:2605.00644, paper A arXiv:2408.10467.
@@ -6,52 +6,13 @@ names. Paper B is arXiv:2605.00644, paper A arXiv:2408.10467.
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.stats import norm
 
 from mmebm_jax import inference
-from mmebm_jax.inference import Experts
+from mmebm_jax.families import log_density
+from mmebm_jax.inference import Encoding
 from mmebm_jax.modality import Modality
-from mmebm_jax.revision import Decode, joint_log_likelihood
-from mmebm_jax.typing import Batch, Mask
-
-
-def mmvae_loss(
-    key: jax.Array,
-    experts: Experts,
-    batch: Batch,
-    *,
-    modalities: tuple[Modality, ...],
-    decode: Decode,
-    beta: float = 1.0,
-    mask: Mask | None = None,
-) -> jax.Array:
-    """Negative ELBO of the mixture of experts, stratified over experts (Shi et al. 2019, eq. 4).
-
-    −Σ_m π_m E_{z ~ q_m} [Σ_n log p(x_n | z) + β (log p_0(z) − log q(z | x))], with p_0 the standard
-    normal and q the whole mixture. Moves the experts and the generator.
-
-    Args:
-      key: PRNG key.
-      experts: M experts of B examples.
-      batch: data, name → `[B, *shape]`.
-      modalities: all modalities.
-      decode: latents `[M·B, Z]` → outputs.
-      beta: weight of the divergence, ≥ 0.
-      mask: which examples have which modality.
-
-    Returns:
-      `[B]`, nats.
-    """
-    latents = inference.stratified_sample(key, experts)
-    num_experts, num_examples, num_latents = latents.shape
-    outputs = {
-        name: values.reshape(num_experts, num_examples, *values.shape[1:])
-        for name, values in decode(latents.reshape(-1, num_latents)).items()
-    }
-    reconstruction = joint_log_likelihood(modalities, outputs, batch, mask)
-    divergence = inference.log_prob(experts, latents) - norm.logpdf(latents).sum(axis=-1)
-    weight = jnp.exp(experts.log_weight)
-    return -jnp.sum(weight * (reconstruction - beta * divergence), axis=0)
+from mmebm_jax.revision import joint_log_likelihood
+from mmebm_jax.typing import Batch, Latents, Mask
 
 
 def generator_loss(
@@ -61,7 +22,7 @@ def generator_loss(
     modalities: tuple[Modality, ...],
     mask: Mask | None = None,
 ) -> jax.Array:
-    """−log p_β(x | z) for outputs decoded from a fixed latent, `[B]` nats.
+    """−log p_β(x | u) for outputs decoded from a fixed latent, `[B]` nats.
 
     With data and revised latents this is paper B's first generator term (and paper A's), with
     revised samples and the latents they came from its second.
@@ -69,9 +30,26 @@ def generator_loss(
     return -joint_log_likelihood(modalities, outputs, targets, mask)
 
 
-def inference_loss(experts: Experts, latents: jax.Array) -> jax.Array:
-    """−log q_φ(z | x) of fixed latents `[B, Z]` under the mixture, `[B]` nats."""
-    return -inference.log_prob(experts, latents)
+def inference_loss(
+    encoding: Encoding, latents: Latents, mask: Mask | None = None, *, independent: bool = False
+) -> jax.Array:
+    """−log q_φ(u | x) of fixed latents, `[B]` nats; private ones count where x_m is observed.
+
+    With `independent` every observed expert is scored by itself instead of through the aggregate:
+    the mean of −log q_m(z | x_m), the papers' ablation of independent inference networks.
+    """
+    posterior = encoding.posterior
+    if independent:
+        experts = encoding.experts
+        each = log_density(posterior.family, latents.shared, experts.location, experts.scale)
+        observed = experts.observed
+        total = jnp.where(observed, each.sum(axis=-1), 0.0).sum(axis=0) / observed.sum(axis=0)
+    else:
+        total = inference.log_prob(posterior, latents.shared)
+    for name, distribution in encoding.private.items():
+        own = log_density(posterior.family, latents.private[name], *distribution).sum(axis=-1)
+        total = total + (own if mask is None else jnp.where(mask[name], own, 0.0))
+    return -total
 
 
 def contrast_loss(

@@ -64,8 +64,9 @@ def save_grid(
     Args:
         path: the PNG file, local or remote; its folder is made if absent.
         blocks: title ("data", "generator", "given m0", ...) to a batch: modality name to images
-            `[N, H, W, C]` in [-1, 1] or uint8, or sequences `[N, L, V]`. Pass only as many
-            examples as should be seen. N and the modalities may differ between blocks.
+            `[N, H, W, C]` in [-1, 1] or uint8, sequences `[N, L, V]`, or vectors `[N, D]` in
+            [-1, 1], drawn as strips of D grey cells. Pass only as many examples as should be
+            seen. N and the modalities may differ between blocks.
         alphabet: the character of each token of a sequence.
 
     Raises:
@@ -151,6 +152,10 @@ def _save_blocks(
 ) -> None:
     if not blocks:
         raise ValueError("nothing to draw; pass at least one example")
+    blocks = {
+        title: {name: _strips(value) for name, value in batch.items()}
+        for title, batch in blocks.items()
+    }
     sizes = [_cell_size(batch, alphabet) for batch in blocks.values()]
     cell = max(width for width, _ in sizes)
     names = [name for batch in blocks.values() for name in batch]
@@ -179,7 +184,7 @@ def _save_blocks(
         row = top + head
         for name, value in batch.items():
             texts.append((left, row + heights[name] / 2, name, {"fontsize": 7}))
-            for column, example in zip(columns, np.asarray(value), strict=False):
+            for column, example in zip(columns, value, strict=False):
                 if example.ndim == 3:
                     _paste(canvas, example, row, column, heights[name], cell)
                 else:
@@ -188,6 +193,15 @@ def _save_blocks(
                     texts.append((column + cell / 2, row + heights[name] / 2, lines, style))
             row += heights[name] + _GAP
     _write_canvas(path, canvas, texts)
+
+
+def _strips(values: Any) -> np.ndarray:
+    """Vectors `[N, D]` as images a fourth as high as they are wide; others as they are."""
+    values = np.asarray(values)
+    if values.ndim != 2:
+        return values
+    height = math.ceil(values.shape[1] / 4)
+    return np.repeat(values[:, None, :, None], height, axis=1)
 
 
 def _cell_size(batch: Mapping[str, Any], alphabet: str) -> tuple[int, dict[str, int]]:
@@ -200,7 +214,7 @@ def _cell_size(batch: Mapping[str, Any], alphabet: str) -> tuple[int, dict[str, 
         if name in images:
             heights[name] = _scale(shape) * shape[0]
         else:
-            texts = [to_text(example, alphabet) for example in np.asarray(batch[name])]
+            texts = [to_text(example, alphabet) for example in batch[name]]
             heights[name] = _LINE * max((len(_wrap(t, cell)) for t in texts), default=1) + 6
     return cell, heights
 

@@ -2,13 +2,16 @@
 
 The base prior is a Gaussian mixture throughout: the standard normal is the mixture whose components
 are all N(0, I), and fitting it to latents of the data keeps every array's shape, so nothing is
-recompiled and checkpoints stay compatible. The energy-based prior (Pang et al. 2020,
-arXiv:2006.08205) is p(z) ∝ exp(−E_γ(z)) p_0(z).
+recompiled and checkpoints stay compatible; the standard Laplace is a flag beside it. The
+energy-based prior (Pang et al. 2020, arXiv:2006.08205) is p(z) ∝ exp(−E_γ(z)) p_0(z).
+
+Private latents have the prior p(w) of the base prior's family, standard and never fitted.
 """
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +21,9 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from mmebm_jax import langevin
+from mmebm_jax.families import log_density, standard_noise
 from mmebm_jax.langevin import Chain, LangevinResult
-from mmebm_jax.typing import EnergyFn
+from mmebm_jax.typing import EnergyFn, Latents
 
 LOG_TWO_PI = float(np.log(2 * np.pi))
 
@@ -30,19 +34,34 @@ class BasePrior(NamedTuple):
     log_weight: jax.Array  # shape=[K]
     mean: jax.Array  # shape=[K, Z]
     whitening: jax.Array  # shape=[K, Z, Z], lower triangular: W (z − mean) is standard normal
+    is_laplace: jax.Array  # shape=(), dtype=bool: the standard Laplace stands in for the mixture
 
 
-def standard_normal(num_components: int, num_latents: int) -> BasePrior:
-    """N(0, I) in the shapes of a mixture of `num_components`."""
+def standard(num_components: int, num_latents: int, family: str = "gaussian") -> BasePrior:
+    """N(0, I), or the standard Laplace, in the shapes of a mixture of `num_components`."""
     return BasePrior(
         jnp.full([num_components], -np.log(num_components), jnp.float32),
         jnp.zeros([num_components, num_latents]),
         jnp.tile(jnp.eye(num_latents), [num_components, 1, 1]),
+        jnp.asarray(family == "laplace"),
     )
 
 
-def fit_mixture(latents: np.ndarray, num_components: int, seed: int = 0) -> BasePrior:
+def fit_mixture(
+    latents: np.ndarray,
+    num_components: int,
+    seed: int = 0,
+    start: BasePrior | None = None,
+    max_iterations: int = 15,
+) -> BasePrior:
     """Fit a mixture of full-covariance Gaussians to latents `[N, Z]` by scikit-learn.
+
+    Args:
+      latents: to fit to.
+      num_components: K.
+      seed: of the first guess.
+      start: a mixture that was fitted to similar latents: it needs fewer iterations.
+      max_iterations: of expectation maximisation.
 
     Raises:
       ValueError: fewer latents than twice the components.
@@ -52,22 +71,32 @@ def fit_mixture(latents: np.ndarray, num_components: int, seed: int = 0) -> Base
             f"{len(latents)} latents cannot hold a mixture of {num_components}: fit to more "
             "examples or lower prior.num_components."
         )
+    guess: dict[str, Any] = {"init_params": "k-means++"}
+    if start is not None:
+        weight, mean, whitening = (np.asarray(x, np.float32) for x in start[:3])
+        precision = np.einsum("kji,kjl->kil", whitening, whitening)
+        guess = {
+            "weights_init": np.exp(weight) / np.exp(weight).sum(),
+            "means_init": mean,
+            "precisions_init": 0.5 * (precision + precision.transpose(0, 2, 1)),
+        }
     mixture = GaussianMixture(
         num_components,
         reg_covar=1e-3,
-        max_iter=15,
         tol=1e-2,
-        init_params="k-means++",
+        max_iter=max_iterations,
         random_state=seed,
+        **guess,
     )
     # The threads of BLAS and of XLA would otherwise wait for each other, ten times as long.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = mixture.fit(np.asarray(latents, np.float64))
+        fitted = mixture.fit(np.asarray(latents, np.float32))
     return BasePrior(
         jnp.asarray(np.log(fitted.weights_), jnp.float32),
         jnp.asarray(fitted.means_, jnp.float32),
         jnp.asarray(fitted.precisions_cholesky_.transpose(0, 2, 1), jnp.float32),
+        jnp.asarray(False),
     )
 
 
@@ -79,18 +108,22 @@ def base_log_prob(prior: BasePrior, latents: jax.Array) -> jax.Array:
     whitened = precise("bj,kij->bki", latents, prior.whitening) - shift
     log_volume = jnp.sum(jnp.log(jnp.diagonal(prior.whitening, axis1=1, axis2=2)), axis=-1)
     each = -0.5 * jnp.sum(jnp.square(whitened), axis=-1) + log_volume
-    return jax.nn.logsumexp(each + prior.log_weight, axis=-1) - 0.5 * latents.shape[-1] * LOG_TWO_PI
+    mixture = jax.nn.logsumexp(each + prior.log_weight, axis=-1)
+    mixture = mixture - 0.5 * latents.shape[-1] * LOG_TWO_PI
+    return jnp.where(prior.is_laplace, log_density("laplace", latents).sum(axis=-1), mixture)
 
 
 def base_sample(key: jax.Array, prior: BasePrior, num_samples: int) -> jax.Array:
     """Draws from p_0, `[num_samples, Z]`."""
     choice_key, noise_key = jax.random.split(key)
     chosen = jax.random.categorical(choice_key, prior.log_weight, shape=(num_samples,))
-    noise = jax.random.normal(noise_key, (num_samples, prior.mean.shape[-1]))
+    shape = (num_samples, prior.mean.shape[-1])
+    noise = standard_noise(noise_key, "gaussian", shape)
     offset = jax.vmap(
         lambda whitening, vector: jax.scipy.linalg.solve_triangular(whitening, vector, lower=True)
     )(prior.whitening[chosen], noise)
-    return prior.mean[chosen] + offset
+    laplace = standard_noise(noise_key, "laplace", shape)
+    return jnp.where(prior.is_laplace, laplace, prior.mean[chosen] + offset)
 
 
 def tilted_energy(prior: BasePrior, energy_fn: EnergyFn | None) -> EnergyFn:
@@ -103,19 +136,67 @@ def tilted_energy(prior: BasePrior, energy_fn: EnergyFn | None) -> EnergyFn:
     return energy
 
 
+def joint_energy(prior: BasePrior | None, energy_fn: EnergyFn | None, family: str) -> EnergyFn:
+    """U(u) = E_γ(z) − log p_0(z) − Σ_m log p(w_m) over `Latents`.
+
+    Without `prior`, p_0 is the family's standard distribution, at a fraction of a mixture's cost.
+    """
+
+    def energy(latents: Latents) -> jax.Array:
+        if prior is None:
+            total = -log_density(family, latents.shared).sum(axis=-1)
+        else:
+            total = -base_log_prob(prior, latents.shared)
+        if energy_fn is not None:
+            total = total + energy_fn(latents.shared)
+        for values in latents.private.values():
+            total = total - log_density(family, values).sum(axis=-1)
+        return total
+
+    return energy
+
+
+def private_sample(
+    key: jax.Array, names: Sequence[str], shape: tuple[int, ...], family: str
+) -> dict[str, jax.Array]:
+    """Draws from p(w): name → `shape`."""
+    keys = jax.random.split(key, len(names))
+    return {name: standard_noise(k, family, shape) for k, name in zip(keys, names, strict=True)}
+
+
 def sample(
     key: jax.Array,
     prior: BasePrior,
     energy_fn: EnergyFn | None,
     num_samples: int,
     chain: Chain,
+    num_candidates: int = 1,
 ) -> LangevinResult:
     """The prior revision: a chain under E_γ − log p_0 that starts at draws from p_0.
 
-    Without an energy, or with a chain of no steps, these are the draws themselves.
+    With more than one candidate a sample, each start is one of them, drawn with probability
+    proportional to exp(−E_γ): sampling-importance-resampling, whose starts approach the tilted
+    prior itself as candidates grow, and which crosses the gaps between modes that a chain does not
+    (Aneja et al. 2021, arXiv:2010.02917, section 3.3). Without an energy these are draws from p_0.
+
+    Args:
+      key: PRNG key.
+      prior: p_0.
+      energy_fn: E_γ, or None.
+      num_samples: N.
+      chain: settings of the revision.
+      num_candidates: draws from p_0 for each start, ≥ 1.
+
+    Returns:
+      The result over `[N, Z]`.
     """
-    start_key, chain_key = jax.random.split(key)
-    start = base_sample(start_key, prior, num_samples)
+    start_key, chain_key, choice_key = jax.random.split(key, 3)
     if energy_fn is None:
-        chain = chain._replace(num_steps=0)
+        num_candidates, chain = 1, chain._replace(num_steps=0)
+    start = base_sample(start_key, prior, num_samples * num_candidates)
+    if energy_fn is not None and num_candidates > 1:
+        candidates = start.reshape(num_samples, num_candidates, -1)
+        energies = energy_fn(start).reshape(num_samples, num_candidates)
+        chosen = jax.random.categorical(choice_key, -energies)
+        start = jnp.take_along_axis(candidates, chosen[:, None, None], axis=1)[:, 0]
     return langevin.run(chain_key, start, tilted_energy(prior, energy_fn), chain)

@@ -3,7 +3,7 @@
 The third revision, that of the prior, is `prior.sample`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,7 @@ import jax.numpy as jnp
 from mmebm_jax import langevin
 from mmebm_jax.langevin import Chain, LangevinResult
 from mmebm_jax.modality import Modality, log_likelihood
-from mmebm_jax.typing import Batch, EnergyFn, Mask
-
-Decode = Callable[[jax.Array], Mapping[str, jax.Array]]
+from mmebm_jax.typing import Batch, Decode, EnergyFn, Latents, Mask
 
 
 def joint_log_likelihood(
@@ -44,7 +42,7 @@ def joint_log_likelihood(
 
 def revise_posterior(
     key: jax.Array,
-    latents: jax.Array,
+    latents: Latents,
     batch: Batch,
     *,
     modalities: tuple[Modality, ...],
@@ -53,20 +51,20 @@ def revise_posterior(
     chain: Chain,
     mask: Mask | None = None,
 ) -> LangevinResult:
-    """Refine latents under −log p(x, z), the generator's posterior.
+    """Refine latents under −log p(x, u), the generator's posterior; u = (z, w).
 
     Args:
       key: PRNG key.
-      latents: start, `[B, Z]`, usually a draw from the inference model.
+      latents: start, usually a draw from the inference model.
       batch: the observed data; modalities outside `modalities` are not read.
       modalities: the observed ones.
       decode: latents → decoder outputs, with parameters that carry no gradient.
-      prior_energy: z → −log p(z) up to a constant.
+      prior_energy: u → −log p(u) up to a constant.
       chain: settings; T = 1 aims at the posterior itself.
       mask: which examples have which modality.
     """
 
-    def energy(latents: jax.Array) -> jax.Array:
+    def energy(latents: Latents) -> jax.Array:
         likelihood = joint_log_likelihood(modalities, decode(latents), batch, mask)
         return prior_energy(latents) - likelihood
 
@@ -81,6 +79,7 @@ def revise_data(
     energy_fn: EnergyFn,
     chain: Chain,
     observed: Mapping[str, jax.Array] | None = None,
+    mask: Mask | None = None,
     keep_trajectory: bool = False,
 ) -> LangevinResult:
     """Refine samples in data space under E_α.
@@ -92,6 +91,8 @@ def revise_data(
       energy_fn: a batch of all modalities → `[B]`.
       chain: settings; the papers' chain is cold (T near 0).
       observed: modalities held at their data.
+      mask: with it, `samples` holds every modality, and those of an example that the mask names
+        observed stay where they start.
       keep_trajectory: also return every step.
 
     Returns:
@@ -99,14 +100,23 @@ def revise_data(
     """
     bounds = {m.name: m.bounds for m in modalities if m.name in samples}
 
-    def clip(position: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        return {name: jnp.clip(position[name], *bounds[name]) for name in position}
+    def project(position: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        clipped = {name: jnp.clip(position[name], *bounds[name]) for name in position}
+        return clipped if mask is None else where_observed(mask, samples, clipped)
 
     return langevin.run(
         key,
         dict(samples),
         lambda position: energy_fn({**(observed or {}), **position}),
         chain,
-        project=clip,
+        project=project,
         keep_trajectory=keep_trajectory,
     )
+
+
+def where_observed(mask: Mask, data: Batch, otherwise: Batch) -> dict[str, jax.Array]:
+    """Data where the mask says it is observed, the other batch's values elsewhere."""
+    return {
+        name: jnp.where(mask[name].reshape(-1, *[1] * (values.ndim - 1)), data[name], values)
+        for name, values in otherwise.items()
+    }

@@ -13,16 +13,22 @@ from mmebm_jax.modality import Modality, from_raw, to_raw
 from mmebm_jax.model import Model
 from mmebm_jax.sampling import SamplerSettings
 from mmebm_jax.train_state import Weights, template
+from mmebm_jax.typing import Latents
 
 # Models and settings are hashable, so samplers of equal models share what is compiled.
 _STATIC = ("model", "settings")
+_ACCEPTED = {
+    "image": "uint8 or float in [-1, 1]",
+    "sequence": "int or float one-hot",
+    "vector": "float in [-1, 1]",
+}
 _latents = jax.jit(
     lambda key, weights, **options: sampling.sample_latents(key, weights=weights, **options),
     static_argnames=(*_STATIC, "num_samples", "use_energy"),
 )
 _infer = jax.jit(
-    lambda key, weights, given, **options: sampling.infer_latents(
-        key, weights=weights, given=given, **options
+    lambda key, weights, given, mask, **options: sampling.infer_latents(
+        key, weights=weights, given=given, mask=mask, **options
     ),
     static_argnames=(*_STATIC, "method"),
 )
@@ -44,9 +50,9 @@ _energy = jax.jit(
 class Sampler:
     """A model with its weights and chains.
 
-    Batches are dicts, name → `[B, *shape]` in model range: images in [-1, 1], which refinement may
-    leave by 0.05, and sequences one-hot or, in samples, probabilities. `as_batch` makes them of
-    uint8 images and int tokens, `as_raw` turns samples back.
+    Batches are dicts, name → `[B, *shape]` in model range: images and vectors in [-1, 1], which
+    refinement may leave by 0.05, and sequences one-hot or, in samples, probabilities. `as_batch`
+    makes them of uint8 images, int tokens and float vectors, `as_raw` turns samples back.
     """
 
     def __init__(
@@ -105,8 +111,8 @@ class Sampler:
         return samples | chain.position
 
     def encode(self, batch: Mapping[str, Any]) -> jax.Array:
-        """Mean of the posterior given any subset of the modalities, `[B, Z]`."""
-        return self.infer(jax.random.key(0), self.as_batch(batch), method="mean")
+        """Mean of the posterior over the shared latent given any subset, `[B, Z]`."""
+        return self.infer(jax.random.key(0), self.as_batch(batch), method="mean").shared
 
     def energy(self, batch: Mapping[str, Any]) -> jax.Array:
         """The joint energy of examples with every modality, `[B]`; lower is more likely.
@@ -124,19 +130,27 @@ class Sampler:
 
     def prior_latents(
         self, key: jax.Array, num_samples: int, *, use_energy: bool = True
-    ) -> jax.Array:
-        """Latents of the prior, `[num_samples, Z]`; see `sampling.sample_latents`."""
+    ) -> Latents:
+        """Latents of the prior; see `sampling.sample_latents`."""
         return self._split(
             _latents(
                 key, self.weights, num_samples=num_samples, use_energy=use_energy, **self._static
             )
         )
 
-    def infer(self, key: jax.Array, given: Mapping[str, Any], *, method: str) -> jax.Array:
-        """Latents given some modalities, `[B, Z]`; see `sampling.infer_latents`."""
-        return _infer(key, self.weights, self._split(given), method=method, **self._static)
+    def infer(
+        self,
+        key: jax.Array,
+        given: Mapping[str, Any],
+        *,
+        method: str,
+        mask: Mapping[str, Any] | None = None,
+    ) -> Latents:
+        """Latents given some modalities; see `sampling.infer_latents`."""
+        placed = self._split(dict(mask)) if mask else None
+        return _infer(key, self.weights, self._split(given), placed, method=method, **self._static)
 
-    def generate(self, latents: jax.Array) -> dict[str, jax.Array]:
+    def generate(self, latents: Latents) -> dict[str, jax.Array]:
         """The generator's means, name → `[B, *shape]`."""
         return _generate(model=self.model, weights=self.weights, latents=latents)
 
@@ -170,7 +184,7 @@ class Sampler:
         return {name: _checked(array, name, self.modalities) for name, array in values.items()}
 
     def as_raw(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Samples as uint8 images and int32 tokens."""
+        """Samples as uint8 images, int32 tokens and float32 vectors."""
         return {m.name: to_raw(m, samples[m.name]) for m in self.modalities if m.name in samples}
 
     def _split(self, tree: Any) -> Any:
@@ -186,15 +200,16 @@ def _checked(array: Any, name: str, modalities: tuple[Modality, ...]) -> jax.Arr
     if name not in by_name:
         raise ValueError(f"unknown modality {name!r}: this model has {', '.join(by_name)}.")
     modality, array = by_name[name], array if isinstance(array, jax.Array) else np.asarray(array)
-    raw_shape = modality.shape if modality.kind == "image" else modality.shape[:1]
+    raw_shape = modality.shape[:1] if modality.kind == "sequence" else modality.shape
     is_float = np.issubdtype(array.dtype, np.floating)
-    is_raw = array.dtype == np.uint8 or (
+    is_raw = (modality.kind == "image" and array.dtype == np.uint8) or (
         modality.kind == "sequence" and np.issubdtype(array.dtype, np.integer)
     )
     shape = modality.shape if is_float else raw_shape
     if not (is_float or is_raw):
-        kinds = "uint8 or float in [-1, 1]" if modality.kind == "image" else "int or float one-hot"
-        raise ValueError(f"modality {name!r} has dtype {array.dtype}: give {kinds}.")
+        raise ValueError(
+            f"modality {name!r} has dtype {array.dtype}: give {_ACCEPTED[modality.kind]}."
+        )
     if array.ndim != len(shape) + 1 or tuple(array.shape[1:]) != tuple(shape):
         wanted = ", ".join(map(str, shape))
         raise ValueError(f"modality {name!r} has shape {tuple(array.shape)}: give [N, {wanted}].")
@@ -203,8 +218,9 @@ def _checked(array: Any, name: str, modalities: tuple[Modality, ...]) -> jax.Arr
             raise ValueError(f"modality {name!r} holds no example: give at least one.")
         low, high = modality.bounds
         if is_float and not (array.min() >= low - 1e-3 and array.max() <= high + 1e-3):
-            model_range = "[-1, 1]" if modality.kind == "image" else "[0, 1]"
-            raise ValueError(f"modality {name!r} leaves {model_range}: scale it, or give integers.")
+            model_range = "[0, 1]" if modality.kind == "sequence" else "[-1, 1]"
+            mend = "scale it" if modality.kind == "vector" else "scale it, or give integers"
+            raise ValueError(f"modality {name!r} leaves {model_range}: {mend}.")
         if not is_float and modality.kind == "sequence":
             size = modality.shape[-1]
             if array.min() < 0 or array.max() >= size:

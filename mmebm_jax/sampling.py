@@ -8,10 +8,12 @@ import jax.numpy as jnp
 
 from mmebm_jax import inference, prior, revision
 from mmebm_jax.langevin import Chain, LangevinResult
-from mmebm_jax.modality import mean
+from mmebm_jax.modality import mean, noise_like
 from mmebm_jax.model import Model
 from mmebm_jax.train_state import Weights
-from mmebm_jax.typing import Batch, EnergyFn
+from mmebm_jax.typing import Batch, EnergyFn, Latents, Mask
+
+METHODS = ("sample", "mean", "revised")
 
 
 class SamplerSettings(NamedTuple):
@@ -22,6 +24,8 @@ class SamplerSettings(NamedTuple):
     data_chain: Chain
     prior_energy: bool  # whether a latent energy was learned
     data_energy: bool  # whether a data-space energy was learned
+    prior_candidates: int = 1  # draws from p_0 for each start of the prior chain
+    data_start: str = "generator"  # of the data chain; "noise" in an ablation
 
 
 def sample_latents(
@@ -32,12 +36,21 @@ def sample_latents(
     num_samples: int,
     *,
     use_energy: bool = True,
-) -> jax.Array:
-    """Latents `[num_samples, Z]` of the learned prior, or of its base without `use_energy`."""
+) -> Latents:
+    """Latents of the learned prior, or of its base without `use_energy`."""
+    shared_key, private_key = jax.random.split(key)
     energy_fn = _latent_energy(model, weights) if use_energy and settings.prior_energy else None
-    return prior.sample(
-        key, weights.base_prior, energy_fn, num_samples, settings.prior_chain
+    shared = prior.sample(
+        shared_key,
+        weights.base_prior,
+        energy_fn,
+        num_samples,
+        settings.prior_chain,
+        settings.prior_candidates,
     ).position
+    shape = (num_samples, model.num_private)
+    private = prior.private_sample(private_key, model.private_names, shape, model.prior_family)
+    return Latents(shared, private)
 
 
 def infer_latents(
@@ -48,8 +61,11 @@ def infer_latents(
     given: Batch,
     *,
     method: str = "sample",
-) -> jax.Array:
-    """Latents `[B, Z]` for any observed subset of the modalities.
+    mask: Mask | None = None,
+) -> Latents:
+    """Latents for any observed subset of the modalities.
+
+    Private latents of modalities that are not given come from their prior.
 
     Args:
       key: PRNG key.
@@ -57,8 +73,9 @@ def infer_latents(
       weights: trained weights.
       settings: chains.
       given: the observed modalities, name → `[B, *shape]` in model range.
-      method: "sample" draws from the experts, "mean" takes their mean, "revised" refines a draw
-        under the generator's posterior of what is given.
+      method: "sample" draws from the inference model, "mean" takes its mean, "revised" refines a
+        draw under the generator's posterior of what is given.
+      mask: name → `bool[B]`, which examples have which of the given modalities; None for all.
 
     Raises:
       ValueError: an unknown method, or nothing given.
@@ -66,34 +83,36 @@ def infer_latents(
     observed = tuple(m for m in model.modalities if m.name in given)
     if not observed:
         raise ValueError("give at least one modality to infer latents from.")
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is not one of {METHODS}.")
     start_key, chain_key = jax.random.split(key)
     num_examples = len(given[observed[0].name])
     batch = {
         m.name: given.get(m.name, jnp.zeros([num_examples, *m.shape])) for m in model.modalities
     }
-    mask = {m.name: jnp.full([num_examples], m.name in given) for m in model.modalities}
-    experts = model.encode(weights.params["inference"], batch, mask)
-    if method == "mean":
-        return inference.expert_mean(experts)
-    latents = inference.sample(start_key, experts)
-    if method == "sample":
-        return latents
+    known = {m.name: jnp.full([num_examples], m.name in given) for m in model.modalities}
+    mask = known if mask is None else {name: known[name] & mask[name] for name in known}
+    encoding = model.encode(weights.params["inference"], batch, mask)
+    latents = inference.infer(
+        start_key, encoding, model.prior_family, mask, central=method == "mean"
+    )
     if method != "revised":
-        raise ValueError(f"method {method!r} is not one of 'sample', 'mean', 'revised'.")
+        return latents
     energy_fn = _latent_energy(model, weights) if settings.prior_energy else None
     return revision.revise_posterior(
         chain_key,
         latents,
         given,
         modalities=observed,
-        decode=lambda z: model.decode(weights.params["generator"], z),
-        prior_energy=prior.tilted_energy(weights.base_prior, energy_fn),
+        decode=lambda u: model.decode(weights.params["generator"], u),
+        prior_energy=prior.joint_energy(weights.base_prior, energy_fn, model.prior_family),
         chain=settings.posterior_chain,
+        mask={m.name: mask[m.name] for m in observed},
     ).position
 
 
-def generate(model: Model, weights: Weights, latents: jax.Array) -> dict[str, jax.Array]:
-    """The generator's means for latents `[B, Z]`, name → `[B, *shape]` in data range."""
+def generate(model: Model, weights: Weights, latents: Latents) -> dict[str, jax.Array]:
+    """The generator's means for latents of B examples, name → `[B, *shape]` in data range."""
     outputs = model.decode(weights.params["generator"], latents)
     return {m.name: mean(m, outputs[m.name]) for m in model.modalities}
 
@@ -116,7 +135,8 @@ def refine(
       model: the networks.
       weights: trained weights.
       settings: chains.
-      samples: name → `[B, *shape]`; entries that are also given are not moved.
+      samples: name → `[B, *shape]`; entries that are also given are not moved. A chain that was
+        trained from noise replaces the rest by noise.
       num_steps: of the chain; None takes training's.
       given: observed modalities.
       keep_trajectory: also return every step.
@@ -128,9 +148,17 @@ def refine(
     if num_steps is not None:
         chain = chain._replace(num_steps=num_steps)
     normalised = model.normalised(weights.params["energy"])
+    free = {name: values for name, values in samples.items() if name not in (given or {})}
+    if settings.data_start == "noise":
+        start_key, key = jax.random.split(key)
+        free = {
+            m.name: noise_like(jax.random.fold_in(start_key, index), m, free[m.name])
+            for index, m in enumerate(model.modalities)
+            if m.name in free
+        }
     return revision.revise_data(
         key,
-        {name: values for name, values in samples.items() if name not in (given or {})},
+        free,
         modalities=model.modalities,
         energy_fn=lambda x: model.data_energy(normalised, x),
         chain=chain,

@@ -40,7 +40,7 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Refuse a global batch that the devices do not divide.
+    """Refuse a global batch, or its revised share, that the devices do not divide.
 
     Raises:
       ValueError: with both numbers.

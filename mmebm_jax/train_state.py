@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from mmebm_jax.model import NETWORKS, Model
-from mmebm_jax.prior import BasePrior, standard_normal
+from mmebm_jax.prior import BasePrior, standard
 from mmebm_jax.typing import Params
 
 Optimisers = Mapping[str, optax.GradientTransformation]
@@ -32,7 +32,7 @@ class TrainState(NamedTuple):
 
 
 def create(key: jax.Array, model: Model, optimisers: Optimisers, num_components: int) -> TrainState:
-    """A fresh state: random parameters, base prior N(0, I) in the shapes of its mixture."""
+    """A fresh state: random parameters, standard base prior in the shapes of its mixture."""
     params = model.init(key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -41,7 +41,7 @@ def create(key: jax.Array, model: Model, optimisers: Optimisers, num_components:
         num_updates={name: jnp.zeros((), jnp.int32) for name in NETWORKS},
         weights=Weights(
             params=jax.tree.map(jnp.array, params),
-            base_prior=standard_normal(num_components, model.num_latents),
+            base_prior=standard(num_components, model.num_latents, model.prior_family),
         ),
     )
 
@@ -50,6 +50,7 @@ def template(model: Model, num_components: int) -> Weights:
     """Shapes and types of the sampling weights, without computing any."""
     return jax.eval_shape(
         lambda: Weights(
-            model.init(jax.random.key(0)), standard_normal(num_components, model.num_latents)
+            model.init(jax.random.key(0)),
+            standard(num_components, model.num_latents, model.prior_family),
         )
     )

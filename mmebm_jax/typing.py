@@ -1,7 +1,7 @@
 """Names for the arrays that travel through the library."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -16,3 +16,14 @@ Params = Any
 
 EnergyFn = Callable[[Any], jax.Array]
 """A position (any pytree of `[B, ...]` arrays) → energy `[B]`, lower is more likely."""
+
+
+class Latents(NamedTuple):
+    """u = (z, w): what all modalities share, and what each keeps to itself."""
+
+    shared: jax.Array  # shape=[..., B, Z]
+    private: dict[str, jax.Array]  # name → shape=[..., B, W]; empty in a model without them
+
+
+Decode = Callable[[Latents], Mapping[str, jax.Array]]
+"""Latents of `[B]` examples → name → decoder outputs `[B, *shape]`."""

@@ -15,13 +15,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmebm_jax import inference, objectives, prior, revision
+from mmebm_jax import elbo, inference, objectives, prior, revision
+from mmebm_jax.data.source import OBSERVED
+from mmebm_jax.elbo import Bound
 from mmebm_jax.langevin import Chain
-from mmebm_jax.modality import from_raw, mean
+from mmebm_jax.modality import from_raw, mean, noise_like
 from mmebm_jax.model import NETWORKS, Model
 from mmebm_jax.prior import BasePrior
 from mmebm_jax.train_state import Optimisers, TrainState, Weights
-from mmebm_jax.typing import Params
+from mmebm_jax.typing import Latents, Mask, Params
 
 Metrics = dict[str, jax.Array]
 Update = Callable[..., tuple[TrainState, Metrics]]
@@ -33,13 +35,15 @@ class Terms(NamedTuple):
     False, and 0 for a whole group of terms, leave it out of the compiled update.
     """
 
-    elbo: float = 0.0  # the MMVAE bound: inference and generator
+    elbo: float = 0.0  # a bound of `elbo`: inference and generator
+    elbo_prior_energy: bool = False  # the bound's prior is exp(−E_γ(z)) p_0(z)
     posterior_generator: float = 0.0  # −log p(x | ũ)
     posterior_inference: float = 0.0  # −log q(ũ | x)
-    learn_prior: bool = False  # the latent energy, from ũ against prior samples
+    learn_prior: bool = False  # the latent energy, from z̃ against prior samples
     learn_energy: bool = False  # the data-space energy, from data against x̃
     synthesis_generator: float = 0.0  # λ_s: −log p(x̃ | u_p)
     synthesis_inference: float = 0.0  # λ_i: −log q(u_p | x̃)
+    standard_prior: bool = False  # p_0 is known to be standard still, which is cheaper
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -64,10 +68,14 @@ class UpdateSettings(NamedTuple):
     posterior_chain: Chain
     prior_chain: Chain
     data_chain: Chain
-    beta: float  # weight of the ELBO's divergence
+    bound: Bound  # of the VAE family
+    prior_candidates: int  # draws from p_0 for each start of the prior chain
     prior_penalty: float  # of squared latent energies
     energy_penalty: float  # of squared data energies
     data_noise: float  # standard deviation of noise on data that the energy sees
+    data_start: str  # of the data chain: "generator", or "noise" in an ablation
+    independent_inference: bool  # each expert learns from ũ by itself
+    revision_stride: int  # one in so many examples of a batch is revised
     averaging: float  # decay of the moving average, in [0, 1)
 
 
@@ -80,6 +88,7 @@ def losses(
     model: Model,
     settings: UpdateSettings,
     terms: Terms,
+    mask: Mask | None = None,
     batch_sharding: jax.sharding.Sharding | None = None,
 ) -> tuple[jax.Array, Metrics]:
     """The sum of all mean losses at `params`, and each by name.
@@ -92,6 +101,7 @@ def losses(
       model: the networks.
       settings: chains and weights.
       terms: which losses act.
+      mask: which examples have which modality; what is missing has no influence.
       batch_sharding: see `make_update`.
     """
     elbo_key, start_key, posterior_key, prior_key, data_key, noise_key = jax.random.split(key, 6)
@@ -105,21 +115,32 @@ def losses(
         return model.latent_energy(frozen["prior"], latents)
 
     prior_energy_fn = latent_energy if terms.learn_prior else None
+    if mask is not None:
+        zeros = {m.name: jnp.zeros_like(batch[m.name]) for m in modalities}
+        batch = revision.where_observed(mask, batch, zeros)
 
-    experts = model.encode(params["inference"], batch)
+    encoding = model.encode(params["inference"], batch, mask)
     if terms.elbo:
-        elbo_losses = objectives.mmvae_loss(
-            elbo_key,
-            experts,
-            batch,
+        setting = elbo.Setting(
             modalities=modalities,
-            decode=lambda z: model.decode(params["generator"], z),
-            beta=settings.beta,
+            decode=lambda u, names=None: model.decode(params["generator"], u, names),
+            prior_family=model.prior_family,
+            prior_energy=prior_energy_fn if terms.elbo_prior_energy else None,
+            correlation=model.correlation,
         )
-        parts["elbo"] = terms.elbo * elbo_losses.mean()
+        bounds = elbo.negative_bound(elbo_key, encoding, batch, settings.bound, setting, mask)
+        parts["elbo"] = terms.elbo * bounds.mean()
+
+    if settings.revision_stride > 1:
+        # A bound costs a fraction of a chain: it may see more examples in the same time.
+        batch = {name: values[:: settings.revision_stride] for name, values in batch.items()}
+        if mask is not None:
+            mask = {name: seen[:: settings.revision_stride] for name, seen in mask.items()}
+        encoding = model.encode(params["inference"], batch, mask)
+        num_examples = len(next(iter(batch.values())))
 
     # ũ: latents of the data, refined under the generator's posterior.
-    start = jax.lax.stop_gradient(inference.sample(start_key, experts))
+    start = jax.lax.stop_gradient(inference.infer(start_key, encoding, model.prior_family, mask))
     revised = start
     if terms.posterior_generator or terms.posterior_inference:
         result = revision.revise_posterior(
@@ -127,52 +148,92 @@ def losses(
             start,
             batch,
             modalities=modalities,
-            decode=lambda z: model.decode(frozen["generator"], z),
-            prior_energy=prior.tilted_energy(base_prior, prior_energy_fn),
+            decode=lambda u: model.decode(frozen["generator"], u),
+            prior_energy=prior.joint_energy(
+                None if terms.standard_prior else base_prior, prior_energy_fn, model.prior_family
+            ),
             chain=settings.posterior_chain,
+            mask=mask,
         )
         revised = result.position
-        diagnostics["posterior_displacement"] = _root_mean_square(revised - start)
+        moved = jax.tree.leaves(jax.tree.map(lambda new, old: (new - old).ravel(), revised, start))
+        diagnostics["posterior_displacement"] = _root_mean_square(jnp.concatenate(moved))
         reconstruction = objectives.generator_loss(
-            model.decode(params["generator"], revised), batch, modalities=modalities
+            model.decode(params["generator"], revised), batch, modalities=modalities, mask=mask
         )
         parts["posterior_generator"] = terms.posterior_generator * reconstruction.mean()
-        parts["posterior_inference"] = (
-            terms.posterior_inference * objectives.inference_loss(experts, revised).mean()
+        amortised = objectives.inference_loss(
+            encoding, revised, mask, independent=settings.independent_inference
         )
+        parts["posterior_inference"] = terms.posterior_inference * amortised.mean()
 
     # u_p: latents to generate from.
     if terms.learn_prior or terms.learn_energy:
-        prior_latents = prior.sample(
-            prior_key, base_prior, prior_energy_fn, num_examples, settings.prior_chain
+        shared_key, private_key = jax.random.split(prior_key)
+        shared = prior.sample(
+            shared_key,
+            base_prior,
+            prior_energy_fn,
+            num_examples,
+            settings.prior_chain,
+            settings.prior_candidates,
         ).position
+        private = prior.private_sample(
+            private_key, model.private_names, (num_examples, model.num_private), model.prior_family
+        )
+        prior_latents = Latents(shared, private)
         if batch_sharding is not None:
             prior_latents = jax.lax.with_sharding_constraint(prior_latents, batch_sharding)
     if terms.learn_prior:
-        of_data = model.latent_energy(params["prior"], revised)
-        of_samples = model.latent_energy(params["prior"], prior_latents)
+        of_data = model.latent_energy(params["prior"], revised.shared)
+        of_samples = model.latent_energy(params["prior"], prior_latents.shared)
         contrast = objectives.contrast_loss(of_data, of_samples, settings.prior_penalty)
         parts["prior"] = contrast.mean()
         diagnostics["prior_gap"] = (of_data - of_samples).mean()
 
     # x̃: generated data, refined under the joint energy.
     if terms.learn_energy:
+        chain_key, start_key, complete_key = jax.random.split(data_key, 3)
         energy_params = model.normalised(params["energy"])
         frozen_energy = jax.lax.stop_gradient(energy_params)
         outputs = model.decode(params["generator"], prior_latents)
-        generated = {m.name: mean(m, outputs[m.name]) for m in modalities}
-        refined = revision.revise_data(
-            data_key,
-            generated,
-            modalities=modalities,
-            energy_fn=lambda x: model.data_energy(frozen_energy, x),
-            chain=settings.data_chain,
-        ).position
+
+        def means(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            return {m.name: mean(m, outputs[m.name]) for m in modalities}
+
+        def refine(
+            key: jax.Array, start: dict[str, jax.Array], mask: Mask | None = None
+        ) -> dict[str, jax.Array]:
+            return revision.revise_data(
+                key,
+                start,
+                modalities=modalities,
+                energy_fn=lambda x: model.data_energy(frozen_energy, x),
+                chain=settings.data_chain,
+                mask=mask,
+            ).position
+
+        generated = means(outputs)
+        if settings.data_start == "noise":
+            generated = {
+                m.name: noise_like(k, m, generated[m.name])
+                for m, k in zip(
+                    modalities, jax.random.split(start_key, len(modalities)), strict=True
+                )
+            }
+        refined = refine(chain_key, generated)
+        data = batch
+        if mask is not None:
+            # The data's side of the likelihood's gradient is an expectation over what is missing,
+            # given what is observed: the same chain, with the observed held fixed.
+            imputed = means(model.decode(frozen["generator"], revised))
+            completed = revision.where_observed(mask, batch, imputed)
+            data = refine(complete_key, completed, mask)
         noise_keys = jax.random.split(noise_key, len(refined))
         # Clipped as the chain is: what leaves the range would tell data from samples.
         noisy = {
             m.name: jnp.clip(
-                batch[m.name] + settings.data_noise * jax.random.normal(k, batch[m.name].shape),
+                data[m.name] + settings.data_noise * jax.random.normal(k, data[m.name].shape),
                 *m.bounds,
             )
             for m, k in zip(modalities, noise_keys, strict=True)
@@ -219,7 +280,8 @@ def make_update(
 
     Returns:
       update(state, raw_batch, position, run_key) → (new state, metrics): `raw_batch` holds uint8
-      images and int32 tokens, `position` is where on the learning-rate schedules the run stands,
+      images and int32 tokens, and where data are incomplete "observed", `bool[B, M]` in the order
+      of the model's modalities; `position` is where on the learning-rate schedules the run stands,
       in steps, and metrics are scalars.
     """
 
@@ -231,6 +293,12 @@ def make_update(
     ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(run_key, state.step)
         batch = {m.name: from_raw(m, raw_batch[m.name]) for m in model.modalities}
+        observed = raw_batch.get(OBSERVED)
+        mask = (
+            None
+            if observed is None
+            else {m.name: c for m, c in zip(model.modalities, observed.T, strict=True)}
+        )
 
         def loss(params: dict[str, Params]) -> tuple[jax.Array, Metrics]:
             return losses(
@@ -241,6 +309,7 @@ def make_update(
                 model=model,
                 settings=settings,
                 terms=terms,
+                mask=mask,
                 batch_sharding=batch_sharding,
             )
 

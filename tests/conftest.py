@@ -16,19 +16,43 @@ COMPILED = tempfile.TemporaryDirectory(prefix="mmebm_tests_")
 jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 
 
-@pytest.fixture(scope="session")
-def tiny_model():
-    """A picture and a sequence, three latents: the smallest model with both kinds."""
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For tiny programs, which take longer to compile well than to run."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def make_model(num_latents=3, num_private=0):
+    """A picture and a sequence: the smallest model with both kinds."""
     modalities = (
         Modality("picture", "image", (8, 8, 1), "gaussian", 0.5),
         Modality("text", "sequence", (3, 4), "categorical"),
     )
     return Model(
         modalities=modalities,
-        num_latents=3,
-        inference=Inference(modalities, 3, 2, 8, scan_safe_convolution),
+        num_latents=num_latents,
+        num_private=num_private,
+        posterior_family="gaussian",
+        prior_family="gaussian",
+        aggregator="mixture",
+        correlation=0.0,
+        inference=Inference(modalities, num_latents, num_private, 2, 8, scan_safe_convolution),
         generator=Generator(modalities, 2, 8, scan_safe_convolution),
         prior=LatentEnergy(8, 10.0),
         energy=JointEnergy(modalities, 2, 8, scan_safe_convolution),
         spectral_gain=1.5,
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """Three shared latents, no private ones."""
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def private_model():
+    """Three shared latents, and two of each modality's own."""
+    return make_model(num_private=2)

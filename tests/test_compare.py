@@ -1,6 +1,10 @@
 import json
+import subprocess
+import sys
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 from etils import epath
 
 from configs.polydigits import get_config
@@ -42,8 +46,63 @@ def test_a_finished_run_is_read_and_not_trained_again(tmp_path):
     for name, joint in (("", 0.4), ("mixture_control", 0.8)):
         content = json.dumps(result({"generator": joint}, {"generator": 1.0}, 0.9))
         (tmp_path / name / "evaluation.json").write_text(content)
-    found = compare.run_one(get_config("elbo"), epath.Path(tmp_path), epath.Path(tmp_path))
+    found = compare.run_one(get_config("mmvae"), epath.Path(tmp_path), epath.Path(tmp_path))
     assert [found[name]["joint_coherence"]["generator"] for name in ("", " + mixture")] == [
         0.4,
         0.8,
     ]
+
+
+def test_a_budget_keeps_the_schedules_proportions():
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    base = get_config("full")
+    with flagsaver.flagsaver(budget_steps=600):
+        config = compare.with_budget(base, seed=3)
+    assert (config.seed, config.num_steps, config.warmup_steps) == (3, 600, 150)
+    assert (config.prior.start_step, config.energy.start_step) == (400, 420)
+    with flagsaver.flagsaver(budget_minutes=1.5):
+        timed = compare.with_budget(base, seed=0)
+    assert (timed.budget_seconds, timed.num_steps) == (90.0, base.num_steps)
+    assert base.seed == 0
+    assert base.num_steps == 6000
+
+
+def run_command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.compare", *arguments], capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--configs is empty"),
+        (["--configs=configs/polydigits.py:smoke", "--budget_minutes=0"], "must be more than 0"),
+        (["--configs=configs/polydigits.py:smoke", "--budget_steps=-3"], "must be more than 0"),
+        (["--configs=configs/polydigits.py:nonsense"], "choose one of full, mmvae"),
+        (
+            ["--configs=configs/polydigits.py:smoke", "--budget_steps=8", "--budget_minutes=1"],
+            "exclude each other",
+        ),
+        (["--configs=configs/polydigits.py:smoke", "--jobs=4096"], "--jobs=4096"),
+    ],
+)
+def test_bad_flags_end_with_one_line(tmp_path, arguments, message):
+    done = run_command(*arguments, f"--workdir={tmp_path / 'runs'}")
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs" / "comparison.json").exists()
+
+
+def test_jobs_run_beside_each_other_and_make_one_table(tmp_path):
+    configs = "configs/polydigits.py:smoke,configs/polydigits.py:smoke_missing"
+    arguments = [f"--configs={configs}", "--budget_steps=8", f"--workdir={tmp_path}"]
+    done = run_command(*arguments, "--jobs=2", f"--compilation_cache={tmp_path / 'cache'}")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "comparison.json").read_text())
+    assert set(summary) == {"smoke", "smoke_missing"}
+    assert (tmp_path / "comparison.png").exists()
+    assert summary["smoke"]["steps"]["values"] == [8]
+    assert "done" in done.stdout

@@ -3,14 +3,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp
-from scipy.stats import norm
+from scipy.stats import laplace, norm
 
 from mmebm_jax import inference, objectives
+from mmebm_jax.families import Diagonal
+from mmebm_jax.inference import Encoding
 from mmebm_jax.modality import Modality
+from mmebm_jax.typing import Latents
 
 PICTURE = Modality("picture", "image", (4, 4, 1), "gaussian", scale=0.5)
 TEXT = Modality("text", "sequence", (2, 3), "categorical", weight=2.0)
 MODALITIES = (PICTURE, TEXT)
+NAMES = ("picture", "text")
+DENSITIES = {"gaussian": norm, "laplace": laplace}
 TO_PICTURE = np.random.default_rng(0).normal(size=(2, 16)).astype(np.float32)
 TO_TEXT = np.random.default_rng(1).normal(size=(2, 6)).astype(np.float32)
 
@@ -31,18 +36,25 @@ def batch():
     }
 
 
-def make_experts(mask=None):
+def make_diagonal(rng):
+    location, scale = rng.normal(size=(3, 2)), rng.uniform(0.3, 1.5, size=(3, 2))
+    return Diagonal(jnp.asarray(location, jnp.float32), jnp.asarray(scale, jnp.float32))
+
+
+def make_encoding(mask, aggregator="mixture", family="gaussian", with_private=False):
     rng = np.random.default_rng(3)
-    return inference.mixture_of_experts(
-        {
-            name: (
-                jnp.asarray(rng.normal(size=(3, 2)), jnp.float32),
-                jnp.asarray(rng.uniform(0.3, 1.5, size=(3, 2)), jnp.float32),
-            )
-            for name in ("picture", "text")
-        },
-        mask,
-    )
+    experts = inference.stack({name: make_diagonal(rng) for name in NAMES}, mask)
+    private = {name: make_diagonal(rng) for name in NAMES} if with_private else {}
+    posterior = inference.aggregate(experts, aggregator, family=family)
+    return Encoding(experts, posterior, private, {}, jnp.zeros(3))
+
+
+def as_arrays(mask):
+    return None if mask is None else {name: jnp.array(values) for name, values in mask.items()}
+
+
+def seen_by(mask):
+    return np.ones([2, 3], bool) if mask is None else np.array(list(mask.values()))
 
 
 def log_likelihoods(latent, batch, example):
@@ -64,89 +76,76 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("beta", [1.0, 0.3])
-@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-def test_mmvae_loss_against_loops(batch, beta, mask):
-    arrays = None if mask is None else {name: jnp.array(values) for name, values in mask.items()}
-    experts, key = make_experts(arrays), jax.random.key(4)
-    latents = np.asarray(inference.stratified_sample(key, experts))
-    expected = []
-    for example in range(3):
-        seen = [m for m in range(2) if mask is None or list(mask.values())[m][example]]
-        bounds = []
-        for expert in seen:
-            z = latents[expert, example]
-            each = [
-                norm.logpdf(z, experts.mean[m, example], experts.scale[m, example]).sum()
-                for m in seen
-            ]
-            log_q = logsumexp(each) - np.log(len(seen))
-            reconstruction = log_likelihoods(z, batch, example)[seen].sum()
-            bounds.append(reconstruction + beta * (norm.logpdf(z).sum() - log_q))
-        expected.append(-np.mean(bounds))
-    got = objectives.mmvae_loss(
-        key, experts, batch, modalities=MODALITIES, decode=decode, beta=beta, mask=arrays
-    )
-    np.testing.assert_allclose(got, expected, rtol=1e-4)
-
-
-def test_mmvae_loss_of_one_linear_modality_is_the_closed_form():
-    """One expert and a linear decoder: the bound's expectation needs no sampling."""
-    count, mean, scale, slope = 40_000, 0.7, 0.6, 0.4
-    experts = inference.mixture_of_experts(
-        {"picture": (jnp.full([count, 1], mean), jnp.full([count, 1], scale))}
-    )
-    values = objectives.mmvae_loss(
-        jax.random.key(0),
-        experts,
-        {"picture": jnp.full([count, 4, 4, 1], 0.2)},
-        modalities=(PICTURE,),
-        decode=lambda z: {"picture": jnp.tile(slope * z[:, :, None, None], [1, 4, 4, 1])},
-        beta=2.0,
-    )
-    squares = (0.2 - slope * mean) ** 2 + slope**2 * scale**2
-    reconstruction = 16 * (-squares / (2 * 0.25) - np.log(0.5) - np.log(2 * np.pi) / 2)
-    divergence = (mean**2 + scale**2 - 1) / 2 - np.log(scale)
-    error = 4 * float(values.std()) / np.sqrt(count)
-    assert float(values.mean()) == pytest.approx(-reconstruction + 2 * divergence, abs=error)
-    assert error < 0.1
-
-
-def test_mmvae_loss_moves_experts_and_generator(batch):
-    experts = make_experts()
-
-    def loss(mean, scale, factor):
-        return objectives.mmvae_loss(
-            jax.random.key(0),
-            experts._replace(mean=mean, scale=scale),
-            batch,
-            modalities=MODALITIES,
-            decode=lambda z: {n: factor * v for n, v in decode(z).items()},
-        ).sum()
-
-    for gradient in jax.grad(loss, argnums=(0, 1, 2))(experts.mean, experts.scale, 1.0):
-        assert (np.asarray(gradient) != 0).all()
-
-
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_generator_loss(batch, mask):
     latents = np.random.default_rng(5).normal(size=(3, 2)).astype(np.float32)
-    arrays = None if mask is None else {name: jnp.array(values) for name, values in mask.items()}
-    got = objectives.generator_loss(decode(latents), batch, modalities=MODALITIES, mask=arrays)
-    seen = np.ones([3, 2]) if mask is None else np.transpose(list(mask.values()))
-    expected = [-(log_likelihoods(latents[i], batch, i) * seen[i]).sum() for i in range(3)]
+    got = objectives.generator_loss(
+        decode(latents), batch, modalities=MODALITIES, mask=as_arrays(mask)
+    )
+    seen = seen_by(mask)
+    expected = [-(log_likelihoods(latents[i], batch, i) * seen[:, i]).sum() for i in range(3)]
     np.testing.assert_allclose(got, expected, rtol=1e-4)
 
 
-def test_inference_loss():
-    experts = make_experts()
-    latents = np.random.default_rng(6).normal(size=(3, 2)).astype(np.float32)
-    each = norm.logpdf(latents, experts.mean, experts.scale).sum(-1)
-    np.testing.assert_allclose(
-        objectives.inference_loss(experts, latents),
-        np.log(2) - logsumexp(each, axis=0),
-        rtol=1e-5,
-    )
+def make_latents(with_private):
+    rng = np.random.default_rng(6)
+    shared, *private = rng.normal(size=(3, 3, 2)).astype(np.float32)
+    return Latents(shared, dict(zip(NAMES, private, strict=True)) if with_private else {})
+
+
+@pytest.mark.parametrize("independent", [False, True])
+@pytest.mark.parametrize("with_private", [False, True])
+@pytest.mark.parametrize("family", DENSITIES)
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_inference_loss(mask, family, with_private, independent):
+    """Of the mixture, or of every expert by itself: a mean of logarithms, not their logarithm."""
+    encoding = make_encoding(as_arrays(mask), family=family, with_private=with_private)
+    latents = make_latents(with_private)
+    logpdf = DENSITIES[family].logpdf
+    expected = []
+    for b in range(3):
+        seen = np.flatnonzero(seen_by(mask)[:, b])
+        location, scale = (np.asarray(x)[seen, b] for x in encoding.experts[:2])
+        each = logpdf(latents.shared[b], location, scale).sum(-1)
+        total = each.mean() if independent else logsumexp(each) - np.log(len(seen))
+        for m in seen if with_private else []:
+            own = (np.asarray(x)[b] for x in encoding.private[NAMES[m]])
+            total += logpdf(latents.private[NAMES[m]][b], *own).sum()
+        expected.append(-total)
+    got = objectives.inference_loss(encoding, latents, as_arrays(mask), independent=independent)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_inference_loss_of_a_product():
+    encoding, latents = make_encoding(None, "product"), make_latents(False)
+    location, scale = (np.asarray(x, np.float64) for x in encoding.experts[:2])
+    precision = (scale**-2).sum(0)
+    mean = (location * scale**-2).sum(0) / precision
+    expected = -norm.logpdf(latents.shared, mean, precision**-0.5).sum(-1)
+    np.testing.assert_allclose(objectives.inference_loss(encoding, latents), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_inference_loss_moves_what_is_observed_alone(independent):
+    mask, latents = as_arrays(MASKS["some missing"]), make_latents(True)
+    encoding = make_encoding(mask, with_private=True)
+
+    @jax.jit
+    @jax.grad
+    def gradient(moved):
+        (location, scale), private = moved
+        experts = encoding.experts._replace(location=location, scale=scale)
+        changed = encoding._replace(
+            experts=experts, posterior=inference.aggregate(experts, "mixture"), private=private
+        )
+        return objectives.inference_loss(changed, latents, mask, independent=independent).sum()
+
+    by_experts, by_private = gradient((tuple(encoding.experts[:2]), encoding.private))
+    for m, name in enumerate(NAMES):
+        for values in (*(x[m] for x in by_experts), *by_private[name]):
+            seen = np.asarray(mask[name])
+            assert (np.asarray(values)[seen] != 0).all()
+            np.testing.assert_array_equal(np.asarray(values)[~seen], 0)
 
 
 @pytest.mark.parametrize(("penalty", "expected"), [(0.0, [-2.0, 5.0]), (0.1, [-1.0, 6.3])])

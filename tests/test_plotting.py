@@ -11,6 +11,7 @@ def _batch(n):
         "m0": rng.uniform(-1, 1, (n, 16, 16, 3)).astype(np.float32),
         "m1": rng.integers(0, 256, (n, 28, 28, 1), np.uint8),
         "word": rng.random((n, 8, 4)),
+        "point": rng.uniform(-1, 1, (n, 2)),
     }
 
 
@@ -31,11 +32,13 @@ def test_text_is_spelt_out():
     assert plotting.to_text(np.eye(3)[[1, 2, 0]]) == "1 2 0"
 
 
-def test_grid_draws_images_pixel_for_pixel(tmp_path):
-    batch = {"m0": _batch(3)["m0"]}
+@pytest.mark.parametrize(("name", "scale"), [("m0", 3), ("point", 28)])
+def test_grid_draws_images_and_strips_pixel_for_pixel(tmp_path, name, scale):
+    batch = {name: _batch(3)[name]}
     plotting.save_grid(tmp_path / "new" / "grid.png", {"data": batch})
     drawn = (mpl_image.imread(tmp_path / "new" / "grid.png")[..., :3] * 255).round().astype(int)
-    picture = plotting.to_picture(batch["m0"][0]).repeat(3, 0).repeat(3, 1).astype(int)
+    image = batch[name][0] if name == "m0" else batch[name][0].reshape(1, 2, 1)
+    picture = plotting.to_picture(image).repeat(scale, 0).repeat(scale, 1).astype(int)
     windows = np.lib.stride_tricks.sliding_window_view(drawn, picture.shape)[:, :, 0]
     # The first corner pixel rules out nearly every place, which keeps the search small.
     places = np.argwhere((windows[:, :, 0, 0] == picture[0, 0]).all(-1))

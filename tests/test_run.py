@@ -12,18 +12,27 @@ import mmebm_jax
 from configs.polydigits import get_config
 from experiments import evaluate, sample, train
 from mmebm_jax import builders, checkpoint, data, train_state
+from mmebm_jax.data.source import IncompleteSource
+from mmebm_jax.prior import standard
 from mmebm_jax.sampler import Sampler
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def make_config():
+    """Every part at once: both energies, private latents, and half of the data missing."""
     config = get_config("smoke")
-    config.update(num_steps=4, warmup_steps=1, batch_size=4, log_every=1)
+    config.missing_ratio = 0.5
+    config.update(num_steps=4, warmup_steps=1, batch_size=4, revision_stride=2, log_every=1)
     # The pictures of step 3 are where a test interrupts.
     config.update(picture_every=3, checkpoint_every=2)
     config.data.update(num_modalities=2, num_train=40, num_test=30)
-    config.model.update(num_latents=3, width=2, hidden=8, prior_hidden=8)
+    config.model.update(num_latents=3, num_private=2, width=2, hidden=8, prior_hidden=8)
     config.model.update(energy_width=2, energy_hidden=8)
+    config.model.aggregator = "mixture"
+    config.elbo.update(objective="mmvae", prior_energy=True)
     config.prior.update(start_step=1, num_components=2, num_fit_examples=40)
+    config.prior.update(num_candidates=2, fit_steps=3)
     config.energy.start_step = 1
     for section in (config.posterior, config.prior, config.energy):
         section.chain.num_steps = 2
@@ -91,11 +100,57 @@ def test_every_loss_acts(straight):
         assert {name for name in row if name.startswith("loss/")} == {f"loss/{p}" for p in parts}
         assert row["examples_per_second"] > 0
     assert [row["step"] for row in (first, *later)] == [1, 2, 3, 4]
+    # The latent energy is fitted once more at the end, by three steps.
     assert {name: int(n) for name, n in straight.state.num_updates.items()} == {
-        "inference": 4, "generator": 4, "prior": 3, "energy": 3,
+        "inference": 4, "generator": 4, "prior": 3 + 3, "energy": 3,
     }  # fmt: skip
-    normal = train_state.standard_normal(2, 3)
-    assert not np.allclose(straight.state.weights.base_prior.mean, normal.mean)
+    assert not np.allclose(straight.state.weights.base_prior.mean, standard(2, 3).mean)
+    # What was fitted last is what is sampled from and what training would go on with.
+    assert_same(straight.state.weights.params["prior"], straight.state.params["prior"])
+
+
+def test_training_never_sees_what_is_missing(straight):
+    batch = data.whole(straight.run.train_source)
+    observed = batch["observed"]
+    assert 0.5 < observed.mean() < 0.75
+    for name, seen in zip(("m0", "m1"), observed.T, strict=True):
+        assert not batch[name][~seen].any()
+    assert "observed" not in data.whole(straight.run.splits.test, 5)
+
+
+def test_base_priors_are_fitted_to_latents_of_what_is_observed(straight):
+    run, weights, key = straight.run, straight.state.weights, jax.random.key(0)
+    complete, names = run.splits.train, tuple(run.splits.fields)
+
+    def latents(source):
+        return train.revised_latents(run._replace(train_source=source), weights, key, 20)
+
+    everything = latents(complete)
+    assert everything.shape == (20, 3)
+    shown = latents(IncompleteSource(complete, names, np.ones([40, 2], bool)))
+    np.testing.assert_allclose(shown, everything, rtol=1e-4, atol=1e-5)
+    half = np.arange(40)[:, None] % 2 == [0, 1]
+    hidden = latents(IncompleteSource(complete, names, half))
+    assert (abs(hidden - everything) > 1e-4).any(axis=1).all()
+    # What is missing is not read, be it zeros or not.
+    there = data.ArraySource({**data.whole(complete), "observed": half})
+    np.testing.assert_array_equal(latents(there), hidden)
+
+
+def test_fitting_leaves_other_parameters_alone(straight):
+    state = train.fit_base_prior(straight.run, straight.state, jax.random.key(0))
+    for name in ("inference", "generator", "energy"):
+        assert_same(state.params[name], straight.state.params[name])
+        assert_same(state.weights.params[name], straight.state.weights.params[name])
+    changed = jax.tree.map(
+        lambda a, b: (a != b).any(), state.params["prior"], straight.state.params["prior"]
+    )
+    assert all(jax.tree.leaves(changed))
+    assert int(state.num_updates["prior"]) == int(straight.state.num_updates["prior"]) + 3
+    early = train.fit_base_prior(straight.run, straight.state, jax.random.key(0), last=False)
+    assert not np.allclose(early.weights.base_prior.mean, straight.state.weights.base_prior.mean)
+    assert_same(early.params, straight.state.params)
+    assert_same(early.weights.params, straight.state.weights.params)
 
 
 def test_a_resumed_run_equals_one_that_never_stopped(straight, resumed):
@@ -146,6 +201,16 @@ def test_load_gives_a_working_sampler(straight):
     }
     assert loaded.encode(samples).shape == (2, 3)
     assert loaded.energy(samples).shape == (2,)
+
+
+def test_samples_given_one_modality_differ_by_the_others_private_latent(straight):
+    """The loaded model knows of private latents, and each draw has its own."""
+    loaded = mmebm_jax.load(straight.run.workdir)
+    given = loaded.as_batch({"m1": data.whole(straight.run.splits.test, 3)["m1"]})
+    one, other = (loaded.infer(jax.random.key(seed), given, method="mean") for seed in (0, 1))
+    np.testing.assert_array_equal(one.private["m1"], other.private["m1"])
+    assert (one.private["m0"] != other.private["m0"]).all()
+    assert (loaded.generate(one)["m0"] != loaded.generate(other)["m0"]).any()
 
 
 def test_sampling_given_one_modality(straight, tmp_path):

@@ -5,25 +5,41 @@ import pytest
 
 from mmebm_jax import sampling
 from mmebm_jax.langevin import Chain
-from mmebm_jax.prior import standard_normal
+from mmebm_jax.prior import standard
 from mmebm_jax.sampler import Sampler
 from mmebm_jax.sampling import SamplerSettings
 from mmebm_jax.train_state import Weights
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 SETTINGS = SamplerSettings(
     prior_chain=Chain(2, 0.2),
     posterior_chain=Chain(3, 0.1),
     data_chain=Chain(3, 0.4, temperature=1e-3),
     prior_energy=True,
     data_energy=True,
+    prior_candidates=3,
 )
+
+
+def make_weights(model):
+    return Weights(jax.jit(model.init)(jax.random.key(0)), standard(2, model.num_latents))
 
 
 @pytest.fixture(scope="module")
 def weights(tiny_model):
-    init = jax.jit(tiny_model.init, compiler_options={"xla_backend_optimization_level": 0})
-    params = init(jax.random.key(0))
-    return Weights(params, standard_normal(2, tiny_model.num_latents))
+    return make_weights(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def private_sampler(private_model):
+    weights = make_weights(private_model)
+    # Biases start at zero: move everything off its start.
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: leaf + np.asarray(0.3 * rng.normal(size=leaf.shape), np.float32),
+        weights.params,
+    )
+    return Sampler(private_model, weights._replace(params=params), SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +137,12 @@ def test_encode_is_the_mean_of_what_is_given(sampler, raw):
 
 def test_inferred_latents_depend_on_the_method(sampler, raw):
     batch = sampler.as_batch({"picture": raw["picture"]})
-    latents = [
-        np.asarray(sampler.infer(jax.random.key(0), batch, method=method))
+    results = [
+        sampler.infer(jax.random.key(0), batch, method=method)
         for method in ("mean", "sample", "revised")
     ]
+    assert all(result.private == {} for result in results)
+    latents = [np.asarray(result.shared) for result in results]
     assert all(values.shape == (5, 3) for values in latents)
     assert all((latents[i] != latents[j]).all() for i, j in ((0, 1), (0, 2), (1, 2)))
 
@@ -155,11 +173,117 @@ def test_refinement_holds_what_is_given_and_ends_with_its_trajectory(sampler, ra
 
 
 def test_the_prior_without_energy_is_its_base(sampler):
-    base = np.asarray(sampler.prior_latents(jax.random.key(0), 5000, use_energy=False))
+    base = np.asarray(sampler.prior_latents(jax.random.key(0), 5000, use_energy=False).shared)
     np.testing.assert_allclose(base.mean(0), 0, atol=4 / np.sqrt(5000))
     np.testing.assert_allclose(base.std(0), 1, atol=4 / np.sqrt(10_000))
-    learned = sampler.prior_latents(jax.random.key(0), 5000)
+    learned = np.asarray(sampler.prior_latents(jax.random.key(0), 5000).shared)
     assert (base != learned).all()
+
+
+def test_prior_latents_have_private_ones_of_their_prior(private_sampler, private_model):
+    latents = private_sampler.prior_latents(jax.random.key(0), 5000)
+    assert latents.shared.shape == (5000, private_model.num_latents)
+    assert list(latents.private) == ["picture", "text"]
+    every = np.concatenate([latents.shared, *latents.private.values()], axis=1)
+    np.testing.assert_allclose(every.mean(0)[3:], 0, atol=4 / np.sqrt(5000))
+    covariance = np.cov(every.T)
+    np.testing.assert_allclose(np.diag(covariance)[3:], 1, atol=4 * np.sqrt(2 / 5000))
+    np.testing.assert_allclose(covariance[3:, :5], np.eye(7)[3:, :5], atol=0.1)
+
+
+def test_private_latents_come_from_what_is_given_or_from_the_prior(
+    private_sampler, private_model, raw
+):
+    count = 4000
+    given = private_sampler.as_batch({"picture": np.repeat(raw["picture"][:1], count, axis=0)})
+    latents = private_sampler.infer(jax.random.key(0), given, method="sample")
+    own = private_model.encode(
+        private_sampler.weights.params["inference"],
+        {"picture": given["picture"][:1], "text": jnp.zeros([1, 3, 4])},
+    ).private["picture"]
+    assert abs(own.location).min() > 0.02
+    assert abs(own.scale - 1).min() > 0.05
+    error = 4 / np.sqrt(count)
+    for values, location, scale in (
+        (latents.private["picture"], *own),
+        (latents.private["text"], jnp.zeros([1, 2]), jnp.ones([1, 2])),
+    ):
+        standardised = (np.asarray(values) - location) / scale
+        np.testing.assert_allclose(standardised.mean(0), 0, atol=error)
+        np.testing.assert_allclose(standardised.std(0), 1, atol=error)
+
+
+def test_two_draws_given_one_modality_differ_through_the_others_private_latent(
+    private_sampler, raw
+):
+    given = private_sampler.as_batch({"picture": raw["picture"]})
+    one, other = (
+        private_sampler.infer(jax.random.key(seed), given, method="mean") for seed in (0, 1)
+    )
+    np.testing.assert_array_equal(one.shared, other.shared)
+    np.testing.assert_array_equal(one.private["picture"], other.private["picture"])
+    assert (one.private["text"] != other.private["text"]).all()
+    left, right = map(private_sampler.generate, (one, other))
+    np.testing.assert_array_equal(left["picture"], right["picture"])
+    assert (left["text"] != right["text"]).any(axis=(1, 2)).all()
+
+
+def test_a_mask_says_what_each_example_has(private_sampler, raw):
+    """As if the rest had not been given, whatever its values."""
+    batch = private_sampler.as_batch(raw)
+    mask = {"picture": jnp.array([1, 1, 0, 1, 0], bool), "text": jnp.array([1, 0, 1, 0, 1], bool)}
+    hidden = {
+        name: jnp.where(seen.reshape(-1, *[1] * (batch[name].ndim - 1)), batch[name], 0.5)
+        for name, seen in mask.items()
+    }
+
+    def infer(given, **options):
+        return private_sampler.infer(jax.random.key(0), given, method="revised", **options)
+
+    masked = infer(batch, mask=mask)
+    jax.tree.map(np.testing.assert_array_equal, infer(hidden, mask=mask), masked)
+    alone = {name: infer({name: batch[name]}) for name in batch}
+    for pattern, expected in (
+        ([True, True], infer(batch)),
+        ([True, False], alone["picture"]),
+        ([False, True], alone["text"]),
+    ):
+        rows = np.all(np.stack([mask["picture"], mask["text"]], 1) == pattern, axis=1)
+        assert rows.any()
+        jax.tree.map(
+            lambda got, want, rows=rows: np.testing.assert_allclose(
+                got[rows], want[rows], rtol=1e-4, atol=1e-5
+            ),
+            masked,
+            expected,
+        )
+
+
+def test_revision_moves_private_latents_too(private_sampler, raw):
+    batch = private_sampler.as_batch({"picture": raw["picture"]})
+    sampled, revised = (
+        private_sampler.infer(jax.random.key(0), batch, method=method)
+        for method in ("sample", "revised")
+    )
+    for before, after in zip(*map(jax.tree.leaves, (sampled, revised)), strict=True):
+        assert (before != after).all()
+
+
+def test_a_chain_trained_from_noise_ignores_the_generator(sampler, tiny_model, weights, raw):
+    batch = sampler.as_batch(raw)
+    from_noise = Sampler(tiny_model, weights, SETTINGS._replace(data_start="noise"))
+    start = from_noise.refine(jax.random.key(0), batch, num_steps=0).position
+    for name, values in start.items():
+        low, high = (0, 1) if name == "text" else (-1.05, 1.05)
+        assert low <= float(values.min()) < float(values.max()) <= high
+        assert len(np.unique(values)) == values.size
+    given = {"text": batch["text"]}
+    one, other = (
+        from_noise.refine(jax.random.key(0), values, given=given).position
+        for values in (batch, {name: values / 2 for name, values in batch.items()})
+    )
+    assert set(one) == {"picture"}
+    np.testing.assert_array_equal(one["picture"], other["picture"])
 
 
 PICTURE = np.zeros([2, 8, 8, 1], np.float32)

@@ -4,6 +4,7 @@ from typing import Any
 
 from mmebm_jax.data.pipeline import batches, iterate, whole
 from mmebm_jax.data.polydigits import polydigits
+from mmebm_jax.data.ring import ring
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
 
 __all__ = [
@@ -20,7 +21,7 @@ __all__ = [
 
 
 def load_data(name: str, **options: Any) -> DataSplits:
-    """Loads the data set ``name``: "polydigits" or "polymnist".
+    """Loads the data set ``name``: "polydigits", "polymnist" or "ring".
 
     Args:
         name: which data set.
@@ -32,9 +33,11 @@ def load_data(name: str, **options: Any) -> DataSplits:
     """
     if name == "polydigits":
         return polydigits(**options)
+    if name == "ring":
+        return ring(**options)
     if name == "polymnist":
         # TensorFlow Datasets takes seconds to import, so only those who use it wait.
         from mmebm_jax.data.polymnist import polymnist
 
         return polymnist(**options)
-    raise ValueError(f"unknown data set {name!r}: choose polydigits or polymnist")
+    raise ValueError(f"unknown data set {name!r}: choose polydigits, polymnist or ring")

@@ -5,12 +5,15 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+OBSERVED = "observed"  # of a batch: which modalities each example has
+
 
 class Field(NamedTuple):
     """What one modality holds.
 
-    ``kind`` is "image", stored as uint8 ``[H, W, C]`` with ``shape`` (H, W, C), or "sequence",
-    stored as int32 tokens ``[L]`` in 0..V-1 with ``shape`` (L, V): length, vocabulary size.
+    ``kind`` is "image", stored as uint8 ``[H, W, C]`` with ``shape`` (H, W, C); "sequence",
+    stored as int32 tokens ``[L]`` in 0..V-1 with ``shape`` (L, V): length, vocabulary size; or
+    "vector", stored as float32 ``[D]`` in about [-1, 1] with ``shape`` (D,).
     """
 
     kind: str
@@ -28,8 +31,9 @@ class Source(Protocol):
         """Reads the examples at ``indices`` (integers ``[B]`` in 0..N-1), in that order.
 
         Returns:
-            One array a modality, uint8 ``[B, H, W, C]`` or int32 ``[B, L]``, and "label",
-            int32 ``[B]``.
+            One array a modality, uint8 ``[B, H, W, C]``, int32 ``[B, L]`` or float32 ``[B, D]``,
+            and "label", int32 ``[B]``; from an incomplete source also "observed", bool
+            ``[B, M]`` in the order of the modalities.
         """
         ...
 
@@ -74,6 +78,64 @@ class RecordSource:
         examples = self._records.__getitems__(np.asarray(indices).tolist())  # type: ignore[attr-defined]
         batch = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
         return batch | {"label": batch["label"].astype(np.int32)}
+
+
+class IncompleteSource:
+    """A source some of whose modalities are missing, which never shows what is.
+
+    Args:
+        source: complete examples.
+        names: the modalities, in order.
+        observed: bool ``[N, M]``, what each example has.
+
+    Raises:
+        ValueError: another shape, or an example without any observed modality.
+    """
+
+    def __init__(self, source: Source, names: Sequence[str], observed: np.ndarray):
+        observed = np.asarray(observed, bool)
+        if observed.shape != (len(source), len(names)):
+            raise ValueError(
+                f"observed has shape {list(observed.shape)}: give [{len(source)}, {len(names)}], "
+                "a row an example and a column a modality"
+            )
+        empty = np.flatnonzero(~observed.any(axis=1))
+        if len(empty):
+            raise ValueError(
+                f"example {empty[0]} has no observed modality ({len(empty)} such in all): drop it"
+            )
+        self._source, self._names, self._observed = source, tuple(names), observed
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        return len(self._source)
+
+    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Source.gather`; missing values are zeros."""
+        batch, observed = self._source.gather(indices), self._observed[np.asarray(indices)]
+        for column, name in enumerate(self._names):
+            seen = observed[:, column].reshape(-1, *[1] * (batch[name].ndim - 1))
+            batch[name] = np.where(seen, batch[name], 0).astype(batch[name].dtype)
+        return batch | {OBSERVED: observed}
+
+
+def with_missing(source: Source, names: Sequence[str], ratio: float, seed: int) -> IncompleteSource:
+    """Hide each modality of each example with probability ``ratio``, but never all of an example.
+
+    What is hidden depends on the seed alone, so an example lacks the same in every epoch.
+
+    Args:
+        source: complete examples.
+        names: the modalities, in order.
+        ratio: in [0, 1).
+        seed: of the choice.
+    """
+    generator = np.random.default_rng([seed, len(names)])
+    observed = generator.random((len(source), len(names))) >= ratio
+    kept = generator.integers(len(names), size=len(source))
+    empty = ~observed.any(axis=1)
+    observed[empty, kept[empty]] = True
+    return IncompleteSource(source, names, observed)
 
 
 class DataSplits(NamedTuple):

@@ -1,4 +1,4 @@
-"""Digit and word classifiers, one a modality: coherence and Fréchet distances are read off them.
+"""Classifiers, one a modality: coherence and Fréchet distances are read off them.
 
 A coherence is only as good as its judge, so the classifiers are trained here, from the training
 split, and their test accuracy is saved with them and belongs beside every number they produce.
@@ -56,11 +56,11 @@ class ImageClassifier(nn.Module):
         return _head(hidden, self.num_classes)
 
 
-class SequenceClassifier(nn.Module):
-    """Dense layers on the flattened sequence.
+class DenseClassifier(nn.Module):
+    """Dense layers on what is flattened first: sequences and vectors.
 
-    Maps `[B, L, V]` float32 (one-hot or probabilities) to logits `[B, num_classes]` and features
-    `[B, NUM_FEATURES]` (non-negative).
+    Maps `[B, L, V]` (one-hot or probabilities) or `[B, D]`, float32, to logits `[B, num_classes]`
+    and features `[B, NUM_FEATURES]` (non-negative).
     """
 
     num_classes: int
@@ -90,14 +90,14 @@ def train_classifier(
 
     Args:
         key: typed PRNG key.
-        kind: "image" or "sequence".
+        kind: "image", "sequence" or "vector".
         inputs: `[N, ...]`, raw as the source holds them; one batch at a time is converted.
         labels: `[N]` integers in [0, num_classes).
         num_classes: number of classes.
         steps: gradient steps.
         batch_size: examples a step; N when N is smaller.
         learning_rate: Adam's, at the start of the cosine.
-        to_model: raw `[B, ...]` to float32 `[B, H, W, C]` in [-1, 1] or `[B, L, V]`.
+        to_model: raw `[B, ...]` to float32 `[B, H, W, C]` in [-1, 1], `[B, L, V]` or `[B, D]`.
 
     Returns:
         The classifier's parameters.
@@ -153,7 +153,7 @@ def train_classifiers(
 
     Args:
         key: typed PRNG key.
-        kinds: modality name to "image" or "sequence".
+        kinds: modality name to "image", "sequence" or "vector".
         inputs: modality name to raw `[N, ...]`; every name in `kinds` must be there.
         labels: `[N]` integers in [0, num_classes).
         num_classes: number of classes.
@@ -203,7 +203,7 @@ def predict(
     """Classifies every example, the last incomplete batch included.
 
     Args:
-        kind: "image" or "sequence".
+        kind: "image", "sequence" or "vector".
         params: from `train_classifier`.
         inputs: `[N, ...]`, in the range that `to_model` reads (the model's own by default).
         batch_size: examples at a time; one compilation a kind, shape and batch size.
@@ -311,9 +311,9 @@ def load_classifiers(
 def _module(kind: str, num_classes: int) -> nn.Module:
     if kind == "image":
         return ImageClassifier(num_classes)
-    if kind == "sequence":
-        return SequenceClassifier(num_classes)
-    raise ValueError(f'unknown kind {kind!r}; use "image" or "sequence"')
+    if kind in ("sequence", "vector"):
+        return DenseClassifier(num_classes)
+    raise ValueError(f'unknown kind {kind!r}; use "image", "sequence" or "vector"')
 
 
 def _check_shape(kind: str, shape: tuple[int, ...]) -> None:
@@ -321,6 +321,8 @@ def _check_shape(kind: str, shape: tuple[int, ...]) -> None:
         raise ValueError(f"images have shape {shape}; need [B, H, W, C], H and W divisible by 4")
     if kind == "sequence" and len(shape) != 3:
         raise ValueError(f"sequences have shape {shape}; need [B, L, V]")
+    if kind == "vector" and len(shape) != 2:
+        raise ValueError(f"vectors have shape {shape}; need [B, D]")
 
 
 def _check_params(kind: str, params: Params, shape: tuple[int, ...]) -> None:

@@ -5,47 +5,82 @@ Python: stacking them under `vmap` makes grouped convolutions, which are several
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from math import e, log
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmebm_jax.families import Diagonal
 from mmebm_jax.modality import Modality
 from mmebm_jax.networks.image import ImageDecoder, ImageExpert, ImageTrunk
 from mmebm_jax.networks.sequence import SequenceDecoder, SequenceExpert, SequenceTrunk
+from mmebm_jax.networks.vector import VectorDecoder, VectorExpert, VectorTrunk
+from mmebm_jax.typing import Latents
 
+EXPERTS = {"sequence": SequenceExpert, "vector": VectorExpert}
+DECODERS = {"sequence": SequenceDecoder, "vector": VectorDecoder}
+TRUNKS = {"sequence": SequenceTrunk, "vector": VectorTrunk}
 SMALLEST_SCALE = 1e-3
+UNIT = log(e - 1)  # softplus of it is 1
+
+
+class InferenceOutputs(NamedTuple):
+    """What the inference network computes before its experts are aggregated."""
+
+    shared: dict[str, Diagonal]  # name → q_m(z | x_m), [B, Z]
+    private: dict[str, Diagonal]  # name → q_m(w | x_m), [B, W]; empty when W = 0
+    auxiliary_scale: dict[str, jax.Array]  # name → scale of r_m(w), [W]; empty when W = 0
+    subset_logit: jax.Array  # shape=[2^M − 1]
 
 
 class Inference(nn.Module):
-    """One diagonal Gaussian expert a modality."""
+    """One diagonal expert a modality, for the shared and for the modality's private latent."""
 
     modalities: tuple[Modality, ...]
     num_latents: int
+    num_private: int
     width: int
     hidden: int
     convolution: Callable[..., Any]
 
     @nn.compact
-    def __call__(self, batch: Mapping[str, jax.Array]) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """Batch of modalities → name → (mean `[B, Z]`, standard deviation `[B, Z]`)."""
-        experts = {}
+    def __call__(self, batch: Mapping[str, jax.Array]) -> InferenceOutputs:
+        """Batch of modalities → experts and the two parameters that some bounds learn."""
+        shared, private, auxiliary_scale = {}, {}, {}
         for modality in self.modalities:
-            network = (
-                ImageExpert(self.width, self.hidden, self.convolution, name=modality.name)
-                if modality.kind == "image"
-                else SequenceExpert(self.hidden, name=modality.name)
-            )
-            features = network(batch[modality.name])
-            mean = nn.Dense(self.num_latents, name=f"{modality.name}_mean")(features)
-            raw = nn.Dense(self.num_latents, name=f"{modality.name}_scale")(features)
-            experts[modality.name] = (mean, nn.softplus(raw) + SMALLEST_SCALE)
-        return experts
+            name = modality.name
+            features = self._features(modality, name, batch[name])
+            shared[name] = self._diagonal(features, self.num_latents, name)
+            if self.num_private:
+                # Features of its own, as in MMVAE+: what is private should not crowd the shared.
+                own = self._features(modality, f"{name}_private", batch[name])
+                private[name] = self._diagonal(own, self.num_private, f"{name}_private")
+                raw = self.param(
+                    f"{name}_auxiliary", nn.initializers.constant(UNIT), (self.num_private,)
+                )
+                auxiliary_scale[name] = nn.softplus(raw) + SMALLEST_SCALE
+        num_subsets = 2 ** len(self.modalities) - 1
+        subset_logit = self.param("subset_logit", nn.initializers.zeros, (num_subsets,))
+        return InferenceOutputs(shared, private, auxiliary_scale, subset_logit)
+
+    def _features(self, modality: Modality, name: str, values: jax.Array) -> jax.Array:
+        if modality.kind == "image":
+            return ImageExpert(self.width, self.hidden, self.convolution, name=name)(values)
+        return EXPERTS[modality.kind](self.hidden, name=name)(values)
+
+    def _diagonal(self, features: jax.Array, size: int, name: str) -> Diagonal:
+        if not size:
+            nothing = jnp.zeros([len(features), 0])
+            return Diagonal(nothing, nothing)
+        location = nn.Dense(size, name=f"{name}_mean")(features)
+        raw = nn.Dense(size, name=f"{name}_scale")(features)
+        return Diagonal(location, nn.softplus(raw) + SMALLEST_SCALE)
 
 
 class Generator(nn.Module):
-    """One decoder a modality, all from the same latent."""
+    """One decoder a modality, from the shared latent and the modality's private one."""
 
     modalities: tuple[Modality, ...]
     width: int
@@ -53,18 +88,24 @@ class Generator(nn.Module):
     convolution: Callable[..., Any]
 
     @nn.compact
-    def __call__(self, latents: jax.Array) -> dict[str, jax.Array]:
-        """Latents `[B, Z]` → name → outputs `[B, *shape]` (means of images, logits of text)."""
+    def __call__(
+        self, latents: Latents, names: tuple[str, ...] | None = None
+    ) -> dict[str, jax.Array]:
+        """Latents → name → outputs `[B, *shape]` (means, or logits of text)."""
         outputs = {}
         for modality in self.modalities:
+            name = modality.name
+            if names is not None and name not in names:
+                continue
             network = (
-                ImageDecoder(
-                    modality.shape, self.width, self.hidden, self.convolution, name=modality.name
-                )
+                ImageDecoder(modality.shape, self.width, self.hidden, self.convolution, name=name)
                 if modality.kind == "image"
-                else SequenceDecoder(modality.shape, self.hidden, name=modality.name)
+                else DECODERS[modality.kind](modality.shape, self.hidden, name=name)
             )
-            outputs[modality.name] = network(latents)
+            inputs = latents.shared
+            if latents.private:
+                inputs = jnp.concatenate([inputs, latents.private[name]], axis=-1)
+            outputs[name] = network(inputs)
         return outputs
 
 
@@ -83,7 +124,7 @@ class JointEnergy(nn.Module):
             (
                 ImageTrunk(self.width, self.convolution, name=modality.name)
                 if modality.kind == "image"
-                else SequenceTrunk(self.hidden, name=modality.name)
+                else TRUNKS[modality.kind](self.hidden, name=modality.name)
             )(batch[modality.name])
             for modality in self.modalities
         ]
@@ -105,6 +146,8 @@ class LatentEnergy(nn.Module):
     @nn.compact
     def __call__(self, latents: jax.Array) -> jax.Array:
         """Latents `[B, Z]` → energies `[B]`."""
+        if not latents.shape[-1]:
+            return jnp.zeros(len(latents))
         features = nn.silu(nn.Dense(self.hidden)(latents))
         features = nn.silu(nn.Dense(self.hidden)(features))
         energy = nn.Dense(1, kernel_init=nn.initializers.normal(1e-2))(features)[:, 0]

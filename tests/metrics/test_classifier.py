@@ -4,23 +4,25 @@ import pytest
 
 from mmebm_jax.metrics import classifier
 
-KINDS = {"image": "image", "word": "sequence"}
+KINDS = {"image": "image", "word": "sequence", "point": "vector"}
 
 
 def _planted(n, seed):
-    """A bright quadrant, or a repeated token, tells the class."""
+    """A bright quadrant, a repeated token, or a point's quadrant tells the class."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, n)
     images = rng.integers(0, 120, (n, 8, 12, 3), np.uint8)
     for i, label in enumerate(labels):
         images[i, 4 * (label // 2) :, 6 * (label % 2) :][:4, :6] += 100
     tokens = np.where(rng.random((n, 5)) < 0.2, rng.integers(0, 6, (n, 5)), labels[:, None])
-    return {"image": images, "word": tokens}, labels
+    signs = np.stack([labels // 2, labels % 2], axis=1) * 2 - 1
+    points = (signs * rng.uniform(0.1, 1, (n, 2))).astype(np.float32)
+    return {"image": images, "word": tokens, "point": points}, labels
 
 
 def _to_model_range(batch):
     convert = {"image": lambda a: a / np.float32(127.5) - 1, "word": lambda a: np.eye(6)[a]}
-    return {name: convert[name](value) for name, value in batch.items()}
+    return {name: convert.get(name, np.asarray)(value) for name, value in batch.items()}
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +113,8 @@ def test_bad_input_is_named(trained):
         train(key, "sound", images, labels, 4)
     with pytest.raises(ValueError, match="divisible by 4"):
         train(key, "image", images[:, :6], labels, 4)
+    with pytest.raises(ValueError, match=r"need \[B, D\]"):
+        train(key, "vector", images, labels, 4)
     with pytest.raises(ValueError, match="one label an example"):
         train(key, "image", images, labels[:2], 4)
     with pytest.raises(ValueError, match=r"0\.\.3"):

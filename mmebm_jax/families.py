@@ -1,0 +1,53 @@
+"""Location-scale families of latents: their densities and their noise."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.stats import laplace, norm
+
+FAMILIES = ("gaussian", "laplace")
+
+
+class Diagonal(NamedTuple):
+    """A distribution with independent dimensions."""
+
+    location: jax.Array  # shape=[..., D]
+    scale: jax.Array  # shape=[..., D], > 0
+
+
+def log_density(
+    family: str,
+    values: jax.Array,
+    location: jax.Array | float = 0.0,
+    scale: jax.Array | float = 1.0,
+) -> jax.Array:
+    """Elementwise log-density, nats; `scale` is σ (Gaussian) or b (Laplace)."""
+    density = norm if family == "gaussian" else laplace
+    return density.logpdf(values, location, scale)
+
+
+def standard_noise(key: jax.Array, family: str, shape: tuple[int, ...]) -> jax.Array:
+    """Draws at location 0 and scale 1."""
+    draw = jax.random.normal if family == "gaussian" else jax.random.laplace
+    return draw(key, shape)
+
+
+def sample(key: jax.Array, distribution: Diagonal, family: str) -> jax.Array:
+    """A reparametrised draw of each element."""
+    noise = standard_noise(key, family, distribution.location.shape)
+    return distribution.location + distribution.scale * noise
+
+
+def divergence_from_standard(gaussian: Diagonal) -> jax.Array:
+    """KL(N(location, scale²) ‖ N(0, I)), summed over the last axis, nats."""
+    variance = jnp.square(gaussian.scale)
+    each = variance + jnp.square(gaussian.location) - 1.0 - 2.0 * jnp.log(gaussian.scale)
+    return 0.5 * each.sum(axis=-1)
+
+
+def divergence(gaussian: Diagonal, other: Diagonal) -> jax.Array:
+    """KL between two diagonal Gaussians, summed over the last axis, nats."""
+    return divergence_from_standard(
+        Diagonal((gaussian.location - other.location) / other.scale, gaussian.scale / other.scale)
+    )
