@@ -35,9 +35,9 @@ PAPER_B = NO_PRIOR_ENERGY | STANDARD_PRIOR
 FULL = {
     "model.aggregator": "hellinger",
     "elbo.objective": "joint",
-    "warmup_steps": 3600,
-    "prior.start_step": 5000,
-    "energy.start_step": 5100,
+    "warmup_steps": 3000,
+    "prior.start_step": 4200,
+    "energy.start_step": 4200,
 }
 
 VARIANTS: dict[str, dict[str, Any]] = {

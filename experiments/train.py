@@ -45,7 +45,9 @@ class Progress(NamedTuple):
 
     elapsed_seconds: float = 0.0  # of training, without set-up
     fitted: bool = False  # whether the base prior was fitted on the way
-    fit_seconds: float = 0.0  # that took
+    fit_position: float = 0.0  # where on the schedule it was
+    fit_begin: float = 0.0  # in seconds of training
+    fit_end: float = 0.0
     finished: bool = False  # whether the schedule's end was reached
 
 
@@ -130,10 +132,13 @@ def train(run: Run) -> tuple[TrainState, float]:
         """On the schedule, in steps."""
         if config.budget_seconds <= 0:
             return float(step)
-        # The last fit takes about twice as long as the first, for the energy's sake.
-        reserve = min(2 * progress.fit_seconds, 0.25 * config.budget_seconds)
-        available = config.budget_seconds - reserve
-        return (time.monotonic() - begin) / available * config.num_steps
+        elapsed = time.monotonic() - begin
+        if not progress.fitted:
+            return elapsed / config.budget_seconds * config.num_steps
+        # The rest of the schedule in what is left beside the last fit, which takes as long.
+        end = config.budget_seconds - (progress.fit_end - progress.fit_begin)
+        share = (elapsed - progress.fit_end) / max(end - progress.fit_end, 1e-3)
+        return progress.fit_position + share * (config.num_steps - progress.fit_position)
 
     def save() -> None:
         log.flush(config.batch_size)
@@ -152,9 +157,12 @@ def train(run: Run) -> tuple[TrainState, float]:
             save()
         if config.prior.fit_mixture and not progress.fitted and now >= config.prior.start_step:
             log.flush(config.batch_size)
-            fit_begin = time.monotonic()
+            fit_begin = time.monotonic() - begin
             state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 0), last=False)
-            progress = progress._replace(fitted=True, fit_seconds=time.monotonic() - fit_begin)
+            fit_end = time.monotonic() - begin
+            progress = progress._replace(
+                fitted=True, fit_position=now, fit_begin=fit_begin, fit_end=fit_end
+            )
         terms = builders.terms_at(config, now)
         if terms not in updates:
             update = make_update(
@@ -238,7 +246,7 @@ def fit_base_prior(
         settings.num_components,
         run.config.seed,
         start,
-        max_iterations=15 if last and not again else 6,
+        max_iterations=50 if last else 10,  # the first serves the last stretch of training alone
     )
     fitted = sharding.replicate(fitted, run.mesh)
     LOGGER.info(
