@@ -10,7 +10,6 @@ N runs go on at a time, each on its own share of the processor's cores.
 """
 
 import importlib.util
-import io
 import json
 import os
 import queue
@@ -26,13 +25,12 @@ import jax
 from absl import flags
 from etils import epath
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from experiments import command_line, evaluate, train
-from mmebm_jax import builders, checkpoint
+from mmebm_jax import builders, checkpoint, plotting
 from mmebm_jax.files import write_whole
 
 _CONFIGS = flags.DEFINE_list("configs", [], "Config files, each with a variant after a colon.")
@@ -172,9 +170,7 @@ def draw(summary: dict[str, dict[str, Any]], path: epath.Path) -> None:
     axes.set(ylabel="joint coherence", ylim=(0, 1))
     axes.grid(alpha=0.3, which="both")
     figure.legend(fontsize=7, loc="outside right upper")
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    write_whole(path / "comparison.png", buffer.getvalue())
+    plotting.write_figure(path / "comparison.png", figure)
 
 
 def with_budget(config: ConfigDict, seed: int) -> ConfigDict:

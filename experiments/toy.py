@@ -9,7 +9,6 @@ single mode. Both see the same noise, so chains that have forgotten their start 
 `coalesced` is the share that does. Writes `toy.json` and `toy.png`.
 """
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,13 +20,12 @@ import numpy as np
 import optax
 from absl import flags
 from etils import epath
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict, config_flags
 from tabulate import tabulate
 
 from experiments import command_line, train
-from mmebm_jax import builders, checkpoint, data, langevin, prior
+from mmebm_jax import builders, checkpoint, data, langevin, plotting, prior
 from mmebm_jax.data.ring import centres
 from mmebm_jax.data.source import DataSplits
 from mmebm_jax.files import write_whole
@@ -302,9 +300,7 @@ def draw(path: epath.Path, points: Points, learned: Mapping[str, Learned], truth
     for axis in axes.flat:
         axis.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), aspect="equal")
     figure.colorbar(picture, ax=axes[1], label="nats, 12 and more in one colour")
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    write_whole(path / "toy.png", buffer.getvalue())
+    plotting.write_figure(path / "toy.png", figure)
 
 
 def toy(config: ConfigDict, workdir: epath.Path, num_chains: int, steps: int) -> dict[str, Any]:

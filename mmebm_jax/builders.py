@@ -90,11 +90,8 @@ def validate(config: ConfigDict) -> None:
             f"config.prior.num_fit_examples is {config.prior.num_fit_examples}: it must be at "
             f"least twice config.prior.num_components, {config.prior.num_components}."
         )
-    for name, value in (
-        ("averaging", config.averaging),
-        ("model.correlation", config.model.correlation),
-        ("missing_ratio", config.missing_ratio),
-    ):
+    for name in ("averaging", "model.correlation", "missing_ratio"):
+        value = _field(config, name)
         if not 0 <= value < 1:
             raise ValueError(f"config.{name} is {value}: it must be in [0, 1).")
     if config.batch_size % config.revision_stride:

@@ -54,6 +54,24 @@ class Setting(NamedTuple):
     correlation: float = 0.0  # ρ of the experts' errors, of "code"
 
 
+class Problem(NamedTuple):
+    """A batch, what the inference network says of it, and the bound to take."""
+
+    encoding: Encoding
+    batch: Batch
+    bound: Bound
+    setting: Setting
+    mask: Mask | None
+
+    def log_likelihood(
+        self, outputs: Batch, modalities: tuple[Modality, ...] | None = None
+    ) -> jax.Array:
+        """Σ_m log p(x_m | outputs `[..., B, *shape]`) over what is observed, `[..., B]`."""
+        return joint_log_likelihood(
+            modalities or self.setting.modalities, outputs, self.batch, self.mask
+        )
+
+
 def negative_bound(
     key: jax.Array,
     encoding: Encoding,
@@ -72,23 +90,17 @@ def negative_bound(
       setting: networks and prior.
       mask: which examples have which modality.
     """
-    return OBJECTIVES[bound.objective](key, encoding, batch, bound, setting, mask)
+    return OBJECTIVES[bound.objective](key, Problem(encoding, batch, bound, setting, mask))
 
 
-def mmvae(
-    key: jax.Array,
-    encoding: Encoding,
-    batch: Batch,
-    bound: Bound,
-    setting: Setting,
-    mask: Mask | None,
-) -> jax.Array:
+def mmvae(key: jax.Array, problem: Problem) -> jax.Array:
     """Σ_k π_k E_{z ~ q_k} [Σ_n log p(x_n | z, w_n) + β (log p(u) − log q(u | x))].
 
     Shi et al. 2019 (arXiv:1911.03393), equations 3 to 5; with private latents Palumbo et al. 2023
     (MMVAE+, equation 4): the stratum of modality m draws w_m from q_m and the w_n of every other
     modality from r_n, of mean 0 and learned scale, so that what crosses over must come through z.
     """
+    encoding, bound, setting = problem.encoding, problem.bound, problem.setting
     family = encoding.posterior.family
     z_key, own_key, other_key = jax.random.split(key, 3)
     z = inference.stratified_sample(z_key, encoding.posterior, bound.num_samples)
@@ -119,7 +131,7 @@ def mmvae(
                 - log_density(family, drawn[name], *encoding.private[name]).sum(axis=-1)
             )
         outputs = _decode_flat(Latents(z, private), decode)
-        reconstruction = joint_log_likelihood(setting.modalities, outputs, batch, mask)
+        reconstruction = problem.log_likelihood(outputs)
         ratio = _log_prior(setting, z) - inference.log_prob(encoding.posterior, z)
         if own:
             ratio = ratio + jnp.stack(own, axis=1)
@@ -169,95 +181,65 @@ def _doubly_reparametrised(
     return bound + values - jax.lax.stop_gradient(values)
 
 
-def joint(
-    key: jax.Array,
-    encoding: Encoding,
-    batch: Batch,
-    bound: Bound,
-    setting: Setting,
-    mask: Mask | None,
-) -> jax.Array:
+def joint(key: jax.Array, problem: Problem) -> jax.Array:
     """E_{z ~ q} [Σ_n log p(x_n | z)] − β Σ_k π_k KL(q_k ‖ p): MoPoE's bound for a mixture.
 
     Sutter et al. 2021 (arXiv:2105.02470), equation 7.
     """
-    z = inference.sample(key, encoding.posterior)
-    outputs = setting.decode(Latents(z, {}))
-    reconstruction = joint_log_likelihood(setting.modalities, outputs, batch, mask)
-    return bound.beta * _mean_divergence(encoding, setting, z) - reconstruction
+    rate, reconstruction = _joint_terms(key, problem)
+    return problem.bound.beta * rate - reconstruction
 
 
-def mvae(
-    key: jax.Array,
-    encoding: Encoding,
-    batch: Batch,
-    bound: Bound,
-    setting: Setting,
-    mask: Mask | None,
-) -> jax.Array:
+def mvae(key: jax.Array, problem: Problem) -> jax.Array:
     """The joint bound plus that of every observed modality alone.
 
     Wu & Goodman 2018 (arXiv:1802.05335), equation 4, without its random further subsets.
     """
     joint_key, alone_key = jax.random.split(key)
-    experts = encoding.experts
+    experts, setting = problem.encoding.experts, problem.setting
     alone_member = jnp.eye(len(experts.observed), dtype=bool)[:, :, None]
     alone_member = jnp.broadcast_to(
         alone_member, (*alone_member.shape[:2], experts.observed.shape[1])
     )
     alone = inference.product(experts, alone_member, prior=alone_member.any(axis=1))
     z_alone = families.sample(alone_key, alone, "gaussian")
-    total = joint(joint_key, encoding, batch, bound, setting, mask)
+    total = joint(joint_key, problem)
     divergences = families.divergence_from_standard(alone) + _energy(setting, z_alone)
     for index, modality in enumerate(setting.modalities):
         outputs = setting.decode(Latents(z_alone[index], {}), (modality.name,))
-        reconstruction = joint_log_likelihood((modality,), outputs, batch, mask)
-        loss = bound.beta * divergences[index] - reconstruction
+        reconstruction = problem.log_likelihood(outputs, (modality,))
+        loss = problem.bound.beta * divergences[index] - reconstruction
         total = total + jnp.where(experts.observed[index], loss, 0.0)
     return total
 
 
-def mvtcae(
-    key: jax.Array,
-    encoding: Encoding,
-    batch: Batch,
-    bound: Bound,
-    setting: Setting,
-    mask: Mask | None,
-) -> jax.Array:
+def mvtcae(key: jax.Array, problem: Problem) -> jax.Array:
     """(M − α)/M · NLL + β [(1 − α) KL(q ‖ p) + (α/M) Σ_m KL(q ‖ q_m)] over M observed ones.
 
     Hwang et al. 2021 (Multi-view representation learning via total correlation objective), eq. 9.
     """
+    encoding, bound = problem.encoding, problem.bound
     experts, alpha = encoding.experts, bound.total_correlation
-    z = inference.sample(key, encoding.posterior)
-    outputs = setting.decode(Latents(z, {}))
-    reconstruction = joint_log_likelihood(setting.modalities, outputs, batch, mask)
+    joint_rate, reconstruction = _joint_terms(key, problem)
     joint_posterior = Diagonal(encoding.posterior.location, encoding.posterior.scale)
     each = families.divergence(joint_posterior, Diagonal(experts.location, experts.scale))
     each = jnp.where(experts.observed, each, 0.0).sum(axis=0)
     count = experts.observed.sum(axis=0)
-    rate = (1 - alpha) * _mean_divergence(encoding, setting, z) + alpha / count * each
+    rate = (1 - alpha) * joint_rate + alpha / count * each
     return bound.beta * rate - (count - alpha) / count * reconstruction
 
 
-def code(
-    key: jax.Array,
-    encoding: Encoding,
-    batch: Batch,
-    bound: Bound,
-    setting: Setting,
-    mask: Mask | None,
-) -> jax.Array:
+def code(key: jax.Array, problem: Problem) -> jax.Array:
     """Σ_S π_S [E_{q_S} log p(x | z) − β KL(q_S ‖ p)] + λ H(π) over the subsets observed.
 
     CoDE-VAE's bound: π is learned, and the entropy keeps every subset in use.
     """
+    encoding, bound, setting = problem.encoding, problem.bound, problem.setting
     members, exists = inference.subset_members(encoding.experts)
     subset = inference.consensus(encoding.experts, members, setting.correlation)
     z = families.sample(key, subset, "gaussian")
     outputs = _decode_flat(Latents(z[None], {}), setting.decode)
-    reconstruction = joint_log_likelihood(setting.modalities, outputs, batch, mask)[0]
+    reconstruction = problem.log_likelihood(outputs)[0]
     rate = families.divergence_from_standard(subset) + _energy(setting, z)
     log_weight = jax.nn.log_softmax(
         jnp.where(exists, encoding.subset_logit[:, None], -jnp.inf), axis=0
@@ -268,7 +250,7 @@ def code(
     return -value - bound.entropy_weight * entropy
 
 
-OBJECTIVES: dict[str, Callable[..., jax.Array]] = {
+OBJECTIVES: dict[str, Callable[[jax.Array, Problem], jax.Array]] = {
     "mmvae": mmvae,
     "joint": joint,
     "mvae": mvae,
@@ -287,11 +269,15 @@ def _energy(setting: Setting, z: jax.Array) -> jax.Array:
     return setting.prior_energy(z.reshape(-1, z.shape[-1])).reshape(z.shape[:-1])
 
 
-def _mean_divergence(encoding: Encoding, setting: Setting, z: jax.Array) -> jax.Array:
-    posterior = encoding.posterior
+def _joint_terms(key: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
+    """The components' mean divergence from the prior, and the log-likelihood at one draw."""
+    posterior, setting = problem.encoding.posterior, problem.setting
+    z = inference.sample(key, posterior)
+    reconstruction = problem.log_likelihood(setting.decode(Latents(z, {})))
     each = families.divergence_from_standard(Diagonal(posterior.location, posterior.scale))
     weight = jnp.exp(posterior.log_weight)
-    return jnp.sum(jnp.where(weight > 0, weight * each, 0.0), axis=0) + _energy(setting, z)
+    mean = jnp.sum(jnp.where(weight > 0, weight * each, 0.0), axis=0)
+    return mean + _energy(setting, z), reconstruction
 
 
 def _decode_flat(latents: Latents, decode: DecodeNamed) -> dict[str, jax.Array]:

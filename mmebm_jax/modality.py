@@ -7,6 +7,7 @@ int32 tokens `[B, L]`, and vectors as they are, float32.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -99,6 +100,11 @@ def mean(modality: Modality, outputs: jax.Array) -> jax.Array:
     if modality.kind == "sequence":
         return jax.nn.softmax(outputs, axis=-1)
     return jnp.clip(outputs, -1.0, 1.0)
+
+
+def means(modalities: Sequence[Modality], outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Each likelihood's mean, name → `[..., *shape]`; see `mean`."""
+    return {m.name: mean(m, outputs[m.name]) for m in modalities}
 
 
 def from_raw(modality: Modality, raw: jax.Array | np.ndarray) -> jax.Array:

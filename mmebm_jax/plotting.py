@@ -13,6 +13,8 @@ from etils import epath
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mmebm_jax.files import write_whole
+
 _DPI = 100
 _CELL = 56  # pixels; a 28-pixel image is doubled, a 16-pixel one tripled
 _GAP = 2
@@ -141,7 +143,7 @@ def save_curves(
         axis.set_xlabel("step", fontsize=7)
     for axis in axes[len(names) :]:
         axis.set_visible(False)
-    _write(path, figure)
+    write_figure(path, figure)
 
 
 def _save_blocks(
@@ -260,12 +262,13 @@ def _write_canvas(
     for x, y, text, style in texts:
         # `parse_math` off: a sampled word or a title may hold a dollar sign.
         figure.text(x / width, 1 - y / height, text, va="center", parse_math=False, **style)
-    _write(path, figure)
+    write_figure(path, figure)
 
 
-def _write(path: epath.PathLike, figure: Figure) -> None:
+def write_figure(path: epath.PathLike, figure: Figure) -> None:
+    """Write a figure as a PNG file, local or remote; its folder is made."""
     file = epath.Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
-    file.write_bytes(buffer.getvalue())
+    write_whole(file, buffer.getvalue())

@@ -126,29 +126,30 @@ def base_sample(key: jax.Array, prior: BasePrior, num_samples: int) -> jax.Array
     return jnp.where(prior.is_laplace, laplace, prior.mean[chosen] + offset)
 
 
-def tilted_energy(prior: BasePrior, energy_fn: EnergyFn | None) -> EnergyFn:
-    """U(z) = E_γ(z) − log p_0(z); without `energy_fn` the base prior alone."""
+def tilted_energy(
+    prior: BasePrior | None, energy_fn: EnergyFn | None, family: str = "gaussian"
+) -> EnergyFn:
+    """U(z) = E_γ(z) − log p_0(z); without `energy_fn` the base prior alone.
+
+    Without `prior`, p_0 is the family's standard distribution, at a fraction of a mixture's cost.
+    """
 
     def energy(latents: jax.Array) -> jax.Array:
-        base = -base_log_prob(prior, latents)
+        if prior is None:
+            base = -log_density(family, latents).sum(axis=-1)
+        else:
+            base = -base_log_prob(prior, latents)
         return base if energy_fn is None else base + energy_fn(latents)
 
     return energy
 
 
 def joint_energy(prior: BasePrior | None, energy_fn: EnergyFn | None, family: str) -> EnergyFn:
-    """U(u) = E_γ(z) − log p_0(z) − Σ_m log p(w_m) over `Latents`.
-
-    Without `prior`, p_0 is the family's standard distribution, at a fraction of a mixture's cost.
-    """
+    """U(u) = E_γ(z) − log p_0(z) − Σ_m log p(w_m) over `Latents`; see `tilted_energy`."""
+    of_shared = tilted_energy(prior, energy_fn, family)
 
     def energy(latents: Latents) -> jax.Array:
-        if prior is None:
-            total = -log_density(family, latents.shared).sum(axis=-1)
-        else:
-            total = -base_log_prob(prior, latents.shared)
-        if energy_fn is not None:
-            total = total + energy_fn(latents.shared)
+        total = of_shared(latents.shared)
         for values in latents.private.values():
             total = total - log_density(family, values).sum(axis=-1)
         return total
@@ -192,11 +193,45 @@ def sample(
     """
     start_key, chain_key, choice_key = jax.random.split(key, 3)
     if energy_fn is None:
-        num_candidates, chain = 1, chain._replace(num_steps=0)
+        start = base_sample(start_key, prior, num_samples)
+        return langevin.run(
+            chain_key, start, tilted_energy(prior, None), chain._replace(num_steps=0)
+        )
     start = base_sample(start_key, prior, num_samples * num_candidates)
-    if energy_fn is not None and num_candidates > 1:
+    if num_candidates > 1:
         candidates = start.reshape(num_samples, num_candidates, -1)
         energies = energy_fn(start).reshape(num_samples, num_candidates)
         chosen = jax.random.categorical(choice_key, -energies)
         start = jnp.take_along_axis(candidates, chosen[:, None, None], axis=1)[:, 0]
     return langevin.run(chain_key, start, tilted_energy(prior, energy_fn), chain)
+
+
+def sample_joint(
+    key: jax.Array,
+    prior: BasePrior,
+    energy_fn: EnergyFn | None,
+    num_samples: int,
+    chain: Chain,
+    num_candidates: int,
+    *,
+    private_names: Sequence[str],
+    num_private: int,
+    family: str,
+) -> Latents:
+    """Latents to generate from: shared ones by `sample`, private ones from p(w).
+
+    Args:
+      key: PRNG key.
+      prior: p_0.
+      energy_fn: E_γ, or None.
+      num_samples: N.
+      chain: settings of the revision.
+      num_candidates: draws from p_0 for each start, ≥ 1.
+      private_names: modalities that have a private latent.
+      num_private: W.
+      family: of p(w).
+    """
+    shared_key, private_key = jax.random.split(key)
+    shared = sample(shared_key, prior, energy_fn, num_samples, chain, num_candidates).position
+    private = private_sample(private_key, private_names, (num_samples, num_private), family)
+    return Latents(shared, private)

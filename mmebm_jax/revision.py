@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mmebm_jax import langevin
 from mmebm_jax.langevin import Chain, LangevinResult
-from mmebm_jax.modality import Modality, log_likelihood
+from mmebm_jax.modality import Modality, log_likelihood, noise_like
 from mmebm_jax.typing import Batch, Decode, EnergyFn, Latents, Mask
 
 
@@ -119,4 +119,16 @@ def where_observed(mask: Mask, data: Batch, otherwise: Batch) -> dict[str, jax.A
     return {
         name: jnp.where(mask[name].reshape(-1, *[1] * (values.ndim - 1)), data[name], values)
         for name, values in otherwise.items()
+    }
+
+
+def noise_start(
+    key: jax.Array, modalities: tuple[Modality, ...], samples: Batch
+) -> dict[str, jax.Array]:
+    """Uniform noise in place of `samples`, which may hold some of the modalities."""
+    keys = jax.random.split(key, len(modalities))
+    return {
+        m.name: noise_like(k, m, samples[m.name])
+        for m, k in zip(modalities, keys, strict=True)
+        if m.name in samples
     }

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mmebm_jax import inference, prior, revision
 from mmebm_jax.langevin import Chain, LangevinResult
-from mmebm_jax.modality import mean, noise_like
+from mmebm_jax.modality import means
 from mmebm_jax.model import Model
 from mmebm_jax.train_state import Weights
 from mmebm_jax.typing import Batch, EnergyFn, Latents, Mask
@@ -38,19 +38,18 @@ def sample_latents(
     use_energy: bool = True,
 ) -> Latents:
     """Latents of the learned prior, or of its base without `use_energy`."""
-    shared_key, private_key = jax.random.split(key)
     energy_fn = _latent_energy(model, weights) if use_energy and settings.prior_energy else None
-    shared = prior.sample(
-        shared_key,
+    return prior.sample_joint(
+        key,
         weights.base_prior,
         energy_fn,
         num_samples,
         settings.prior_chain,
         settings.prior_candidates,
-    ).position
-    shape = (num_samples, model.num_private)
-    private = prior.private_sample(private_key, model.private_names, shape, model.prior_family)
-    return Latents(shared, private)
+        private_names=model.private_names,
+        num_private=model.num_private,
+        family=model.prior_family,
+    )
 
 
 def infer_latents(
@@ -114,7 +113,7 @@ def infer_latents(
 def generate(model: Model, weights: Weights, latents: Latents) -> dict[str, jax.Array]:
     """The generator's means for latents of B examples, name → `[B, *shape]` in data range."""
     outputs = model.decode(weights.params["generator"], latents)
-    return {m.name: mean(m, outputs[m.name]) for m in model.modalities}
+    return means(model.modalities, outputs)
 
 
 def refine(
@@ -151,11 +150,7 @@ def refine(
     free = {name: values for name, values in samples.items() if name not in (given or {})}
     if settings.data_start == "noise":
         start_key, key = jax.random.split(key)
-        free = {
-            m.name: noise_like(jax.random.fold_in(start_key, index), m, free[m.name])
-            for index, m in enumerate(model.modalities)
-            if m.name in free
-        }
+        free = revision.noise_start(start_key, model.modalities, free)
     return revision.revise_data(
         key,
         free,

@@ -19,11 +19,11 @@ from mmebm_jax import elbo, inference, objectives, prior, revision
 from mmebm_jax.data.source import OBSERVED
 from mmebm_jax.elbo import Bound
 from mmebm_jax.langevin import Chain
-from mmebm_jax.modality import from_raw, mean, noise_like
+from mmebm_jax.modality import from_raw, means
 from mmebm_jax.model import NETWORKS, Model
 from mmebm_jax.prior import BasePrior
 from mmebm_jax.train_state import Optimisers, TrainState, Weights
-from mmebm_jax.typing import Latents, Mask, Params
+from mmebm_jax.typing import Mask, Params
 
 Metrics = dict[str, jax.Array]
 Update = Callable[..., tuple[TrainState, Metrics]]
@@ -169,19 +169,17 @@ def losses(
 
     # u_p: latents to generate from.
     if terms.learn_prior or terms.learn_energy:
-        shared_key, private_key = jax.random.split(prior_key)
-        shared = prior.sample(
-            shared_key,
+        prior_latents = prior.sample_joint(
+            prior_key,
             base_prior,
             prior_energy_fn,
             num_examples,
             settings.prior_chain,
             settings.prior_candidates,
-        ).position
-        private = prior.private_sample(
-            private_key, model.private_names, (num_examples, model.num_private), model.prior_family
+            private_names=model.private_names,
+            num_private=model.num_private,
+            family=model.prior_family,
         )
-        prior_latents = Latents(shared, private)
         if batch_sharding is not None:
             prior_latents = jax.lax.with_sharding_constraint(prior_latents, batch_sharding)
     if terms.learn_prior:
@@ -198,9 +196,6 @@ def losses(
         frozen_energy = jax.lax.stop_gradient(energy_params)
         outputs = model.decode(params["generator"], prior_latents)
 
-        def means(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-            return {m.name: mean(m, outputs[m.name]) for m in modalities}
-
         def refine(
             key: jax.Array, start: dict[str, jax.Array], mask: Mask | None = None
         ) -> dict[str, jax.Array]:
@@ -213,20 +208,15 @@ def losses(
                 mask=mask,
             ).position
 
-        generated = means(outputs)
+        generated = means(modalities, outputs)
         if settings.data_start == "noise":
-            generated = {
-                m.name: noise_like(k, m, generated[m.name])
-                for m, k in zip(
-                    modalities, jax.random.split(start_key, len(modalities)), strict=True
-                )
-            }
+            generated = revision.noise_start(start_key, modalities, generated)
         refined = refine(chain_key, generated)
         data = batch
         if mask is not None:
             # The data's side of the likelihood's gradient is an expectation over what is missing,
             # given what is observed: the same chain, with the observed held fixed.
-            imputed = means(model.decode(frozen["generator"], revised))
+            imputed = means(modalities, model.decode(frozen["generator"], revised))
             completed = revision.where_observed(mask, batch, imputed)
             data = refine(complete_key, completed, mask)
         noise_keys = jax.random.split(noise_key, len(refined))

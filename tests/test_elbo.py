@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from references import consensus_by_inverses
 from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import kstest, laplace, multivariate_normal, norm
 
@@ -293,15 +294,6 @@ def with_standard(means, scales):
     return product_of(np.vstack([means, row]), np.vstack([scales, row + 1]))
 
 
-def consensus_of(means, scales):
-    correlations = np.where(np.eye(len(means)), 1, CORRELATION)
-    each = []
-    for mean, scale in zip(means.T, scales.T, strict=True):
-        inverse = np.linalg.inv(np.outer(scale, scale) * correlations)
-        each.append((inverse.sum(0) @ mean / inverse.sum(), 1 / inverse.sum()))
-    return np.transpose(each)
-
-
 def subsets_of(seen):
     """(index, members) of the subsets that are observed, in the order of the logits."""
     rows = list(itertools.product([False, True], repeat=2))[1:]
@@ -348,7 +340,9 @@ def code_values(bound, encoding, batch, example, decoded, seen):
     means, scales = experts_of(encoding, example)
     values = {}
     for index, members in subsets_of(seen):
-        rate = divergence(*consensus_of(means[members], scales[members])) + energy(z[index])
+        rate = divergence(
+            *consensus_by_inverses(means[members], scales[members], CORRELATION)
+        ) + energy(z[index])
         likelihood = reconstruction(z[index], batch, example, seen)
         values[index] = likelihood - bound.beta * rate
     return list(values), np.array(list(values.values()))
@@ -395,7 +389,13 @@ def test_bound_draws_from_its_posteriors(batch, name):
     if name == "code":
         drawn = np.reshape(decoded[0].shared, (3, count, NUM_SHARED))
         moments = [
-            np.stack([consensus_of(means[group, b], scales[group, b]) for b in range(count)], 1)
+            np.stack(
+                [
+                    consensus_by_inverses(means[group, b], scales[group, b], CORRELATION)
+                    for b in range(count)
+                ],
+                1,
+            )
             for _, group in subsets_of([0, 1])
         ]
     else:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from references import consensus_by_inverses
 from scipy.special import logsumexp
 from scipy.stats import laplace, norm
 
@@ -125,15 +126,6 @@ def hellinger_on_a_grid(means, scales):
     return mean, np.einsum("ij,ijd->d", density, np.square(grid - mean))
 
 
-def consensus_by_inverses(means, scales):
-    correlations = np.where(np.eye(len(means)), 1, CORRELATION)
-    each = []
-    for mean, scale in zip(means.T, scales.T, strict=True):
-        inverse = np.linalg.inv(np.outer(scale, scale) * correlations)
-        each.append((inverse.sum(0) @ mean / inverse.sum(), 1 / inverse.sum()))
-    return np.transpose(each)
-
-
 def wasserstein_by_quantiles(means, scales):
     middle, above = (norm.ppf(p, means, scales).mean(0) for p in (0.5, norm.cdf(1)))
     return middle, (above - middle) ** 2
@@ -153,7 +145,7 @@ FORMULAS = {
     "geometric": geometric_by_logarithms,
     "wasserstein": wasserstein_by_quantiles,
     "hellinger": hellinger_on_a_grid,
-    "consensus": consensus_by_inverses,
+    "consensus": partial(consensus_by_inverses, correlation=CORRELATION),
 }
 
 

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from mmebm_jax.families import Diagonal
 from mmebm_jax.modality import Modality
 from mmebm_jax.networks.image import ImageDecoder, ImageExpert, ImageTrunk
-from mmebm_jax.networks.sequence import SequenceDecoder, SequenceExpert, SequenceTrunk
-from mmebm_jax.networks.vector import VectorDecoder, VectorExpert, VectorTrunk
+from mmebm_jax.networks.perceptron import PerceptronDecoder
+from mmebm_jax.networks.sequence import SequenceExpert, SequenceTrunk
+from mmebm_jax.networks.vector import VectorExpert, VectorTrunk
 from mmebm_jax.typing import Latents
 
 EXPERTS = {"sequence": SequenceExpert, "vector": VectorExpert}
-DECODERS = {"sequence": SequenceDecoder, "vector": VectorDecoder}
 TRUNKS = {"sequence": SequenceTrunk, "vector": VectorTrunk}
 SMALLEST_SCALE = 1e-3
 UNIT = log(e - 1)  # softplus of it is 1
@@ -100,7 +100,7 @@ class Generator(nn.Module):
             network = (
                 ImageDecoder(modality.shape, self.width, self.hidden, self.convolution, name=name)
                 if modality.kind == "image"
-                else DECODERS[modality.kind](modality.shape, self.hidden, name=name)
+                else PerceptronDecoder(modality.shape, self.hidden, name=name)
             )
             inputs = latents.shared
             if latents.private:

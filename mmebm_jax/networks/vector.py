@@ -30,20 +30,6 @@ class VectorExpert(nn.Module):
         return nn.silu(nn.Dense(self.hidden)(features))
 
 
-class VectorDecoder(nn.Module):
-    """Latents `[B, Z]` → the likelihood's mean `[B, D]`."""
-
-    shape: tuple[int, ...]
-    hidden: int
-
-    @nn.compact
-    def __call__(self, latents: jax.Array) -> jax.Array:
-        """Decode a batch of latents."""
-        features = nn.silu(nn.Dense(self.hidden)(latents))
-        features = nn.silu(nn.Dense(self.hidden)(features))
-        return nn.Dense(self.shape[0])(features)
-
-
 class VectorTrunk(nn.Module):
     """Vector `[B, D]` → features `[B, hidden]` of an energy."""
 

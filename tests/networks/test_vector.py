@@ -7,7 +7,8 @@ from mmebm_jax import modality
 from mmebm_jax.modality import Modality
 from mmebm_jax.networks.convolution import scan_safe_convolution
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy
-from mmebm_jax.networks.vector import VectorDecoder, VectorExpert, VectorTrunk
+from mmebm_jax.networks.perceptron import PerceptronDecoder
+from mmebm_jax.networks.vector import VectorExpert, VectorTrunk
 from mmebm_jax.typing import Latents
 
 
@@ -18,7 +19,7 @@ def shapes(network, inputs):
 def test_shapes():
     for expected, network, inputs in (
         ((5, 6), VectorExpert(6), jnp.zeros([5, 3])),
-        ((5, 3), VectorDecoder((3,), 6), jnp.zeros([5, 2])),
+        ((5, 3), PerceptronDecoder((3,), 6), jnp.zeros([5, 2])),
         ((5, 6), VectorTrunk(6), jnp.zeros([5, 3])),
     ):
         assert shapes(network, inputs).shape == expected

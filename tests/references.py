@@ -1,0 +1,13 @@
+"""Formulas that several test files hold the library against, in NumPy."""
+
+import numpy as np
+
+
+def consensus_by_inverses(means, scales, correlation):
+    """Means and variances, each [Z], of experts [M, Z] whose errors correlate."""
+    correlations = np.where(np.eye(len(means)), 1, correlation)
+    each = []
+    for mean, scale in zip(means.T, scales.T, strict=True):
+        inverse = np.linalg.inv(np.outer(scale, scale) * correlations)
+        each.append((inverse.sum(0) @ mean / inverse.sum(), 1 / inverse.sum()))
+    return np.transpose(each)
