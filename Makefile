@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 CACHE := --compilation_cache=runs/.compiled
 SEEDS ?= 0
 MINUTES ?= 3
-JOBS ?= 2
+JOBS ?= 1
 VARIANTS := mmvae ebm_prior paper_b full
 VAES := mvae mmvae mopoe mmvae_plus helvae
 ENERGIES := paper_a paper_a_no_prior paper_a_no_revision paper_b union full

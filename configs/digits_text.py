@@ -21,7 +21,9 @@ def get_config(variant: str = "full") -> ConfigDict:
     if not variant.startswith("smoke"):
         config.update(num_steps=200, warmup_steps=100, log_every=20)
         config.update(picture_every=100, checkpoint_every=100)
-        config.prior.update(start_step=140, num_components=20, num_fit_examples=4000)
+        config.prior.update(fit_step=100, start_step=150)
+        config.prior.update(num_components=20, num_fit_examples=4000)
         config.prior.fit_steps = min(config.prior.fit_steps, 200)
         config.energy.start_step = 150
+        config.schedule.settle_step = min(config.schedule.settle_step, 150)
     return config

@@ -31,14 +31,21 @@ PLAIN = NO_REVISION | NO_DATA_ENERGY | NO_PRIOR_ENERGY | STANDARD_PRIOR | {"warm
 PRIVATE = {"model.num_private": 8}
 PAPER_A = NO_DATA_ENERGY | PAPER_A_PRIOR | PRIVATE
 PAPER_B = NO_PRIOR_ENERGY | STANDARD_PRIOR
-# Narrow posteriors that agree: what a prior can be fitted to, and what crosses over.
-FULL = {
-    "model.aggregator": "hellinger",
-    "elbo.objective": "joint",
-    "warmup_steps": 3000,
-    "prior.start_step": 4200,
-    "energy.start_step": 4200,
+# The mixture is fitted early, and bound and posterior chain hold it from then on, so that latents
+# and prior meet; the energies come once the other networks have settled. As in data space the
+# prior's chain is cold: its samples lie nearer the prior's modes than its draws do.
+LEARNED_PRIOR = {
+    "elbo.learned_prior": True,
+    "prior.chain.step_size": 0.12,
+    "prior.chain.temperature": 0.1,
+    "warmup_steps": 2000,
+    "prior.fit_step": 2000,
+    "prior.start_step": 4800,
+    "energy.start_step": 4800,
+    "schedule.settle_step": 4800,
 }
+# Narrow posteriors that agree: what a prior can be fitted to, and what crosses over.
+FULL = LEARNED_PRIOR | {"model.aggregator": "hellinger", "elbo.objective": "joint"}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     # The library's best: revision, EBM prior on a fitted mixture, data EBM with feedback.
@@ -62,7 +69,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     # Paper A on the backbone of MMVAE+, its variational form, and what its parts are worth.
     "paper_a": PAPER_A,
-    "paper_a_variational": PAPER_A | NO_REVISION | {"elbo.prior_energy": True, "warmup_steps": 0},
+    "paper_a_variational": PAPER_A | NO_REVISION | {"elbo.learned_prior": True, "warmup_steps": 0},
     "paper_a_no_prior": PAPER_A | NO_PRIOR_ENERGY,
     "paper_a_no_revision": PAPER_A | NO_REVISION,
     "ebm_prior": PAPER_A | NO_REVISION | {"model.num_private": 0, "warmup_steps": 0},
@@ -84,7 +91,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "steps_30": FULL | {"energy.chain.num_steps": 30},
     "steps_60": FULL | {"energy.chain.num_steps": 60},
     # Both papers in one: paper A's private latents with paper B's energy.
-    "union": PRIVATE,
+    "union": PRIVATE | LEARNED_PRIOR,
     # A few steps of the full method, to see that everything runs.
     "smoke": FULL,
 }
@@ -146,7 +153,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "estimator": "elbo",  # or iwae, dreg
             "total_correlation": 0.5,  # α of mvtcae
             "entropy_weight": 0.0,  # of code
-            "prior_energy": False,  # whether the bound's prior holds the latent energy
+            "learned_prior": False,  # whether the bound's prior is the learned one
         }
     )
     config.posterior = ConfigDict(
@@ -161,8 +168,9 @@ def get_config(variant: str = "full") -> ConfigDict:
         {
             "family": "gaussian",  # or laplace
             "fit_mixture": True,  # p_0: a Gaussian mixture fitted to the revised latents
-            "num_components": 200,
-            "num_fit_examples": 10000,
+            "num_components": 60,
+            "num_fit_examples": 15000,
+            "fit_step": 4000,  # of the mixture for the first time; it is fitted again at the end
             "learn": True,  # the latent energy
             "start_step": 4000,
             "fit_steps": 600,  # of the latent energy, after the last fit of a mixture
@@ -192,7 +200,13 @@ def get_config(variant: str = "full") -> ConfigDict:
             "energy": optimiser(1e-3, b1=0.0, b2=0.9),
         }
     )
-    config.schedule = ConfigDict({"warmup_steps": 50, "final_fraction": 0.1})
+    config.schedule = ConfigDict(
+        {
+            "warmup_steps": 50,
+            "settle_step": 0,  # until when generator and inference network decay; 0: the run's end
+            "final_fraction": 0.1,
+        }
+    )
     config.averaging = 0.995
 
     config.log_every = 50
@@ -205,8 +219,9 @@ def get_config(variant: str = "full") -> ConfigDict:
         config.update(num_steps=8, warmup_steps=2, batch_size=8, log_every=2)
         config.update(picture_every=4, checkpoint_every=4)
         config.data.update(num_train=200, num_test=100)
-        config.prior.update(start_step=4, num_components=4, num_fit_examples=200, fit_steps=5)
-        config.energy.start_step = 4
+        config.prior.update(num_components=4, num_fit_examples=200, fit_steps=5)
+        config.prior.update(fit_step=2, start_step=4)
+        config.energy.start_step = config.schedule.settle_step = 4
         config.evaluation.update(num_samples=100, classifier_steps=20)
     return config
 

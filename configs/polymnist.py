@@ -47,6 +47,9 @@ def get_config(variant: str = "full") -> ConfigDict:
         config.model.num_latents = 32
     if config.model.num_private:
         config.model.num_private = 32
-    config.prior.update(start_step=40000, num_fit_examples=20000)
+    config.prior.update(start_step=40000, num_components=100, num_fit_examples=20000)
+    config.prior.fit_step = 20000 if config.elbo.learned_prior else 40000
     config.energy.start_step = 45000
+    if config.schedule.settle_step:
+        config.schedule.settle_step = 45000
     return config

@@ -182,8 +182,13 @@ def with_budget(config: ConfigDict, seed: int) -> ConfigDict:
     if _STEPS.value is not None:
         share = _STEPS.value / config.num_steps
         config.update(num_steps=_STEPS.value, warmup_steps=round(share * config.warmup_steps))
-        for part in (config.prior, config.energy):
-            part.start_step = round(share * part.start_step)
+        for part, name in (
+            (config.prior, "fit_step"),
+            (config.prior, "start_step"),
+            (config.energy, "start_step"),
+            (config.schedule, "settle_step"),
+        ):
+            part[name] = round(share * part[name])
     return config
 
 

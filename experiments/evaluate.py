@@ -185,6 +185,7 @@ def evaluate(
             "mean over modalities; not FID; cross: over all pairs of source and target, self too",
             "inputs": "decoder means",
             "prior_steps": settings.prior_chain.num_steps if settings.prior_energy else 0,
+            "prior_temperature": settings.prior_chain.temperature if settings.prior_energy else 1.0,
             "refinement_steps": (
                 (settings.data_chain.num_steps if num_steps is None else num_steps)
                 if settings.data_energy

@@ -26,6 +26,8 @@ from mmebm_jax.train_state import TrainState, Weights
 from mmebm_jax.update import make_update
 
 FIT_BATCH = 100
+# The first fit of a mixture, which training only leans on, takes this share of the last's examples.
+FIT_RATIO = 3
 LOGGER = logging.getLogger("mmebm_jax")
 
 
@@ -135,8 +137,8 @@ def train(run: Run) -> tuple[TrainState, float]:
         elapsed = time.monotonic() - begin
         if not progress.fitted:
             return elapsed / config.budget_seconds * config.num_steps
-        # The rest of the schedule in what is left beside the last fit, which takes as long.
-        end = config.budget_seconds - (progress.fit_end - progress.fit_begin)
+        # The rest of the schedule in what is left beside the last fit.
+        end = config.budget_seconds - FIT_RATIO * (progress.fit_end - progress.fit_begin)
         share = (elapsed - progress.fit_end) / max(end - progress.fit_end, 1e-3)
         return progress.fit_position + share * (config.num_steps - progress.fit_position)
 
@@ -155,7 +157,7 @@ def train(run: Run) -> tuple[TrainState, float]:
         # At the top, so that the last step is saved once, below, with its final base prior.
         if step % config.checkpoint_every == 0 and 0 < step != resumed_at:
             save()
-        if config.prior.fit_mixture and not progress.fitted and now >= config.prior.start_step:
+        if config.prior.fit_mixture and not progress.fitted and now >= config.prior.fit_step:
             log.flush(config.batch_size)
             fit_begin = time.monotonic() - begin
             state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 0), last=False)
@@ -239,14 +241,17 @@ def fit_base_prior(
     """
     latent_key, energy_key = jax.random.split(key)
     settings = run.config.prior
-    latents = revised_latents(run, state.weights, latent_key, settings.num_fit_examples)
+    num_examples = settings.num_fit_examples
+    if not last:
+        num_examples = max(num_examples // FIT_RATIO, 2 * settings.num_components)
+    latents = revised_latents(run, state.weights, latent_key, num_examples)
     start = jax.device_get(state.weights.base_prior) if again else None
     fitted = prior.fit_mixture(
         latents,
         settings.num_components,
         run.config.seed,
         start,
-        max_iterations=50 if last else 10,  # the first serves the last stretch of training alone
+        max_iterations=50 if last else 10,
     )
     fitted = sharding.replicate(fitted, run.mesh)
     LOGGER.info(

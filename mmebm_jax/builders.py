@@ -51,7 +51,9 @@ def validate(config: ConfigDict) -> None:
         "model.width": 1,
         "model.hidden": 1,
         "prior.num_components": 1,
+        "prior.fit_step": 0,
         "prior.start_step": 0,
+        "schedule.settle_step": 0,
         "energy.start_step": 0,
         "evaluation.num_samples": 2,
         "model.spectral_gain": 0,
@@ -154,10 +156,10 @@ def _validate_method(config: ConfigDict) -> None:
             f"config.model.aggregator {model.aggregator!r} combines Gaussian experts alone: set "
             "config.model.posterior to gaussian, or use the aggregator mixture."
         )
-    if elbo.prior_energy and not config.prior.learn:
+    if elbo.learned_prior and not (config.prior.learn or config.prior.fit_mixture):
         raise ValueError(
-            "config.elbo.prior_energy is True, but config.prior.learn is False: no energy is "
-            "learned; set one of them."
+            "config.elbo.learned_prior is True, but no prior is learned: set config.prior.learn or "
+            "config.prior.fit_mixture."
         )
     if config.energy.start == "noise" and (
         config.energy.synthesis_generator or config.energy.synthesis_inference
@@ -296,12 +298,12 @@ def terms_at(config: ConfigDict, position: float) -> Terms:
     """The losses that act at a position on the schedule, in steps."""
     if position < config.warmup_steps:
         return Terms(elbo=config.elbo.warmup_weight)
-    fitted = config.prior.fit_mixture and position >= config.prior.start_step
+    fitted = config.prior.fit_mixture and position >= config.prior.fit_step
     learn_prior = config.prior.learn and position >= config.prior.start_step
     energy = config.energy.learn and position >= config.energy.start_step
     return Terms(
         elbo=config.elbo.weight,
-        elbo_prior_energy=config.elbo.prior_energy and learn_prior,
+        elbo_learned_prior=config.elbo.learned_prior and (learn_prior or fitted),
         posterior_generator=config.posterior.generator_weight,
         posterior_inference=config.posterior.inference_weight,
         learn_prior=learn_prior,
@@ -327,7 +329,7 @@ def build_schedules(config: ConfigDict) -> dict[str, optax.Schedule]:
     """Network → position on the schedule, in steps → learning rate.
 
     Each network warms up from the step at which it begins to learn and then decays by a cosine to
-    the run's end.
+    the run's end; the generator and the inference network to `schedule.settle_step`, if it is set.
     """
     starts = {
         "inference": 0,
@@ -337,7 +339,10 @@ def build_schedules(config: ConfigDict) -> dict[str, optax.Schedule]:
     }
     schedules = {}
     for name in NETWORKS:
-        peak, length = config.optimiser[name].learning_rate, config.num_steps - starts[name]
+        end = config.num_steps
+        if name in ("generator", "inference"):
+            end = config.schedule.settle_step or end
+        peak, length = config.optimiser[name].learning_rate, end - starts[name]
         warmup = max(1, min(config.schedule.warmup_steps, length // 2))
         cosine = optax.warmup_cosine_decay_schedule(
             init_value=0.0,

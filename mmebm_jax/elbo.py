@@ -50,7 +50,7 @@ class Setting(NamedTuple):
     modalities: tuple[Modality, ...]
     decode: DecodeNamed
     prior_family: str = "gaussian"
-    prior_energy: EnergyFn | None = None  # E_γ(z) of `[B, Z]`, without gradient to γ
+    prior_energy: EnergyFn | None = None  # −log p(z) relative to the standard prior, z `[B, Z]`
     correlation: float = 0.0  # ρ of the experts' errors, of "code"
 
 

@@ -144,6 +144,22 @@ def tilted_energy(
     return energy
 
 
+def relative_energy(prior: BasePrior | None, energy_fn: EnergyFn | None, family: str) -> EnergyFn:
+    """E_γ(z) − log p_0(z) + log p_s(z), with p_s the family's standard distribution.
+
+    What a bound adds to its analytic divergence from p_s to hold the learned prior.
+    """
+
+    def energy(latents: jax.Array) -> jax.Array:
+        total = jnp.zeros(len(latents)) if energy_fn is None else energy_fn(latents)
+        if prior is not None:
+            total = total + log_density(family, latents).sum(axis=-1)
+            total = total - base_log_prob(prior, latents)
+        return total
+
+    return energy
+
+
 def joint_energy(prior: BasePrior | None, energy_fn: EnergyFn | None, family: str) -> EnergyFn:
     """U(u) = E_γ(z) − log p_0(z) − Σ_m log p(w_m) over `Latents`; see `tilted_energy`."""
     of_shared = tilted_energy(prior, energy_fn, family)

@@ -36,7 +36,7 @@ class Terms(NamedTuple):
     """
 
     elbo: float = 0.0  # a bound of `elbo`: inference and generator
-    elbo_prior_energy: bool = False  # the bound's prior is exp(−E_γ(z)) p_0(z)
+    elbo_learned_prior: bool = False  # the bound's prior is exp(−E_γ(z)) p_0(z), not standard
     posterior_generator: float = 0.0  # −log p(x | ũ)
     posterior_inference: float = 0.0  # −log q(ũ | x)
     learn_prior: bool = False  # the latent energy, from z̃ against prior samples
@@ -115,6 +115,7 @@ def losses(
         return model.latent_energy(frozen["prior"], latents)
 
     prior_energy_fn = latent_energy if terms.learn_prior else None
+    fitted_prior = None if terms.standard_prior else base_prior
     if mask is not None:
         zeros = {m.name: jnp.zeros_like(batch[m.name]) for m in modalities}
         batch = revision.where_observed(mask, batch, zeros)
@@ -125,7 +126,9 @@ def losses(
             modalities=modalities,
             decode=lambda u, names=None: model.decode(params["generator"], u, names),
             prior_family=model.prior_family,
-            prior_energy=prior_energy_fn if terms.elbo_prior_energy else None,
+            prior_energy=prior.relative_energy(fitted_prior, prior_energy_fn, model.prior_family)
+            if terms.elbo_learned_prior
+            else None,
             correlation=model.correlation,
         )
         bounds = elbo.negative_bound(elbo_key, encoding, batch, settings.bound, setting, mask)
@@ -149,9 +152,7 @@ def losses(
             batch,
             modalities=modalities,
             decode=lambda u: model.decode(frozen["generator"], u),
-            prior_energy=prior.joint_energy(
-                None if terms.standard_prior else base_prior, prior_energy_fn, model.prior_family
-            ),
+            prior_energy=prior.joint_energy(fitted_prior, prior_energy_fn, model.prior_family),
             chain=settings.posterior_chain,
             mask=mask,
         )

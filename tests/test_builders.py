@@ -93,7 +93,9 @@ def test_the_families_reach_the_model():
 
 
 def test_each_network_is_scheduled_from_the_step_at_which_it_begins():
-    config = make_config(num_steps=1000, prior__start_step=300, energy__start_step=500)
+    config = make_config(
+        num_steps=1000, prior__start_step=300, energy__start_step=500, schedule__settle_step=0
+    )
     schedules = builders.build_schedules(config)
     warmup = config.schedule.warmup_steps
     for name, start in zip(NETWORKS, (0, 0, 300, 500), strict=True):
@@ -102,6 +104,15 @@ def test_each_network_is_scheduled_from_the_step_at_which_it_begins():
         assert float(schedules[name](start)) == pytest.approx(peak / warmup, rel=1e-4)
         assert float(schedules[name](start + warmup - 1)) == pytest.approx(peak, rel=1e-4)
         assert float(schedules[name](1000)) == pytest.approx(0.1 * peak, rel=0.01)
+    settled = builders.build_schedules(
+        make_config(
+            num_steps=1000, schedule__settle_step=600, prior__start_step=300, energy__start_step=500
+        )
+    )
+    for name in NETWORKS:
+        at_600 = float(settled[name](600)) / config.optimiser[name].learning_rate
+        assert (at_600 < 0.101) == (name in ("generator", "inference"))
+        assert float(settled[name](1000)) == pytest.approx(float(schedules[name](1000)), rel=0.01)
     idle = builders.build_schedules(make_config("mmvae", num_steps=1000))
     assert float(idle["prior"](0)) > 0
 
@@ -215,8 +226,8 @@ NOISE = r"config\.energy\.start is 'noise': its samples come from no latent"
          r"config\.model\.aggregator 'product' combines Gaussian experts alone"),
         ("mvtcae", {"elbo__num_samples": 2}, ONE_SAMPLE.format("mvtcae")),
         ("code", {"elbo__estimator": "iwae"}, ONE_SAMPLE.format("code")),
-        ("mmvae", {"elbo__prior_energy": True},
-         r"config\.elbo\.prior_energy is True, but config\.prior\.learn is False"),
+        ("mmvae", {"elbo__learned_prior": True},
+         r"config\.elbo\.learned_prior is True, but no prior is learned"),
         ("full", {"energy__start": "noise"}, NOISE),
         ("noise_start", {"energy__synthesis_generator": 0.1}, NOISE),
         ("noise_start", {"energy__synthesis_inference": 0.1}, NOISE),

@@ -61,7 +61,10 @@ def test_a_budget_keeps_the_schedules_proportions():
     with flagsaver.flagsaver(budget_steps=600):
         config = compare.with_budget(base, seed=3)
     assert (config.seed, config.num_steps) == (3, 600)
-    for section in ("warmup_steps", "prior.start_step", "energy.start_step"):
+    for section in (
+        "warmup_steps", "prior.fit_step", "prior.start_step", "energy.start_step",
+        "schedule.settle_step",
+    ):  # fmt: skip
         steps = [c.to_dict() for c in (config, base)]
         for part in section.split("."):
             steps = [step[part] for step in steps]

@@ -178,6 +178,18 @@ def test_the_standard_prior_needs_no_mixture(family):
     np.testing.assert_allclose(*energies, rtol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["gaussian", "laplace"])
+def test_a_relative_energy_turns_the_standard_prior_into_the_learned_one(family):
+    shared = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    density = norm if family == "gaussian" else laplace
+    for base in (None, make_mixture()):
+        for energy_fn in (None, lambda z: 3 * z[:, 0]):
+            relative = prior.relative_energy(base, energy_fn, family)(shared)
+            learned = prior.tilted_energy(base, energy_fn, family)(shared)
+            expected = learned + density.logpdf(shared).sum(-1)
+            np.testing.assert_allclose(relative, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("family", "fourth_moment"), [("gaussian", 3), ("laplace", 24)])
 def test_private_samples_are_independent_standard_draws(family, fourth_moment):
     samples = prior.private_sample(jax.random.key(0), ("a", "b"), (30_000, 2), family)

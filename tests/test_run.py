@@ -30,8 +30,8 @@ def make_config():
     config.model.update(num_latents=3, num_private=2, width=2, hidden=8, prior_hidden=8)
     config.model.update(energy_width=2, energy_hidden=8)
     config.model.aggregator = "mixture"
-    config.elbo.update(objective="mmvae", prior_energy=True)
-    config.prior.update(start_step=1, num_components=2, num_fit_examples=40)
+    config.elbo.update(objective="mmvae", learned_prior=True)
+    config.prior.update(fit_step=1, start_step=1, num_components=2, num_fit_examples=40)
     config.prior.update(num_candidates=2, fit_steps=3)
     config.energy.start_step = 1
     for section in (config.posterior, config.prior, config.energy):

@@ -54,7 +54,7 @@ SCHEDULES = {
 }
 EVERYTHING = Terms(
     elbo=1.0,
-    elbo_prior_energy=True,
+    elbo_learned_prior=True,
     posterior_generator=2.0,
     posterior_inference=0.1,
     learn_prior=True,
@@ -320,7 +320,7 @@ def test_the_prior_learns_from_revised_latents_against_samples(tiny_model, state
 
 def test_a_stride_leaves_examples_to_the_bound_alone(tiny_model, state):
     settings = SETTINGS._replace(revision_stride=2)
-    terms = EVERYTHING._replace(elbo_prior_energy=False)
+    terms = EVERYTHING._replace(elbo_learned_prior=False)
 
     @jax.jit
     def evaluate(batch):
@@ -338,6 +338,27 @@ def test_a_stride_leaves_examples_to_the_bound_alone(tiny_model, state):
         assert "loss/elbo" in changed
         of_data = ("posterior_generator", "posterior_inference", "prior", "energy")
         assert changed >= {f"loss/{part}" for part in of_data} if is_revised else len(changed) == 1
+
+
+@pytest.mark.parametrize("standard_prior", [True, False])
+def test_the_bound_holds_the_prior_that_was_fitted(tiny_model, state, standard_prior):
+    batch = as_batch(tiny_model, make_raw_batch())
+    terms = Terms(elbo=2.0, elbo_learned_prior=True, standard_prior=standard_prior)
+
+    @jax.jit
+    def bound(mean):
+        base = state.weights.base_prior
+        base = base._replace(mean=jnp.broadcast_to(mean, base.mean.shape))
+        return losses(
+            jax.random.key(1), state.params, base, batch,
+            model=tiny_model, settings=SETTINGS, terms=terms,
+        )[1]["loss/elbo"]  # fmt: skip
+
+    # −log N(z; c, I) + log N(z; 0, I) is |c|² / 2 − c · z: over both signs of c, z cancels.
+    mean = jnp.linspace(0.5, 1.0, tiny_model.num_latents)
+    rise = bound(mean) + bound(-mean) - 2 * bound(0 * mean)
+    expected = 0.0 if standard_prior else 2.0 * float(mean @ mean)
+    np.testing.assert_allclose(rise, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("start", ["generator", "noise"])
@@ -380,7 +401,7 @@ def test_independent_inference_scores_each_expert_alone(tiny_model, state):
 def test_generators_without_a_shared_latent_train():
     model = make_model(num_latents=0, num_private=2)
     state = make_state(model)
-    terms = EVERYTHING._replace(elbo_prior_energy=False, learn_prior=False)
+    terms = EVERYTHING._replace(elbo_learned_prior=False, learn_prior=False)
     update = jax.jit(make_update(model, OPTIMISERS, SCHEDULES, SETTINGS, terms))
     new, metrics = update(state, make_raw_batch(), np.float32(1), jax.random.key(0))
     assert_finite(new, metrics)
