@@ -38,11 +38,11 @@ LEARNED_PRIOR = {
     "elbo.learned_prior": True,
     "prior.chain.step_size": 0.12,
     "prior.chain.temperature": 0.1,
-    "warmup_steps": 2000,
-    "prior.fit_step": 2000,
-    "prior.start_step": 4800,
-    "energy.start_step": 4800,
-    "schedule.settle_step": 4800,
+    "warmup_steps": 3400,
+    "prior.fit_step": 3400,
+    "prior.start_step": 5000,
+    "energy.start_step": 5000,
+    "schedule.settle_step": 5000,
 }
 # Narrow posteriors that agree: what a prior can be fitted to, and what crosses over.
 FULL = LEARNED_PRIOR | {"model.aggregator": "hellinger", "elbo.objective": "joint"}
