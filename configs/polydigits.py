@@ -36,10 +36,10 @@ PAPER_B = NO_PRIOR_ENERGY | STANDARD_PRIOR
 # prior's chain is cold: its samples lie nearer the prior's modes than its draws do.
 LEARNED_PRIOR = {
     "elbo.learned_prior": True,
-    "prior.chain.step_size": 0.12,
+    "prior.chain.step_size": 0.16,
     "prior.chain.temperature": 0.1,
-    "warmup_steps": 3400,
-    "prior.fit_step": 3400,
+    "warmup_steps": 3600,
+    "prior.fit_step": 3600,
     "prior.start_step": 5000,
     "energy.start_step": 5000,
     "schedule.settle_step": 5000,
@@ -173,7 +173,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "fit_step": 4000,  # of the mixture for the first time; it is fitted again at the end
             "learn": True,  # the latent energy
             "start_step": 4000,
-            "fit_steps": 600,  # of the latent energy, after the last fit of a mixture
+            "fit_steps": 300,  # of the latent energy, after the last fit of a mixture
             "fit_learning_rate": 2e-3,
             "num_candidates": 64,
             "penalty": 0.005,
