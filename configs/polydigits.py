@@ -209,6 +209,15 @@ def get_config(variant: str = "full") -> ConfigDict:
     )
     config.averaging = 0.995
 
+    # When numbers explode: go on from the newest checkpoint with other keys, at most so many times.
+    config.guard = ConfigDict(
+        {
+            "retries": 3,
+            "halve_energy_rate": True,
+            "energy_gap": 1e4,  # bound on its absolute value; 0 is none
+            "gradient_norm": 0.0,  # of any network
+        }
+    )
     config.log_every = 50
     config.picture_every = 1000
     config.checkpoint_every = 1000

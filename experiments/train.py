@@ -1,24 +1,26 @@
 """Train a model of the family; resume when the folder holds a checkpoint."""
 
-import json
+import contextlib
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tensorboardX
+import orbax.checkpoint as ocp
 from clu import parameter_overview
 from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from experiments import pictures
-from mmebm_jax import builders, checkpoint, data, plotting, prior, sharding, train_state
+from experiments.interruption import Interruption
+from experiments.log import Bounds, Explosion, Log, Row, read_events, report, write_event
+from mmebm_jax import builders, checkpoint, data, prior, sharding, train_state
 from mmebm_jax.data.source import OBSERVED, DataSplits, Source
-from mmebm_jax.files import write_whole
 from mmebm_jax.model import Model
 from mmebm_jax.sampler import Sampler
 from mmebm_jax.tilt import fit_latent_energy
@@ -51,6 +53,7 @@ class Progress(NamedTuple):
     fit_begin: float = 0.0  # in seconds of training
     fit_end: float = 0.0
     finished: bool = False  # whether the schedule's end was reached
+    pending: Sequence[Row] = ()  # metrics that no row of metrics.jsonl holds yet
 
 
 def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
@@ -81,29 +84,78 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
 
 
 def train(run: Run) -> tuple[TrainState, float]:
-    """Run the schedule to its end.
+    """Run the schedule to its end, from the newest checkpoint if there is one.
+
+    When numbers explode, the run goes on from the newest checkpoint with other keys and, with
+    `guard.halve_energy_rate`, half the learning rate of the energies. On SIGTERM or SIGINT it ends
+    the step, saves, and leaves by `SystemExit`.
 
     Returns:
       The final state, which is also saved, and the seconds of training: compilation, pictures and
       the base prior's fits included, set-up not.
 
     Raises:
-      FloatingPointError: something is not finite; the line names the step and the network.
+      FloatingPointError: the numbers exploded once more than `guard.retries` times from the same
+        checkpoint; the line names the step and the network, and `explosion.json` tells the rest.
       ValueError: the folder's checkpoints cannot be read.
     """
+    tries, begun_at = 0, -1
+    with sole_writer(run.workdir), Interruption() as interruption:
+        checkpoint.write_config(run.workdir, run.config, run.splits)
+        while True:
+            try:
+                with checkpoint.open_manager(run.workdir, run.config.keep_checkpoints) as manager:
+                    return _train(run, manager, interruption)
+            except Explosion as explosion:
+                newest = checkpoint.newest_step(run.workdir) or 0
+                tries = tries + 1 if newest == begun_at else 1
+                begun_at = newest
+                write_event(run.workdir, "explosion", explosion.facts | {"resumed_from": newest})
+                if tries > run.config.guard.retries:
+                    path = report(run.workdir, explosion)
+                    raise FloatingPointError(f"{explosion} See {path}.") from explosion
+                LOGGER.warning("%s Going on from step %d with other keys.", explosion, newest)
+
+
+@contextlib.contextmanager
+def sole_writer(workdir: epath.Path) -> Iterator[None]:
+    """Keep other processes from training in a folder; a bucket knows no locks.
+
+    Raises:
+      ValueError: another one does.
+    """
+    if "://" in str(workdir):
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        # Held by the process, not by the file: a killed run leaves nothing to clean up.
+        with filelock.FileLock(workdir / ".lock", timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise ValueError(
+            f"another process trains in {workdir}: wait for it, or choose another --workdir."
+        ) from error
+
+
+def _train(
+    run: Run, manager: ocp.CheckpointManager, interruption: Interruption
+) -> tuple[TrainState, float]:
     config, workdir, model, mesh = run.config, run.workdir, run.model, run.mesh
+    num_explosions = len(read_events(workdir, "explosion"))
     optimisers = builders.build_optimisers(config)
-    schedules = builders.build_schedules(config)
+    slower = 0.5**num_explosions if config.guard.halve_energy_rate else 1.0
+    schedules = builders.build_schedules(config, energy_scale=slower)
     settings = builders.build_settings(config)
     init_key, run_key, fit_key, picture_key = jax.random.split(jax.random.key(config.seed), 4)
+    if num_explosions:
+        run_key = jax.random.fold_in(run_key, num_explosions)
 
     replicated = sharding.replicated(mesh)
     state = jax.jit(
         lambda key: train_state.create(key, model, optimisers, config.prior.num_components),
         out_shardings=replicated,
     )(init_key)
-    checkpoint.write_config(workdir, config, run.splits)
-    manager = checkpoint.open_manager(workdir, config.keep_checkpoints)
     progress = Progress()
     restored = checkpoint.restore(manager, state)
     if restored is not None:
@@ -115,7 +167,8 @@ def train(run: Run) -> tuple[TrainState, float]:
     step = resumed_at = int(state.step)
     run_key = sharding.replicate(run_key, mesh)
 
-    log = Log(workdir, step)
+    bounds = Bounds(config.guard.energy_gap, config.guard.gradient_norm)
+    log = Log(workdir, step, progress.pending, bounds)
     batches = data.iterate(
         data.batches(
             run.train_source,
@@ -143,8 +196,8 @@ def train(run: Run) -> tuple[TrainState, float]:
         return progress.fit_position + share * (config.num_steps - progress.fit_position)
 
     def save() -> None:
-        log.flush(config.batch_size)
-        now = progress._replace(elapsed_seconds=time.monotonic() - begin)
+        elapsed = time.monotonic() - begin
+        now = progress._replace(elapsed_seconds=elapsed, pending=log.pending())
         checkpoint.save(manager, state, now._asdict())
 
     def draw() -> None:
@@ -181,6 +234,11 @@ def train(run: Run) -> tuple[TrainState, float]:
             bar.set_postfix(log.brief(), refresh=True)
         if step % config.picture_every == 0:
             draw()
+        if interruption.number is not None and position() < config.num_steps:
+            save()
+            manager.wait_until_finished()
+            LOGGER.info("asked to stop: saved step %d of %s.", step, workdir)
+            raise SystemExit(interruption.exit_status)
     log.flush(config.batch_size)
     if config.prior.fit_mixture and not progress.finished:
         key = jax.random.fold_in(fit_key, 1)
@@ -190,7 +248,6 @@ def train(run: Run) -> tuple[TrainState, float]:
     if not progress.finished:
         progress = progress._replace(finished=True)
         save()
-    manager.close()
     draw()
     log.draw()
     return state, seconds
@@ -279,77 +336,3 @@ def fit_base_prior(
         | {"prior": state.num_updates["prior"] + np.int32(settings.fit_steps)},
         weights=weights._replace(params=weights.params | {"prior": jax.tree.map(jnp.copy, params)}),
     )
-
-
-def _is_row_up_to(line: str, step: int) -> bool:
-    try:
-        return json.loads(line)["step"] <= step
-    except json.JSONDecodeError:  # a line that was being written when the run was killed
-        return False
-
-
-class Log:
-    """`metrics.jsonl` and TensorBoard files; numbers stay on the device until a flush."""
-
-    def __init__(self, workdir: epath.Path, step: int) -> None:
-        """Open the files, dropping lines of steps after `step` that a resumed run repeats."""
-        self._path = workdir / "metrics.jsonl"
-        if self._path.exists():
-            lines = self._path.read_text().splitlines()
-            kept = [line for line in lines if _is_row_up_to(line, step)]
-            write_whole(self._path, "".join(line + "\n" for line in kept))
-        self._writer = tensorboardX.SummaryWriter(str(workdir), purge_step=step)
-        self._pending: list[tuple[int, dict[str, jax.Array]]] = []
-        self._since = time.monotonic()
-        self._last: dict[str, float] = {}
-
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Keep a step's metrics for the next flush."""
-        self._pending.append((step, metrics))
-
-    def flush(self, batch_size: int) -> None:
-        """Fetch, check and write the means since the last flush.
-
-        Raises:
-          FloatingPointError: with the step and the loss.
-        """
-        if not self._pending:
-            return
-        fetched = jax.device_get(self._pending)
-        for step, metrics in fetched:
-            broken = [name for name, value in metrics.items() if not np.isfinite(value)]
-            if broken:
-                # A network's own gradient tells where it began better than what it spread to.
-                name = min(broken, key=lambda name: not name.startswith("gradient_norm/"))
-                raise FloatingPointError(
-                    f"{name} is {metrics[name]} at step {step}, with {len(broken) - 1} more: lower "
-                    "that network's learning rate or its chain's step size in a new --workdir."
-                )
-        seconds = time.monotonic() - self._since
-        step, latest = fetched[-1]
-        means = {
-            name: float(np.mean([m[name] for _, m in fetched if name in m])) for name in latest
-        }
-        means["examples_per_second"] = batch_size * len(fetched) / seconds
-        if jax.process_index() == 0:
-            with self._path.open("a") as file:
-                file.write(json.dumps({"step": step, **means}) + "\n")
-            for name, value in means.items():
-                self._writer.add_scalar(name, value, step)
-            self._writer.flush()
-        self._pending, self._since, self._last = [], time.monotonic(), means
-
-    def draw(self) -> None:
-        """Draw the run's losses as `images/curves.png`."""
-        records = [json.loads(line) for line in self._path.read_text().splitlines()]
-        names = sorted({name for record in records for name in record if "loss/" in name})
-        plotting.save_curves(self._path.parent / "images" / "curves.png", records, names)
-
-    def brief(self) -> dict[str, str]:
-        """The losses and the speed, for a progress bar."""
-        shown = {
-            name.removeprefix("loss/"): f"{value:.3g}"
-            for name, value in self._last.items()
-            if name.startswith("loss/")
-        }
-        return shown | {"examples/s": f"{self._last.get('examples_per_second', 0):.0f}"}

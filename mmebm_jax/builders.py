@@ -46,6 +46,9 @@ def validate(config: ConfigDict) -> None:
         "picture_every": 1,
         "checkpoint_every": 1,
         "keep_checkpoints": 1,
+        "guard.retries": 0,
+        "guard.energy_gap": 0,
+        "guard.gradient_norm": 0,
         "model.num_latents": 0,
         "model.num_private": 0,
         "model.width": 1,
@@ -325,11 +328,12 @@ def build_optimisers(config: ConfigDict) -> dict[str, optax.GradientTransformati
     }
 
 
-def build_schedules(config: ConfigDict) -> dict[str, optax.Schedule]:
+def build_schedules(config: ConfigDict, *, energy_scale: float = 1.0) -> dict[str, optax.Schedule]:
     """Network → position on the schedule, in steps → learning rate.
 
     Each network warms up from the step at which it begins to learn and then decays by a cosine to
     the run's end; the generator and the inference network to `schedule.settle_step`, if it is set.
+    The energies' rates are multiplied by `energy_scale`.
     """
     starts = {
         "inference": 0,
@@ -343,6 +347,8 @@ def build_schedules(config: ConfigDict) -> dict[str, optax.Schedule]:
         if name in ("generator", "inference"):
             end = config.schedule.settle_step or end
         peak, length = config.optimiser[name].learning_rate, end - starts[name]
+        if name in ("prior", "energy"):
+            peak = energy_scale * peak
         warmup = max(1, min(config.schedule.warmup_steps, length // 2))
         cosine = optax.warmup_cosine_decay_schedule(
             init_value=0.0,

@@ -21,7 +21,14 @@ from mmebm_jax.train_state import TrainState, Weights
 
 Meta = dict[str, Any]
 LOGGER = logging.getLogger("mmebm_jax")
-FREE_FIELDS = ("log_every", "picture_every", "checkpoint_every", "keep_checkpoints", "evaluation")
+FREE_FIELDS = (
+    "log_every",
+    "picture_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "evaluation",
+    "guard",
+)
 
 
 def open_manager(workdir: epath.Path, keep: int | None = None) -> ocp.CheckpointManager:
@@ -46,6 +53,11 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: Meta) -> None:
     )
     if not saved:
         raise ValueError(f"step {int(state.step)} is not newer than those in {manager.directory}.")
+
+
+def newest_step(workdir: epath.Path) -> int | None:
+    """The step of a run's newest checkpoint, damaged or not; None without any."""
+    return _manager(workdir, ocp.CheckpointManagerOptions(read_only=True)).latest_step()
 
 
 def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, Meta] | None:

@@ -317,6 +317,8 @@ def make_update(
             step = jax.tree.map(lambda u, rate=rate: -rate * u, step)
             params[name] = optax.apply_updates(params[name], step)
             metrics[f"gradient_norm/{name}"] = optax.global_norm(gradients[name])
+            metrics[f"update_norm/{name}"] = optax.global_norm(step)
+            metrics[f"parameter_norm/{name}"] = optax.global_norm(params[name])
             # A network that begins late must not be averaged with its random start.
             count = num_updates[name] = num_updates[name] + 1
             decay = jnp.minimum(settings.averaging, count / (count + 10.0))

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ from etils import epath
 import mmebm_jax
 from configs.polydigits import get_config
 from experiments import evaluate, sample, train
+from experiments.log import read_events
 from mmebm_jax import builders, checkpoint, data, train_state
 from mmebm_jax.data.source import IncompleteSource
 from mmebm_jax.prior import standard
@@ -322,8 +325,72 @@ def test_classifiers_are_kept(straight, judge):
     np.testing.assert_array_equal(again.look(images)[1]["m0"], judge.look(images)[1]["m0"])
 
 
-def test_a_loss_that_is_not_finite_names_itself(tmp_path):
-    log = train.Log(epath.Path(tmp_path), 0)
-    log.add(7, {"loss/elbo": np.float32(1), "loss/energy": np.float32("inf")})
-    with pytest.raises(FloatingPointError, match="loss/energy is inf at step 7"):
-        log.flush(4)
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_nothing_had_been(
+    straight, tmp_path, monkeypatch
+):
+    workdir = epath.Path(tmp_path)
+    write = train.pictures.write
+    with monkeypatch.context() as patch:
+        patch.setattr(train.pictures, "write", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as stopped:
+            train.train(train.prepare(make_config(), workdir))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert train.pictures.write is write
+    assert checkpoint.newest_step(workdir) == 3
+    state, _ = train.train(train.prepare(make_config(), workdir))
+    assert_same(state, straight.state)
+    assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4]
+
+
+def explode(monkeypatch, workdir, times):
+    """Plant a loss that is not finite in the third step, in so many tries."""
+    make = train.make_update
+
+    def make_planted(*args):
+        update = make(*args)
+        planted = len(read_events(workdir, "explosion")) < times
+
+        def planted_update(state, *rest):
+            new, metrics = update(state, *rest)
+            if planted:
+                loss = metrics["loss/elbo"]
+                metrics["loss/elbo"] = jax.numpy.where(state.step == 2, np.nan, loss)
+            return new, metrics
+
+        return planted_update
+
+    monkeypatch.setattr(train, "make_update", make_planted)
+
+
+def test_a_run_that_explodes_goes_on_from_its_newest_checkpoint(straight, tmp_path, monkeypatch):
+    workdir = epath.Path(tmp_path)
+    explode(monkeypatch, workdir, times=1)
+    state, _ = train.train(train.prepare(make_config(), workdir))
+    assert int(state.step) == 4
+    (event,) = read_events(workdir, "explosion")
+    assert (event["step"], event["metric"], event["resumed_from"]) == (3, "loss/elbo", 2)
+    assert [row["step"] for row in rows(workdir) if "event" not in row] == [1, 2, 3, 4]
+    # With other keys.
+    moved = jax.tree.map(lambda a, b: (a != b).any(), state.params, straight.state.params)
+    assert any(jax.tree.leaves(moved))
+    assert not (workdir / "explosion.json").exists()
+
+
+def test_a_run_that_keeps_exploding_ends_with_a_report(tmp_path, monkeypatch):
+    workdir = epath.Path(tmp_path)
+    explode(monkeypatch, workdir, times=9)
+    config = make_config()
+    config.guard.retries = 2
+    with pytest.raises(FloatingPointError, match=r"loss/elbo is nan at step 3.*explosion\.json"):
+        train.train(train.prepare(config, workdir))
+    assert len(read_events(workdir, "explosion")) == 3
+    assert json.loads((workdir / "explosion.json").read_text())["metric"] == "loss/elbo"
+    assert checkpoint.newest_step(workdir) == 2
+
+
+def test_two_runs_do_not_share_a_folder(straight):
+    with (
+        train.sole_writer(straight.run.workdir),
+        pytest.raises(ValueError, match="another process trains in"),
+    ):
+        train.train(straight.run)
