@@ -1,6 +1,7 @@
 """What every command shares: its flags, and errors that end with one line."""
 
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -9,6 +10,8 @@ import absl.logging
 import jax
 from absl import app, flags
 from etils import epath
+
+from experiments import processes
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder to work in.")
 _COMPILATION_CACHE = flags.DEFINE_string(
@@ -42,12 +45,17 @@ def guarded(main: Callable[[], None]) -> None:
     """Set up and call `main`; bad input ends with one line."""
     _set_up()
     if _TRACEBACK.value:
+        processes.connect()
         main()
         return
     try:
+        processes.connect()
         main()
     except EXPECTED as error:
         fail(error)
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def shared_flags() -> list[str]:

@@ -1,10 +1,17 @@
-"""Being asked to stop: the step is finished, everything is saved, and the run can go on later."""
+"""Being asked to stop: the step is finished, everything is saved, and the run can go on later.
+
+One process notes the signals itself. Several must stop at the same step: JAX notes SIGTERM for
+them, as clusters send it to what they preempt, and agrees on the step.
+"""
 
 import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Self
+
+import jax
+from jax.experimental import multihost_utils
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -17,12 +24,12 @@ class Interruption:
 
     def __init__(self) -> None:
         """Nothing is asked yet."""
-        self.number: int | None = None
+        self._number: int | None = None
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
         """Take over the signals."""
-        if threading.current_thread() is threading.main_thread():
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
@@ -36,13 +43,17 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    @property
-    def exit_status(self) -> int:
-        """What a shell reports of a process that the signal ended."""
-        return 128 + (self.number or 0)
+    def exit_status(self, step: int) -> int | None:
+        """What a shell reports of a process that the signal ended; None if none was sent.
+
+        Several processes call it together, once every step.
+        """
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+            self._number = signal.SIGTERM
+        return None if self._number is None else 128 + self._number
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None:
+        if self._number is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.number = number
+        self._number = number

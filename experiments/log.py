@@ -16,6 +16,8 @@ from mmebm_jax.files import write_whole
 
 Row = tuple[int, dict[str, float]]  # a step and its metrics
 NUM_RECENT = 50
+# Events that remain true when a resumed run repeats their steps.
+LASTING = ("explosion",)
 
 
 class Bounds(NamedTuple):
@@ -63,11 +65,13 @@ class Log:
         pending: Sequence[Row] = (),
         bounds: Bounds | None = None,
     ) -> None:
-        """Open the files, dropping rows of steps after `step` that a resumed run repeats."""
+        """Open the files, dropping what a run that resumes at `step` will write again."""
         self._path = workdir / "metrics.jsonl"
-        if self._path.exists():
+        # Steps that are pending may stand in a row that was written after the checkpoint.
+        written = pending[0][0] - 1 if pending else step
+        if self._path.exists() and jax.process_index() == 0:
             lines = self._path.read_text().splitlines()
-            kept = [line for line in lines if _stays(line, step)]
+            kept = [line for line in lines if _stays(line, step, written)]
             write_whole(self._path, "".join(line + "\n" for line in kept))
         self._writer = tensorboardX.SummaryWriter(str(workdir), purge_step=step)
         self._bounds = bounds or Bounds()
@@ -113,6 +117,22 @@ class Log:
             self._writer.flush()
         self._fetched, self._last = [], means
         self._since, self._num_since = time.monotonic(), 0
+
+    def diagnose(
+        self, step: int, numbers: Mapping[str, float], histograms: Mapping[str, np.ndarray]
+    ) -> None:
+        """Write diagnostics of a step, a record of its own; histograms to TensorBoard alone."""
+        _append(self._path, {"event": "diagnostics", "step": step, **numbers})
+        if jax.process_index() == 0:
+            for name, value in numbers.items():
+                self._writer.add_scalar(name, value, step)
+            for name, values in histograms.items():
+                self._writer.add_histogram(name, values, step)
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._writer.close()
 
     def draw(self) -> None:
         """Draw the run's losses as `images/curves.png`."""
@@ -194,6 +214,8 @@ def _parse(line: str) -> dict[str, Any]:
         return {}
 
 
-def _stays(line: str, step: int) -> bool:
+def _stays(line: str, step: int, written: int) -> bool:
     record = _parse(line)
-    return bool(record) and ("event" in record or record["step"] <= step)
+    if "event" in record:
+        return record["event"] in LASTING or record["step"] <= step
+    return bool(record) and record["step"] <= written

@@ -1,5 +1,6 @@
-"""Train, evaluate or sample: flags and dispatch only.
+"""Train, evaluate, sample or check: flags and dispatch only.
 
+python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo --mode=check
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo --mode=evaluate
 python -m experiments.main --workdir=runs/demo --mode=sample --num_samples=16
@@ -11,8 +12,9 @@ from ml_collections import config_flags
 
 from experiments import command_line
 
+MODES = ["train", "evaluate", "sample", "check"]
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file of the run.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "sample"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do; check prints the plan, no more.")
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples", None, "Number of samples; by default 16, or one for each given example.", 1
 )
@@ -29,7 +31,7 @@ _CLASSIFIERS = flags.DEFINE_string(
 def main() -> None:
     """Dispatch on the mode."""
     # Imported late: a misspelt flag should not wait for the networks.
-    from experiments import evaluate, sample, train
+    from experiments import check, evaluate, sample, train
     from mmebm_jax import checkpoint
 
     if command_line.WORKDIR.value is None:
@@ -53,7 +55,11 @@ def main() -> None:
     elif _CONFIG.value is None:
         command_line.fail("--config is missing: for example --config=configs/polydigits.py.")
     else:
-        train.train(train.prepare(_CONFIG.value, workdir))
+        run = train.prepare(_CONFIG.value, workdir)
+        if _MODE.value == "check":
+            print(check.plan(run))
+        else:
+            train.train(run)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from experiments import pictures
+from experiments import diagnostics, pictures, processes
 from experiments.interruption import Interruption
 from experiments.log import Bounds, Explosion, Log, Row, read_events, report, write_event
 from mmebm_jax import builders, checkpoint, data, prior, sharding, train_state
@@ -24,7 +24,7 @@ from mmebm_jax.data.source import OBSERVED, DataSplits, Source
 from mmebm_jax.model import Model
 from mmebm_jax.sampler import Sampler
 from mmebm_jax.tilt import fit_latent_energy
-from mmebm_jax.train_state import TrainState, Weights
+from mmebm_jax.train_state import Optimisers, TrainState, Weights
 from mmebm_jax.update import make_update
 
 FIT_BATCH = 100
@@ -68,7 +68,12 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
     checkpoint.check_config(workdir, config)
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.batch_size // config.revision_stride, mesh)
+    # One process alone builds what is missing of the data set.
+    if not processes.is_first():
+        processes.wait_for_all("data set built")
     splits = builders.build_data(config)
+    if processes.is_first():
+        processes.wait_for_all("data set built")
     if config.batch_size > len(splits.train):
         raise ValueError(
             f"config.batch_size is {config.batch_size}, but the training set holds "
@@ -101,15 +106,20 @@ def train(run: Run) -> tuple[TrainState, float]:
     """
     tries, begun_at = 0, -1
     with sole_writer(run.workdir), Interruption() as interruption:
-        checkpoint.write_config(run.workdir, run.config, run.splits)
+        if processes.is_first():
+            # Another run may have begun and ended here since this one was prepared.
+            checkpoint.check_config(run.workdir, run.config)
+            checkpoint.write_config(run.workdir, run.config, run.splits)
+        # All processes must know of the same explosions, and one of them writes of them.
+        num_explosions = int(processes.from_first(len(read_events(run.workdir, "explosion"))))
         while True:
             try:
                 with checkpoint.open_manager(run.workdir, run.config.keep_checkpoints) as manager:
-                    return _train(run, manager, interruption)
+                    return _train(run, manager, interruption, num_explosions)
             except Explosion as explosion:
                 newest = checkpoint.newest_step(run.workdir) or 0
                 tries = tries + 1 if newest == begun_at else 1
-                begun_at = newest
+                begun_at, num_explosions = newest, num_explosions + 1
                 write_event(run.workdir, "explosion", explosion.facts | {"resumed_from": newest})
                 if tries > run.config.guard.retries:
                     path = report(run.workdir, explosion)
@@ -124,7 +134,7 @@ def sole_writer(workdir: epath.Path) -> Iterator[None]:
     Raises:
       ValueError: another one does.
     """
-    if "://" in str(workdir):
+    if "://" in str(workdir) or not processes.is_first():
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
@@ -139,10 +149,9 @@ def sole_writer(workdir: epath.Path) -> Iterator[None]:
 
 
 def _train(
-    run: Run, manager: ocp.CheckpointManager, interruption: Interruption
+    run: Run, manager: ocp.CheckpointManager, interruption: Interruption, num_explosions: int
 ) -> tuple[TrainState, float]:
     config, workdir, model, mesh = run.config, run.workdir, run.model, run.mesh
-    num_explosions = len(read_events(workdir, "explosion"))
     optimisers = builders.build_optimisers(config)
     slower = 0.5**num_explosions if config.guard.halve_energy_rate else 1.0
     schedules = builders.build_schedules(config, energy_scale=slower)
@@ -150,25 +159,10 @@ def _train(
     init_key, run_key, fit_key, picture_key = jax.random.split(jax.random.key(config.seed), 4)
     if num_explosions:
         run_key = jax.random.fold_in(run_key, num_explosions)
-
-    replicated = sharding.replicated(mesh)
-    state = jax.jit(
-        lambda key: train_state.create(key, model, optimisers, config.prior.num_components),
-        out_shardings=replicated,
-    )(init_key)
-    progress = Progress()
-    restored = checkpoint.restore(manager, state)
-    if restored is not None:
-        state, progress = restored[0], Progress(**restored[1])
-        LOGGER.info("resuming %s at step %d.", workdir, int(state.step))
-    else:
-        overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
-        LOGGER.info("%s", overview)
-    step = resumed_at = int(state.step)
     run_key = sharding.replicate(run_key, mesh)
 
-    bounds = Bounds(config.guard.energy_gap, config.guard.gradient_norm)
-    log = Log(workdir, step, progress.pending, bounds)
+    state, progress = _start(run, manager, optimisers, init_key)
+    step = resumed_at = int(state.step)
     batches = data.iterate(
         data.batches(
             run.train_source,
@@ -179,84 +173,124 @@ def _train(
         ),
         step,
     )
+    bounds = Bounds(config.guard.energy_gap, config.guard.gradient_norm)
     updates: dict[Any, Any] = {}
     begin = time.monotonic() - progress.elapsed_seconds
-    bar = tqdm(total=config.num_steps, initial=step, unit="step", dynamic_ncols=True)
 
     def position() -> float:
-        """On the schedule, in steps."""
-        if config.budget_seconds <= 0:
-            return float(step)
-        elapsed = time.monotonic() - begin
-        if not progress.fitted:
-            return elapsed / config.budget_seconds * config.num_steps
-        # The rest of the schedule in what is left beside the last fit.
-        end = config.budget_seconds - FIT_RATIO * (progress.fit_end - progress.fit_begin)
-        share = (elapsed - progress.fit_end) / max(end - progress.fit_end, 1e-3)
-        return progress.fit_position + share * (config.num_steps - progress.fit_position)
+        return _position(config, progress, step, time.monotonic() - begin)
 
     def save() -> None:
         elapsed = time.monotonic() - begin
         now = progress._replace(elapsed_seconds=elapsed, pending=log.pending())
-        checkpoint.save(manager, state, now._asdict())
+        checkpoint.save(manager, state, now._asdict(), last=progress.finished)
 
     def draw() -> None:
+        if not processes.is_first():
+            return
         sampler = make_sampler(run, state.weights, checkpoint.trained_networks(state))
         key = jax.random.fold_in(picture_key, step)
         pictures.write(workdir, run.splits, sampler, key, step)
+        if not progress.finished:
+            log.diagnose(step, *diagnostics.measure(key, sampler, run.splits.test))
 
-    # A run whose time was up when it was stopped takes one more step: each is saved only once.
-    while not progress.finished and ((now := position()) < config.num_steps or step == resumed_at):
-        # At the top, so that the last step is saved once, below, with its final base prior.
-        if step % config.checkpoint_every == 0 and 0 < step != resumed_at:
-            save()
-        if config.prior.fit_mixture and not progress.fitted and now >= config.prior.fit_step:
-            log.flush(config.batch_size)
-            fit_begin = time.monotonic() - begin
-            state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 0), last=False)
-            fit_end = time.monotonic() - begin
-            progress = progress._replace(
-                fitted=True, fit_position=now, fit_begin=fit_begin, fit_end=fit_end
-            )
-        terms = builders.terms_at(config, now)
-        if terms not in updates:
-            update = make_update(
-                model, optimisers, schedules, settings, terms, sharding.split_batch(mesh)
-            )
-            updates[terms] = jax.jit(update, donate_argnums=0, out_shardings=replicated)
-        batch = sharding.shard_batch(next(batches), mesh)
-        state, metrics = updates[terms](state, batch, np.float32(now), run_key)
-        step += 1
-        bar.n = min(int(position()), config.num_steps)
-        log.add(step, metrics)
-        if step % config.log_every == 0:
-            log.flush(config.batch_size)
-            bar.set_postfix(log.brief(), refresh=True)
-        if step % config.picture_every == 0:
-            draw()
-        if interruption.number is not None and position() < config.num_steps:
+    def stop_if_asked() -> None:
+        status = interruption.exit_status(step)
+        if status is not None:
             save()
             manager.wait_until_finished()
             LOGGER.info("asked to stop: saved step %d of %s.", step, workdir)
-            raise SystemExit(interruption.exit_status)
-    log.flush(config.batch_size)
-    if config.prior.fit_mixture and not progress.finished:
-        key = jax.random.fold_in(fit_key, 1)
-        state = fit_base_prior(run, state, key, again=progress.fitted)
-    bar.close()
-    seconds = time.monotonic() - begin
-    if not progress.finished:
-        progress = progress._replace(finished=True)
-        save()
-    draw()
-    log.draw()
+            raise SystemExit(status)
+
+    with (
+        contextlib.closing(Log(workdir, step, progress.pending, bounds)) as log,
+        tqdm(
+            total=config.num_steps,
+            initial=step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not processes.is_first(),
+        ) as bar,
+    ):
+        while not progress.finished and (now := position()) < config.num_steps:
+            # At the top, so that the last step is saved once, below, with its final base prior.
+            if step % config.checkpoint_every == 0 and step != resumed_at:
+                save()
+            if config.prior.fit_mixture and not progress.fitted and now >= config.prior.fit_step:
+                log.flush(config.batch_size)
+                fit_begin = time.monotonic() - begin
+                state = fit_base_prior(run, state, jax.random.fold_in(fit_key, 0), last=False)
+                fit_end = time.monotonic() - begin
+                progress = progress._replace(
+                    fitted=True, fit_position=now, fit_begin=fit_begin, fit_end=fit_end
+                )
+            terms = builders.terms_at(config, now)
+            if terms not in updates:
+                update = make_update(
+                    model, optimisers, schedules, settings, terms, sharding.split_batch(mesh)
+                )
+                updates[terms] = jax.jit(
+                    update, donate_argnums=0, out_shardings=sharding.replicated(mesh)
+                )
+            batch = sharding.shard_batch(next(batches), mesh)
+            state, metrics = updates[terms](state, batch, np.float32(now), run_key)
+            step += 1
+            bar.n = min(int(position()), config.num_steps)
+            log.add(step, metrics)
+            if step % config.log_every == 0:
+                log.flush(config.batch_size)
+                bar.set_postfix(log.brief(), refresh=True)
+            if step % config.picture_every == 0:
+                draw()
+            stop_if_asked()
+        log.flush(config.batch_size)
+        if not progress.finished:
+            if config.prior.fit_mixture:
+                key = jax.random.fold_in(fit_key, 1)
+                state = fit_base_prior(run, state, key, again=progress.fitted)
+            progress = progress._replace(finished=True)
+            save()
+        seconds = time.monotonic() - begin
+        draw()
+        if processes.is_first():
+            log.draw()
     return state, seconds
+
+
+def _start(
+    run: Run, manager: ocp.CheckpointManager, optimisers: Optimisers, key: jax.Array
+) -> tuple[TrainState, Progress]:
+    """The newest checkpoint's state and progress, or fresh ones."""
+    state = jax.jit(
+        lambda key: train_state.create(key, run.model, optimisers, run.config.prior.num_components),
+        out_shardings=sharding.replicated(run.mesh),
+    )(key)
+    restored = checkpoint.restore(manager, state)
+    if restored is None:
+        overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+        LOGGER.info("%s", overview)
+        return state, Progress()
+    LOGGER.info("resuming %s at step %d.", run.workdir, int(restored[0].step))
+    return restored[0], Progress(**restored[1])
+
+
+def _position(config: ConfigDict, progress: Progress, step: int, elapsed: float) -> float:
+    """Where on the schedule a run stands, in steps; `elapsed` is in seconds of training."""
+    if config.budget_seconds <= 0:
+        return float(step)
+    if not progress.fitted:
+        return elapsed / config.budget_seconds * config.num_steps
+    # The rest of the schedule in what is left beside the last fit.
+    end = config.budget_seconds - FIT_RATIO * (progress.fit_end - progress.fit_begin)
+    share = (elapsed - progress.fit_end) / max(end - progress.fit_end, 1e-3)
+    return progress.fit_position + share * (config.num_steps - progress.fit_position)
 
 
 def make_sampler(run: Run, weights: Weights, trained: Collection[str]) -> Sampler:
     """The sampler of a run's weights, under those energies that were trained."""
     settings = builders.build_sampler_settings(run.config, trained)
-    return Sampler(run.model, weights, settings, run.mesh)
+    mesh = sharding.data_mesh(jax.local_devices())
+    return Sampler(run.model, sharding.local(weights), settings, mesh)
 
 
 def restore_sampler(run: Run) -> tuple[Sampler, int]:
@@ -296,40 +330,43 @@ def fit_base_prior(
     With `again` the mixture is the state's own, brought up to date. The energy is fitted the last
     time alone, where the configuration asks for `prior.fit_steps`: until then training moves it.
     """
-    latent_key, energy_key = jax.random.split(key)
     settings = run.config.prior
-    num_examples = settings.num_fit_examples
-    if not last:
-        num_examples = max(num_examples // FIT_RATIO, 2 * settings.num_components)
-    latents = revised_latents(run, state.weights, latent_key, num_examples)
-    start = jax.device_get(state.weights.base_prior) if again else None
-    fitted = prior.fit_mixture(
-        latents,
-        settings.num_components,
-        run.config.seed,
-        start,
-        max_iterations=50 if last else 10,
-    )
-    fitted = sharding.replicate(fitted, run.mesh)
-    LOGGER.info(
-        "fitted the base prior to %d latents (standard deviation %.2f).",
-        len(latents),
-        latents.std(),
-    )
-    weights = state.weights._replace(base_prior=fitted)
+    fits_energy = last and settings.learn and settings.fit_steps
+    base_prior, params = sharding.local((state.weights.base_prior, state.params["prior"]))
+    if processes.is_first():
+        latent_key, energy_key = jax.random.split(key)
+        num_examples = settings.num_fit_examples
+        if not last:
+            num_examples = max(num_examples // FIT_RATIO, 2 * settings.num_components)
+        latents = revised_latents(run, state.weights, latent_key, num_examples)
+        base_prior = prior.fit_mixture(
+            latents,
+            settings.num_components,
+            run.config.seed,
+            start=jax.device_get(base_prior) if again else None,
+            max_iterations=50 if last else 10,
+        )
+        LOGGER.info(
+            "fitted the base prior to %d latents (standard deviation %.2f).",
+            len(latents),
+            latents.std(),
+        )
+        if fits_energy:
+            params, gap = fit_latent_energy(
+                energy_key,
+                run.model,
+                params,
+                latents,
+                base_prior,
+                num_steps=settings.fit_steps,
+                learning_rate=settings.fit_learning_rate,
+            )
+            LOGGER.info("fitted the latent energy: %.2f nats between prior and data.", float(gap))
+    base_prior, params = sharding.replicate(processes.from_first((base_prior, params)), run.mesh)
+    weights = state.weights._replace(base_prior=base_prior)
     state = state._replace(weights=weights)
-    if not (last and settings.learn and settings.fit_steps):
+    if not fits_energy:
         return state
-    params, gap = fit_latent_energy(
-        sharding.replicate(energy_key, run.mesh),
-        run.model,
-        state.params["prior"],
-        sharding.replicate(latents, run.mesh),
-        fitted,
-        num_steps=settings.fit_steps,
-        learning_rate=settings.fit_learning_rate,
-    )
-    LOGGER.info("fitted the latent energy: %.2f nats between prior and data.", float(gap))
     return state._replace(
         params=state.params | {"prior": params},
         num_updates=state.num_updates

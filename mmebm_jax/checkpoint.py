@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from mmebm_jax.data.source import DataSplits
@@ -36,15 +37,21 @@ def open_manager(workdir: epath.Path, keep: int | None = None) -> ocp.Checkpoint
     return _manager(workdir, ocp.CheckpointManagerOptions(max_to_keep=keep))
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState, meta: Meta) -> None:
+def save(
+    manager: ocp.CheckpointManager, state: TrainState, meta: Meta, *, last: bool = False
+) -> None:
     """Write a checkpoint of this step in the background; wait with the manager.
+
+    A run that is stopped between its last step and what follows leaves a checkpoint of that step:
+    the `last` one of all then takes the next number.
 
     Raises:
       ValueError: this step, or a later one, is there already.
     """
     trained = state._replace(weights=None)  # type: ignore[arg-type]
+    step = int(state.step)
     saved = manager.save(
-        int(state.step),
+        step + 1 if last and step in manager.all_steps() else step,
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(_without_empty(trained._asdict() | {"weights": {}})),
             weights=ocp.args.StandardSave(_without_empty(state.weights._asdict())),
@@ -52,7 +59,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: Meta) -> None:
         ),
     )
     if not saved:
-        raise ValueError(f"step {int(state.step)} is not newer than those in {manager.directory}.")
+        raise ValueError(f"step {step} is not newer than those in {manager.directory}.")
 
 
 def newest_step(workdir: epath.Path) -> int | None:
@@ -120,7 +127,9 @@ def trained_networks(state: TrainState) -> list[str]:
 
 def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:
     # Their numbers are needed again, and what a run wrote is not ours to delete.
-    for step in steps:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("set aside")
+    for step in steps if jax.process_index() == 0 else ():
         folder = epath.Path(manager.directory)
         folder.parent.joinpath("damaged_checkpoints").mkdir(exist_ok=True)
         target, count = folder.parent / "damaged_checkpoints" / str(step), 1
@@ -128,6 +137,8 @@ def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:
             target, count = target.parent / f"{step}_{count}", count + 1
         (folder / str(step)).rename(target)
     if steps:
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("were set aside")
         manager.reload()
 
 

@@ -6,12 +6,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmebm_jax import inference
+from mmebm_jax import inference, prior
 from mmebm_jax.inference import Encoding
+from mmebm_jax.langevin import Chain
 from mmebm_jax.modality import Modality
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
 from mmebm_jax.networks.spectral import normalise_kernels
-from mmebm_jax.typing import Batch, Latents, Mask, Params
+from mmebm_jax.prior import BasePrior
+from mmebm_jax.typing import Batch, EnergyFn, Latents, Mask, Params
 
 NETWORKS = ("inference", "generator", "prior", "energy")
 
@@ -71,6 +73,25 @@ class Model(NamedTuple):
         """Outputs of the generator, name → `[B, *shape]`; `names` leaves other modalities out."""
         names = None if names is None else tuple(names)
         return self.generator.apply({"params": params}, latents, names)  # type: ignore[return-value]
+
+    def sample_prior(
+        self,
+        key: jax.Array,
+        base_prior: BasePrior,
+        energy_fn: EnergyFn | None,
+        num_samples: int,
+        chain: Chain,
+        num_candidates: int,
+    ) -> Latents:
+        """Latents to generate from: shared ones by `prior.sample`, private ones from p(w)."""
+        shared_key, private_key = jax.random.split(key)
+        shape = (num_samples, self.num_private)
+        return Latents(
+            prior.sample(
+                shared_key, base_prior, energy_fn, num_samples, chain, num_candidates
+            ).position,
+            prior.private_sample(private_key, self.private_names, shape, self.prior_family),
+        )
 
     def latent_energy(self, params: Params, latents: jax.Array) -> jax.Array:
         """E_γ(z) of shared latents `[B, Z]`, `[B]`."""

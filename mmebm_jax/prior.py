@@ -220,34 +220,3 @@ def sample(
         chosen = jax.random.categorical(choice_key, -energies)
         start = jnp.take_along_axis(candidates, chosen[:, None, None], axis=1)[:, 0]
     return langevin.run(chain_key, start, tilted_energy(prior, energy_fn), chain)
-
-
-def sample_joint(
-    key: jax.Array,
-    prior: BasePrior,
-    energy_fn: EnergyFn | None,
-    num_samples: int,
-    chain: Chain,
-    num_candidates: int,
-    *,
-    private_names: Sequence[str],
-    num_private: int,
-    family: str,
-) -> Latents:
-    """Latents to generate from: shared ones by `sample`, private ones from p(w).
-
-    Args:
-      key: PRNG key.
-      prior: p_0.
-      energy_fn: E_γ, or None.
-      num_samples: N.
-      chain: settings of the revision.
-      num_candidates: draws from p_0 for each start, ≥ 1.
-      private_names: modalities that have a private latent.
-      num_private: W.
-      family: of p(w).
-    """
-    shared_key, private_key = jax.random.split(key)
-    shared = sample(shared_key, prior, energy_fn, num_samples, chain, num_candidates).position
-    private = private_sample(private_key, private_names, (num_samples, num_private), family)
-    return Latents(shared, private)

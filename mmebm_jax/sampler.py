@@ -9,6 +9,7 @@ from etils import epath
 
 from mmebm_jax import builders, checkpoint, sampling, sharding
 from mmebm_jax.data.source import Field
+from mmebm_jax.langevin import LangevinResult
 from mmebm_jax.modality import Modality, from_raw, to_raw
 from mmebm_jax.model import Model
 from mmebm_jax.sampling import SamplerSettings
@@ -31,6 +32,16 @@ _infer = jax.jit(
         key, weights=weights, given=given, mask=mask, **options
     ),
     static_argnames=(*_STATIC, "method"),
+)
+_prior_chain = jax.jit(
+    lambda key, weights, **options: sampling.prior_chain(key, weights=weights, **options),
+    static_argnames=(*_STATIC, "num_samples"),
+)
+_posterior_chain = jax.jit(
+    lambda key, weights, latents, given, **options: sampling.posterior_chain(
+        key, weights=weights, latents=latents, given=given, **options
+    ),
+    static_argnames=_STATIC,
 )
 _generate = jax.jit(sampling.generate, static_argnames="model")
 _refine = jax.jit(
@@ -150,6 +161,18 @@ class Sampler:
         placed = self._split(dict(mask)) if mask else None
         return _infer(key, self.weights, self._split(given), placed, method=method, **self._static)
 
+    def prior_chain(self, key: jax.Array, num_samples: int) -> LangevinResult:
+        """The chain from draws of the base prior; see `sampling.prior_chain`."""
+        return _prior_chain(key, self.weights, num_samples=num_samples, **self._static)
+
+    def posterior_chain(
+        self, key: jax.Array, latents: Latents, given: Mapping[str, Any]
+    ) -> LangevinResult:
+        """The chain under the generator's posterior; see `sampling.posterior_chain`."""
+        return _posterior_chain(
+            key, self.weights, self._split(latents), self._split(given), **self._static
+        )
+
     def generate(self, latents: Latents) -> dict[str, jax.Array]:
         """The generator's means, name → `[B, *shape]`."""
         return _generate(model=self.model, weights=self.weights, latents=latents)
@@ -162,7 +185,7 @@ class Sampler:
         given: Mapping[str, Any] | None = None,
         num_steps: int | None = None,
         keep_trajectory: bool = False,
-    ) -> Any:
+    ) -> LangevinResult:
         """Samples refined under the joint energy; see `sampling.refine`."""
         free = {name: values for name, values in samples.items() if name not in (given or {})}
         return _refine(

@@ -38,17 +38,27 @@ def sample_latents(
     use_energy: bool = True,
 ) -> Latents:
     """Latents of the learned prior, or of its base without `use_energy`."""
-    energy_fn = _latent_energy(model, weights) if use_energy and settings.prior_energy else None
-    return prior.sample_joint(
+    return model.sample_prior(
         key,
         weights.base_prior,
-        energy_fn,
+        _latent_energy(model, weights, settings) if use_energy else None,
         num_samples,
         settings.prior_chain,
         settings.prior_candidates,
-        private_names=model.private_names,
-        num_private=model.num_private,
-        family=model.prior_family,
+    )
+
+
+def prior_chain(
+    key: jax.Array, model: Model, weights: Weights, settings: SamplerSettings, num_samples: int
+) -> LangevinResult:
+    """The chain from draws of the base prior over shared latents, with its diagnostics."""
+    return prior.sample(
+        key,
+        weights.base_prior,
+        _latent_energy(model, weights, settings),
+        num_samples,
+        settings.prior_chain,
+        settings.prior_candidates,
     )
 
 
@@ -97,17 +107,38 @@ def infer_latents(
     )
     if method != "revised":
         return latents
-    energy_fn = _latent_energy(model, weights) if settings.prior_energy else None
-    return revision.revise_posterior(
+    return posterior_chain(
         chain_key,
+        model,
+        weights,
+        settings,
         latents,
         given,
-        modalities=observed,
+        {m.name: mask[m.name] for m in observed},
+    ).position
+
+
+def posterior_chain(
+    key: jax.Array,
+    model: Model,
+    weights: Weights,
+    settings: SamplerSettings,
+    latents: Latents,
+    given: Batch,
+    mask: Mask | None = None,
+) -> LangevinResult:
+    """The chain from `latents` under the generator's posterior of what is given."""
+    energy_fn = _latent_energy(model, weights, settings)
+    return revision.revise_posterior(
+        key,
+        latents,
+        given,
+        modalities=tuple(m for m in model.modalities if m.name in given),
         decode=lambda u: model.decode(weights.params["generator"], u),
         prior_energy=prior.joint_energy(weights.base_prior, energy_fn, model.prior_family),
         chain=settings.posterior_chain,
-        mask={m.name: mask[m.name] for m in observed},
-    ).position
+        mask=mask,
+    )
 
 
 def generate(model: Model, weights: Weights, latents: Latents) -> dict[str, jax.Array]:
@@ -162,5 +193,7 @@ def refine(
     )
 
 
-def _latent_energy(model: Model, weights: Weights) -> EnergyFn:
+def _latent_energy(model: Model, weights: Weights, settings: SamplerSettings) -> EnergyFn | None:
+    if not settings.prior_energy:
+        return None
     return lambda latents: model.latent_energy(weights.params["prior"], latents)

@@ -27,7 +27,17 @@ def split_batch(mesh: Mesh) -> NamedSharding:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Put a pytree that every process holds on all devices."""
-    return jax.device_put(tree, replicated(mesh))
+    if jax.process_count() == 1:
+        return jax.device_put(tree, replicated(mesh))
+    # Only a program of all processes together places arrays on devices of others.
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+
+
+def local(tree: Any) -> Any:
+    """This process's copy of a replicated pytree, for work that it does alone."""
+    return jax.tree.map(
+        lambda leaf: leaf if leaf.is_fully_addressable else leaf.addressable_data(0), tree
+    )
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -170,16 +170,13 @@ def losses(
 
     # u_p: latents to generate from.
     if terms.learn_prior or terms.learn_energy:
-        prior_latents = prior.sample_joint(
+        prior_latents = model.sample_prior(
             prior_key,
             base_prior,
             prior_energy_fn,
             num_examples,
             settings.prior_chain,
             settings.prior_candidates,
-            private_names=model.private_names,
-            num_private=model.num_private,
-            family=model.prior_family,
         )
         if batch_sharding is not None:
             prior_latents = jax.lax.with_sharding_constraint(prior_latents, batch_sharding)

@@ -48,14 +48,38 @@ def test_what_was_pending_goes_into_the_resumed_run_s_row(workdir):
     assert rows(workdir) == straight
 
 
+def test_a_row_that_holds_what_a_checkpoint_kept_is_written_once(workdir):
+    log = Log(workdir, 0)
+    log.add(1, metrics(1))
+    log.add(2, metrics(2))
+    pending = log.pending()
+    # After the checkpoint, and before the run was killed.
+    log.flush(4)
+    assert [row["step"] for row in rows(workdir)] == [2]
+    resumed = Log(workdir, 2, pending)
+    resumed.flush(4)
+    assert rows(workdir) == [{"step": 2, "loss/elbo": 1.5}]
+
+
+def test_diagnostics_are_records_of_their_own_that_a_resumed_run_repeats(workdir):
+    log = Log(workdir, 0)
+    log.diagnose(3, {"chain/data_r_hat": 1.5}, {"energy/data": np.arange(4.0)})
+    record = {"event": "diagnostics", "step": 3, "chain/data_r_hat": 1.5}
+    assert read_events(workdir, "diagnostics") == [record]
+    Log(workdir, 3)
+    assert rows(workdir) == [record]
+    Log(workdir, 2)
+    assert rows(workdir) == []
+
+
 def test_a_resumed_run_drops_the_rows_it_repeats_but_no_event(workdir):
     lines = ['{"step": 2}', '{"event": "explosion", "step": 9}', '{"step": 4}', '{"step": 6', ""]
     (workdir / "metrics.jsonl").write_text("\n".join(lines))
     Log(workdir, 3)
     assert rows(workdir) == [{"step": 2}, {"event": "explosion", "step": 9}]
     assert read_events(workdir, "explosion") == [{"event": "explosion", "step": 9}]
-    write_event(workdir, "stop", {"step": 3})
-    assert read_events(workdir, "stop") == [{"event": "stop", "step": 3}]
+    write_event(workdir, "explosion", {"step": 3})
+    assert read_events(workdir, "explosion")[1:] == [{"event": "explosion", "step": 3}]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,149 @@
+"""What a run would do: its plan, its memory, one step compiled; nothing is written."""
+
+import shutil
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from tabulate import tabulate
+
+from experiments.train import Run
+from mmebm_jax import builders, checkpoint, sharding, train_state
+from mmebm_jax.data import whole
+from mmebm_jax.model import NETWORKS
+from mmebm_jax.train_state import TrainState
+from mmebm_jax.update import Terms, make_update
+
+MEGABYTE = 2**20
+
+
+def plan(run: Run) -> str:
+    """The plan of a prepared run, as text; compiles the update of its last phase.
+
+    Raises:
+      ValueError: its checkpoints will not fit on the disk.
+    """
+    config, mesh = run.config, run.mesh
+    optimisers = builders.build_optimisers(config)
+    replicated = sharding.replicated(mesh)
+    state = jax.eval_shape(
+        lambda: train_state.create(
+            jax.random.key(0), run.model, optimisers, config.prior.num_components
+        )
+    )
+    state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), state
+    )
+    phases = _phases(run)
+    compiled, seconds = _compile(run, state, phases[-1][1])
+    memory = compiled.memory_analysis()
+    on_device = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    devices = list(mesh.devices.flat)
+
+    size = _num_bytes(state)
+    rows = [
+        ("data", _data_line(run)),
+        ("devices", f"{mesh.size} x {devices[0].device_kind}, {jax.process_count()} processes"),
+        ("batch", f"{config.batch_size}, of which {config.batch_size // mesh.size} a device"),
+        ("steps", _steps_line(run)),
+        ("compiled", f"the last phase's update, in {seconds:.1f} s"),
+        ("memory", f"{on_device / MEGABYTE:.0f} MB a device in that update"),
+        ("checkpoints", _checkpoint_line(run, size)),
+    ]
+    networks = [
+        (name, sum(leaf.size for leaf in leaves), f"{_num_bytes(leaves) / MEGABYTE:.2f}")
+        for name in NETWORKS
+        if (leaves := jax.tree.leaves(state.params[name]))
+    ]
+    learning = [(f"{start:g}", ", ".join(terms.trained)) for start, terms in phases]
+    return "\n\n".join(
+        [
+            tabulate(rows, tablefmt="plain"),
+            tabulate(networks, headers=("network", "parameters", "MB"), intfmt=","),
+            tabulate(learning, headers=("from step", "networks that learn")),
+        ]
+    )
+
+
+def _phases(run: Run) -> list[tuple[float, Terms]]:
+    """The positions on the schedule at which other losses begin to act, and the losses."""
+    config = run.config
+    starts = {0, config.warmup_steps, config.prior.fit_step}
+    starts |= {config.prior.start_step, config.energy.start_step}
+    phases: list[tuple[float, Terms]] = []
+    for start in sorted(start for start in starts if start < config.num_steps):
+        terms = builders.terms_at(config, start)
+        if not phases or terms != phases[-1][1]:
+            phases.append((start, terms))
+    return phases
+
+
+def _compile(run: Run, state: TrainState, terms: Terms) -> tuple[Any, float]:
+    mesh, config = run.mesh, run.config
+    replicated, split = sharding.replicated(mesh), sharding.split_batch(mesh)
+    update = make_update(
+        run.model,
+        builders.build_optimisers(config),
+        builders.build_schedules(config),
+        builders.build_settings(config),
+        terms,
+        split,
+    )
+    example = whole(run.train_source, 1)
+    batch = {
+        name: jax.ShapeDtypeStruct(
+            (config.batch_size, *values.shape[1:]), values.dtype, sharding=split
+        )
+        for name, values in example.items()
+    }
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated)
+    begin = time.monotonic()
+    lowered = jax.jit(update, donate_argnums=0, out_shardings=replicated).lower(
+        state, batch, jax.ShapeDtypeStruct((), jnp.float32), key
+    )
+    return lowered.compile(), time.monotonic() - begin
+
+
+def _num_bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _data_line(run: Run) -> str:
+    fields = ", ".join(
+        f"{name} ({field.kind} {'x'.join(map(str, field.shape))})"
+        for name, field in run.splits.fields.items()
+    )
+    return f"{len(run.splits.train)} to train, {len(run.splits.test)} to test: {fields}"
+
+
+def _steps_line(run: Run) -> str:
+    config = run.config
+    if config.budget_seconds:
+        return f"as many as fit into {config.budget_seconds:g} s"
+    done = checkpoint.newest_step(run.workdir)
+    epochs = config.num_steps * config.batch_size / len(run.splits.train)
+    line = f"{config.num_steps}, {epochs:.1f} epochs"
+    return line if done is None else f"{line}; {done} are done and saved"
+
+
+def _checkpoint_line(run: Run, size: int) -> str:
+    config, workdir = run.config, run.workdir
+    # While one is written, those it replaces are still there.
+    total = (config.keep_checkpoints + 1) * size
+    line = (
+        f"every {config.checkpoint_every} steps, the newest {config.keep_checkpoints} kept: "
+        f"{total / MEGABYTE:.0f} MB at most"
+    )
+    if "://" in str(workdir):
+        return line
+    parent = next(p for p in (workdir, *epath.Path(workdir).absolute().parents) if p.exists())
+    free = shutil.disk_usage(parent).free
+    if free < total:
+        raise ValueError(
+            f"checkpoints of up to {total / MEGABYTE:.0f} MB do not fit beside {workdir}, where "
+            f"{free / MEGABYTE:.0f} MB are free: lower config.keep_checkpoints or move --workdir."
+        )
+    return f"{line} of {free / MEGABYTE:.0f} MB free"
