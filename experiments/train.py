@@ -80,6 +80,7 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
             f"holds {len(splits.train)} examples, fewer than two for each: lower it."
         )
     model = builders.build_model(config, splits.fields)
+    train_state.template(model, config.prior.num_components)  # refuses an absurd size
     return Run(config, workdir, splits, builders.build_train_source(config, splits), model, mesh)
 
 
