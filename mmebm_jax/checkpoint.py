@@ -5,10 +5,15 @@ sampling needs) and `meta` (JSON: seconds trained, what happened, which networks
 `config.json` beside them is the configuration, `data.json` what sampling must know of the data.
 """
 
+import contextlib
+import gc
 import json
 import logging
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import absl.logging
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -171,28 +176,70 @@ def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:
 def _manager(workdir: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
     # Orbax takes absolute paths alone, and a bucket's address is one already.
     folder = workdir if "://" in str(workdir) else workdir.absolute()
-    return ocp.CheckpointManager(folder / "checkpoints", item_names=ITEMS, options=options)
+    with _silence():
+        return ocp.CheckpointManager(folder / "checkpoints", item_names=ITEMS, options=options)
 
 
 def _newest_readable(
     manager: ocp.CheckpointManager, wanted: ocp.args.Composite
 ) -> tuple[Any, int] | None:
     """Items of the newest checkpoint that is not damaged, and its step; None without any."""
-    steps = sorted(manager.all_steps(), reverse=True)
-    for step in steps:
-        try:
-            _check_manifests(epath.Path(manager.directory) / str(step))
-            items = manager.restore(step, args=wanted)
-            _check_meta(items["meta"])
-            return items, step
-        except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
-            reason = brief(str(error) or type(error).__name__)
-            LOGGER.warning("checkpoint %d is damaged (%s); trying an earlier one.", step, reason)
-    if steps:
+    damaged: dict[int, str] = {}
+    for step in sorted(manager.all_steps(), reverse=True):
+        with _silence():
+            try:
+                _check_manifests(epath.Path(manager.directory) / str(step))
+                items = manager.restore(step, args=wanted)
+                _check_meta(items["meta"])
+            except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
+                damaged[step] = brief(str(error) or type(error).__name__)
+            if step in damaged:
+                gc.collect()  # Abandoned reads would otherwise tell of themselves later.
+                continue
+        for later, reason in damaged.items():
+            LOGGER.warning("checkpoint %d is damaged (%s); taking step %d.", later, reason, step)
+        return items, step
+    if damaged:
+        newest = max(damaged)
         raise ValueError(
-            f"no checkpoint of {manager.directory} can be read: move the folder away to start anew."
+            f"no checkpoint of {manager.directory} can be read (step {newest}: {damaged[newest]}): "
+            "move the folder away to start anew."
         )
     return None
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Leave what a damaged checkpoint is like to the one line that is raised of it.
+
+    Orbax logs, and the reads that are under way when the first one fails end in an event loop that
+    is closed, of which Python tells on stderr.
+    """
+    hook, verbosity = sys.unraisablehook, absl.logging.get_verbosity()
+    asyncio_logger = logging.getLogger("asyncio")
+    was_disabled = asyncio_logger.disabled
+    sys.unraisablehook = lambda _: None
+    asyncio_logger.disabled = True
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    try:
+        yield
+    finally:
+        absl.logging.set_verbosity(verbosity)
+        asyncio_logger.disabled = was_disabled
+        # The last reads may end any time later.
+        sys.unraisablehook = _without_late_reads(hook)
+
+
+def _without_late_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    if getattr(hook, "drops_late_reads", False):
+        return hook
+
+    def filtered(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    filtered.drops_late_reads = True  # type: ignore[attr-defined]
+    return filtered
 
 
 def _check_manifests(folder: epath.Path) -> None:

@@ -16,6 +16,11 @@ COMPILED = tempfile.TemporaryDirectory(prefix="mmebm_tests_")
 jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 
 
+def pytest_addoption(parser):
+    """How long the tests that draw their input go on."""
+    parser.addoption("--rounds", type=int, default=None, help="Draws of each such test.")
+
+
 @pytest.fixture(scope="module")
 def quick_compilation():
     """For tiny programs, which take longer to compile well than to run."""

@@ -185,6 +185,9 @@ def _check_source(variant: str, source_dir: str) -> None:
     source = Path(source_dir).expanduser()
     missing = [path for path in _required(variant, source) if not path.exists()]
     if not missing and source_dir:
+        if variant == "from_mnist":
+            for path in _required(variant, source):
+                read_idx(path)  # Now, before anything is written.
         return
     if variant == "from_mnist":
         wanted = "MNIST's files " + ", ".join(path.name for path in _required(variant, source))
