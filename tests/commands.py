@@ -20,6 +20,7 @@ SHRINK = {
     "data.num_train": 20,
     "data.num_test": 20,
     "model.num_latents": 3,
+    "model.prior_hidden": 8,
     "model.width": 2,
     "model.hidden": 8,
     "model.energy_width": 2,

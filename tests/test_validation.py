@@ -1,7 +1,9 @@
 """Whatever passes validation starts: nothing in it crashes before the first step is compiled."""
 
 import functools
-import os
+import json
+import math
+import operator
 
 import hypothesis
 import jax
@@ -17,29 +19,10 @@ from mmebm_jax import builders, config_rules, train_state
 from mmebm_jax.data import load_data
 from mmebm_jax.data.options import OPTIONS
 from mmebm_jax.update import make_update
-from mmebm_jax.validation import Rule
+from mmebm_jax.validation import Rule, shown
+from tests.commands import small_config
 
-SHRINK = {
-    "batch_size": 8,
-    "data.num_modalities": 2,
-    "data.num_train": 40,
-    "data.num_test": 20,
-    "model.num_latents": 3,
-    "model.width": 2,
-    "model.hidden": 4,
-    "model.prior_hidden": 4,
-    "model.energy_width": 2,
-    "model.energy_hidden": 4,
-}
-NUM_EXAMPLES = int(os.environ.get("CONFIG_EXAMPLES", "30"))
 load_once = functools.cache(lambda **options: load_data(**options))
-
-
-def small_config():
-    config = polydigits.get_config("smoke")
-    config.update_from_flattened_dict(SHRINK)
-    config.data.word = False
-    return config
 
 
 def flatten(rules, prefix=""):
@@ -73,6 +56,96 @@ def allowed(name, rule):
     )
 
 
+WRONG = {
+    bool: [0, 1.0, "True", None],
+    int: [True, 2.0, "2", None, [], {}],
+    float: [False, "0.5", None, math.nan, math.inf, -math.inf, []],
+    str: [0, None, True, "nowhere", "x" * 5000],
+}
+
+
+def wrong(rule):
+    """Values that a field may not hold: of another type, and beyond both ends of its range."""
+    values = list(WRONG[rule.kind])
+    if rule.kind is str and not rule.choices:
+        values.remove("nowhere")
+    if rule.kind in (int, float):
+        step = 1 if rule.kind is int else 1e-3
+        values += [rule.low if rule.open_low else rule.low - step]
+        values += [rule.high if rule.open_high else rule.high * 2 + step, 10**400]
+    return values
+
+
+def as_tree(config):
+    return json.loads(config.to_json_best_effort())
+
+
+def replaced(tree, name, value):
+    """The tree with one field replaced; ... removes it."""
+    *path, last = name.split(".")
+    section = functools.reduce(operator.getitem, path, tree)
+    section[last] = value
+    if value is ...:
+        del section[last]
+    return tree
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_field_takes_what_its_rule_allows_and_nothing_else(name):
+    tree, rule = as_tree(small_config()), RULES[name]
+    config_rules.check_fields(tree)
+    for value in wrong(rule):
+        with pytest.raises(ValueError, match=rf"^config\.{name} is ") as caught:
+            config_rules.check_fields(replaced(as_tree(small_config()), name, value))
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 400
+    if rule.required:
+        with pytest.raises(ValueError, match=rf"^config\.{name} is missing: see configs/"):
+            config_rules.check_fields(replaced(tree, name, ...))
+
+
+SECTIONS = sorted({name.rpartition(".")[0] for name in RULES} - {""})
+
+
+@pytest.mark.parametrize("section", ["", *SECTIONS])
+def test_an_unknown_field_of_any_section_is_named(section):
+    prefix = f"{section}." if section else ""
+    known = next(name for name in RULES if name.rpartition(".")[0] == section).rpartition(".")[2]
+    with pytest.raises(
+        ValueError, match=rf"^config\.{prefix}{known}s is unknown: did you mean {known}"
+    ):
+        config_rules.check_fields(replaced(as_tree(small_config()), f"{prefix}{known}s", 1))
+    with pytest.raises(ValueError, match=rf"^config\.{prefix}_{{30}} is unknown: known are "):
+        config_rules.check_fields(replaced(as_tree(small_config()), prefix + 30 * "_", 1))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_is_needed_and_holds_fields(section):
+    with pytest.raises(ValueError, match=rf"^config\.{section} is missing"):
+        config_rules.check_fields(replaced(as_tree(small_config()), section, ...))
+    for value in (None, 3, [], "x"):
+        with pytest.raises(ValueError, match=rf"^config\.{section} is .*: it must be a section"):
+            config_rules.check_fields(replaced(as_tree(small_config()), section, value))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_data_set_refuses_options_that_are_not_its_own(name):
+    with pytest.raises(ValueError, match=r"^config\.data\.colour is unknown: known are"):
+        load_data(name, colour=1)
+    with pytest.raises(ValueError, match=r"^config\.data\.seed is 0\.5: it must be a whole number"):
+        load_data(name, seed=0.5, **({"data_dir": "x"} if name == "polymnist" else {}))
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [(10**9999, "a number of 33216 bits"), ("a\nb", r"'a\nb'"), ("\ud800", r"'\ud800'")],
+    ids=["huge", "lines", "half"],
+)
+def test_any_value_can_be_shown_in_a_line(value, line):
+    assert shown(value) == line
+    assert len(shown("x" * 10**6)) < 100
+
+
 @strategies.composite
 def changes(draw):
     """Some fields with values that their own rules allow."""
@@ -80,13 +153,6 @@ def changes(draw):
     return {name: draw(allowed(name, RULES[name])) for name in names}
 
 
-@hypothesis.settings(
-    deadline=None,
-    max_examples=NUM_EXAMPLES,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
 @hypothesis.given(
     variant=strategies.sampled_from([*polydigits.VARIANTS]),
     changes=changes(),
