@@ -8,7 +8,6 @@ import operator
 import hypothesis
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from etils import epath
 from hypothesis import strategies
@@ -16,7 +15,7 @@ from hypothesis import strategies
 from configs import polydigits
 from experiments import train
 from mmebm_jax import builders, config_rules, train_state
-from mmebm_jax.data import load_data
+from mmebm_jax.data import batches, iterate, load_data
 from mmebm_jax.data.options import OPTIONS
 from mmebm_jax.update import make_update
 from mmebm_jax.validation import Rule, shown
@@ -186,12 +185,8 @@ def test_what_passes_validation_starts(tmp_path_factory, variant, changes, data)
     terms = builders.terms_at(config, data.draw(strategies.sampled_from(starts)))
     schedules = builders.build_schedules(config)
     update = make_update(run.model, optimisers, schedules, builders.build_settings(config), terms)
-    batch = jax.eval_shape(
-        lambda: {
-            name: jnp.zeros([config.batch_size, *values.shape[1:]], values.dtype)
-            for name, values in run.train_source.gather(np.arange(2)).items()
-        }
-    )
+    stream = iterate(batches(run.train_source, config.batch_size, config.seed), prefetch=0)
+    batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, next(stream)))
     new, metrics = jax.eval_shape(update, state, batch, jnp.zeros(()), jax.random.key(0))
     forms = [[(x.shape, x.dtype) for x in jax.tree.leaves(tree)] for tree in (state, new)]
     assert forms[0] == forms[1]

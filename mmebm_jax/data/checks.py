@@ -36,7 +36,7 @@ def check_fields(fields: Mapping[str, Field]) -> None:
                 f"{where}: a name must be a word of letters, digits and _, none of "
                 f"{', '.join(RESERVED)}, and not end with {', '.join(ENDINGS)}."
             )
-        if kind not in RANKS:
+        if not isinstance(kind, str) or kind not in RANKS:
             raise ValueError(f"{where} has kind {shown(kind)}: choose one of {', '.join(RANKS)}.")
         sizes_are_whole = all(type(size) is int and size >= 1 for size in shape)
         if len(shape) != RANKS[kind] or not sizes_are_whole or math.prod(shape) > MOST_VALUES:
