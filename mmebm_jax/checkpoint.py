@@ -41,6 +41,8 @@ from mmebm_jax.validation import (
 
 ITEMS = ("state", "weights", "meta")
 Meta = dict[str, Any]
+# What Python says of a read that ends after the restoring that it belonged to has failed.
+LATE_READS = ("Event loop is closed", "Encountered error while reading array index")
 MOST_JSON_BYTES = 2**20
 MOST_MANIFEST_BYTES = 64 * 2**20
 # What Orbax parses before it reads any array, in a checkpoint's folder and in each item's.
@@ -235,7 +237,7 @@ def _without_late_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return hook
 
     def filtered(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        if not str(unraisable.exc_value).startswith(LATE_READS):
             hook(unraisable)
 
     filtered.drops_late_reads = True  # type: ignore[attr-defined]
