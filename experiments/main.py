@@ -16,13 +16,25 @@ MODES = ["train", "evaluate", "sample", "check"]
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file of the run.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do; check prints the plan, no more.")
 _NUM_SAMPLES = flags.DEFINE_integer(
-    "num_samples", None, "Number of samples; by default 16, or one for each given example.", 1
+    "num_samples",
+    None,
+    "Number of samples; by default 16, or one for each given example.",
+    1,
+    2**16,
 )
-_GIVEN = flags.DEFINE_string("given", None, ".npz file of observed modalities.")
+_GIVEN = flags.DEFINE_string(
+    "given",
+    None,
+    ".npz file of observed modalities: at most 65,536 examples, and 2 GiB in memory.",
+)
 _REFINEMENT = flags.DEFINE_integer(
-    "refinement_steps", None, "Data-space steps: 0 for the generator alone; default as trained.", 0
+    "refinement_steps",
+    None,
+    "Data-space steps: 0 for the generator alone; default as trained.",
+    0,
+    10**6,
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of sampling.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of sampling.", 0, 2**31 - 1)
 _CLASSIFIERS = flags.DEFINE_string(
     "classifiers", None, "Folder of the evaluation's classifiers; default WORKDIR/classifiers."
 )

@@ -1,8 +1,7 @@
 """Draw samples of a trained run, jointly or given some modalities."""
 
 import io
-import zipfile
-import zlib
+import math
 
 import jax
 import numpy as np
@@ -10,10 +9,12 @@ from etils import epath
 
 from mmebm_jax import checkpoint, plotting
 from mmebm_jax.files import write_whole
-from mmebm_jax.sampler import load
+from mmebm_jax.npz import MOST_BYTES, read_npz
+from mmebm_jax.sampler import Sampler, load
 
 DEFAULT_NUM_SAMPLES = 16
 NUM_DRAWN = 32
+MOST_EXAMPLES = 2**16
 
 
 def sample(
@@ -35,18 +36,15 @@ def sample(
 
     Raises:
       FileNotFoundError: no run, no checkpoint or no such file.
-      ValueError: the file is not an .npz of this model's modalities; one line that names what.
+      ValueError: the file is not an .npz of this model's modalities, or more is asked for than
+        `most_examples`; one line that names what.
     """
     sampler = load(workdir)
+    if num_samples is not None and num_samples > (most := most_examples(sampler)):
+        raise ValueError(f"--num_samples={num_samples}: draw at most {most} at a time.")
     observed = None
     if given is not None:
-        try:
-            observed = sampler.as_batch(read_given(given))
-        except ValueError as error:
-            raise ValueError(f"--given={given}: {error}") from error
-        if len({len(values) for values in observed.values()}) > 1:
-            raise ValueError(f"--given={given}: its modalities hold different numbers of examples.")
-        observed = {name: values[:num_samples] for name, values in observed.items()}
+        observed = {n: v[:num_samples] for n, v in read_given(given, sampler).items()}
     samples = sampler.sample(
         jax.random.key(seed), num_samples or DEFAULT_NUM_SAMPLES, observed, num_steps=num_steps
     )
@@ -55,27 +53,44 @@ def sample(
     write_whole(workdir / "samples.npz", buffer.getvalue())
     title = f"given {', '.join(observed)}" if observed else "samples"
     shown = {name: np.asarray(values[:NUM_DRAWN]) for name, values in samples.items()}
-    alphabet = checkpoint.read_data_facts(workdir)["alphabet"]
+    alphabet = checkpoint.read_data_facts(workdir).alphabet
     plotting.save_grid(workdir / "samples.png", {title: shown}, alphabet)
     print(f"wrote {workdir / 'samples.npz'} and {workdir / 'samples.png'}")
 
 
-def read_given(path: str) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file; nothing in it is executed.
+def read_given(path: str, sampler: Sampler) -> dict[str, jax.Array]:
+    """The modalities in an `.npz` file, name → `[N, *shape]` in model range.
+
+    Names, types, shapes and sizes are checked before any values are read, and nothing in the file
+    is executed. Memory is bounded by `npz.MOST_BYTES` and `most_examples`.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: it is no .npz, or holds objects.
+      ValueError: it is no `.npz` of this model's modalities, or holds too much; one line.
     """
-    file = epath.Path(path)
-    if not file.exists():
-        raise FileNotFoundError(f"--given={path} does not exist: name an .npz of modalities.")
+    most = most_examples(sampler)
+
+    def accept(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        sampler.check_form(name, shape, dtype)
+        if shape[0] > most:
+            raise ValueError(
+                f"modality {name!r} holds {shape[0]} examples: give at most {most} at a time."
+            )
+
     try:
-        archive = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile) or not archive.files:
-            raise ValueError("it holds no named arrays")
-        return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"the file cannot be read as an .npz of plain arrays ({error})."
+        given = sampler.as_batch(read_npz(epath.Path(path), accept))
+        if len({len(values) for values in given.values()}) > 1:
+            raise ValueError("its modalities hold different numbers of examples.")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"--given={path} does not exist: name an .npz of modalities."
         ) from error
+    except ValueError as error:
+        raise ValueError(f"--given={path}: {error}") from error
+    return given
+
+
+def most_examples(sampler: Sampler) -> int:
+    """How many examples one call may hold: with every modality as float32 they fit the limit."""
+    size = 4 * sum(math.prod(m.shape) for m in sampler.modalities)
+    return max(1, min(MOST_EXAMPLES, MOST_BYTES // size))

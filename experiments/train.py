@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -62,8 +63,7 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
     Raises:
       ValueError, FileNotFoundError: one line that names the thing and the mend.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise ValueError(f"{workdir} is a file: name a folder with --workdir.")
+    _check_workdir(workdir)
     builders.validate(config)
     checkpoint.check_config(workdir, config)
     mesh = sharding.data_mesh()
@@ -85,7 +85,18 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
             f"holds {len(splits.train)} examples, fewer than two for each: lower it."
         )
     model = builders.build_model(config, splits.fields)
+    train_state.template(model, config.prior.num_components)  # refuses an absurd size
     return Run(config, workdir, splits, builders.build_train_source(config, splits), model, mesh)
+
+
+def _check_workdir(workdir: epath.Path) -> None:
+    if "://" in str(workdir):  # Only writing tells whether a bucket may be written to.
+        return
+    there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file: name a folder with --workdir.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{there} cannot be written to: name another folder with --workdir.")
 
 
 def train(run: Run) -> tuple[TrainState, float]:

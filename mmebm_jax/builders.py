@@ -1,16 +1,16 @@
 """From a configuration to the objects of a run. Configuration objects stop here."""
 
 from collections.abc import Collection
-from typing import Any
 
 import jax
 import optax
 from ml_collections import ConfigDict
 
+from mmebm_jax.config_rules import check_fields
 from mmebm_jax.data import load_data
+from mmebm_jax.data.checks import checked
 from mmebm_jax.data.source import DataSplits, Field, Source, with_missing
-from mmebm_jax.elbo import ESTIMATORS, OBJECTIVES, Bound
-from mmebm_jax.families import FAMILIES
+from mmebm_jax.elbo import Bound
 from mmebm_jax.inference import AGGREGATORS
 from mmebm_jax.langevin import Chain
 from mmebm_jax.modality import Modality
@@ -20,14 +20,14 @@ from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEn
 from mmebm_jax.sampling import SamplerSettings
 from mmebm_jax.update import Terms, UpdateSettings
 
-DATA_STARTS = ("generator", "noise")
 # Bounds that are derived for some aggregators alone.
 AGGREGATOR_OF = {
     "mvae": ("product_with_prior",),
     "mvtcae": ("product",),
     "code": ("consensus",),
 }
-POSITIVE_IN_OPTIMISER = ("learning_rate", "gradient_clip")
+
+MOST_CANDIDATES = 2**24  # of one step
 
 
 def validate(config: ConfigDict) -> None:
@@ -36,73 +36,22 @@ def validate(config: ConfigDict) -> None:
     Raises:
       ValueError: with the field, its value and what is allowed.
     """
-    at_least = {
-        "num_steps": 1,
-        "batch_size": 1,
-        "revision_stride": 1,
-        "warmup_steps": 0,
-        "budget_seconds": 0,
-        "log_every": 1,
-        "picture_every": 1,
-        "checkpoint_every": 1,
-        "keep_checkpoints": 1,
-        "guard.retries": 0,
-        "guard.energy_gap": 0,
-        "guard.gradient_norm": 0,
-        "model.num_latents": 0,
-        "model.num_private": 0,
-        "model.width": 1,
-        "model.hidden": 1,
-        "prior.num_components": 1,
-        "prior.fit_step": 0,
-        "prior.start_step": 0,
-        "schedule.settle_step": 0,
-        "energy.start_step": 0,
-        "evaluation.num_samples": 2,
-        "model.spectral_gain": 0,
-        "prior.penalty": 0,
-        "prior.num_candidates": 1,
-        "prior.fit_steps": 0,
-        "elbo.weight": 0,
-        "elbo.warmup_weight": 0,
-        "elbo.beta": 0,
-        "elbo.num_samples": 1,
-        "elbo.entropy_weight": 0,
-        "energy.penalty": 0,
-        "energy.data_noise": 0,
-        "evaluation.classifier_steps": 1,
-    }
-    positive = ["model.prior_hidden", "model.prior_bound", "prior.fit_learning_rate"]
-    positive += ["model.energy_width", "model.energy_hidden"]
-    positive += [f"optimiser.{name}.{x}" for name in NETWORKS for x in POSITIVE_IN_OPTIMISER]
-    at_least |= {
-        f"{name}.chain.{field}": 0
-        for name in ("posterior", "prior", "energy")
-        for field in ("num_steps", "step_size", "temperature", "gradient_clip")
-    }
-    for name, lowest in at_least.items():
-        value = _field(config, name)
-        if not value >= lowest:
-            raise ValueError(f"config.{name} is {value}: it must be at least {lowest}.")
-    for name in positive:
-        value = _field(config, name)
-        if not value > 0:
-            raise ValueError(f"config.{name} is {value}: it must be more than 0.")
-    if not 0 <= config.seed < 2**31:
-        raise ValueError(f"config.seed is {config.seed}: it must be in [0, 2**31).")
+    check_fields(config)
     if config.prior.num_fit_examples < 2 * config.prior.num_components:
         raise ValueError(
             f"config.prior.num_fit_examples is {config.prior.num_fit_examples}: it must be at "
             f"least twice config.prior.num_components, {config.prior.num_components}."
         )
-    for name in ("averaging", "model.correlation", "missing_ratio"):
-        value = _field(config, name)
-        if not 0 <= value < 1:
-            raise ValueError(f"config.{name} is {value}: it must be in [0, 1).")
     if config.batch_size % config.revision_stride:
         raise ValueError(
             f"config.revision_stride is {config.revision_stride}: it must divide "
             f"config.batch_size, {config.batch_size}."
+        )
+    candidates = config.batch_size // config.revision_stride * config.prior.num_candidates
+    if candidates > MOST_CANDIDATES:
+        raise ValueError(
+            f"config.prior.num_candidates is {config.prior.num_candidates}: with the batch that is "
+            f"{candidates} draws, more than {MOST_CANDIDATES}: lower it."
         )
     _validate_method(config)
     if config.budget_seconds and jax.process_count() > 1:
@@ -113,24 +62,8 @@ def validate(config: ConfigDict) -> None:
 
 def _validate_method(config: ConfigDict) -> None:
     """Refuse what no method of the family is."""
-    known = {
-        "model.aggregator": AGGREGATORS,
-        "model.posterior": FAMILIES,
-        "prior.family": FAMILIES,
-        "elbo.objective": tuple(OBJECTIVES),
-        "elbo.estimator": ESTIMATORS,
-        "energy.start": DATA_STARTS,
-    }
-    for name, names in known.items():
-        value = _field(config, name)
-        if value not in names:
-            raise ValueError(f"config.{name} is {value!r}: choose one of {', '.join(names)}.")
     model, elbo = config.model, config.elbo
     bounded = elbo.weight > 0 or (config.warmup_steps > 0 and elbo.warmup_weight > 0)
-    if not 0 <= elbo.total_correlation <= 1:
-        raise ValueError(
-            f"config.elbo.total_correlation is {elbo.total_correlation}: it must be in [0, 1]."
-        )
     if bounded:
         needed = AGGREGATOR_OF.get(elbo.objective, AGGREGATORS)
         if model.aggregator not in needed:
@@ -180,24 +113,17 @@ def _validate_method(config: ConfigDict) -> None:
         )
 
 
-def _field(config: ConfigDict, name: str) -> Any:
-    value: Any = config
-    for part in name.split("."):
-        if part not in value:
-            raise ValueError(
-                f"config.{name} is missing: see configs/polydigits.py for every field."
-            )
-        value = value[part]
-    return value
-
-
 def build_data(config: ConfigDict) -> DataSplits:
-    """The data set named by `config.data`, complete.
+    """The data set named by `config.data`, complete and checked against its own fields.
 
     Raises:
       ValueError, FileNotFoundError: one line that names the field or the missing file.
     """
-    return load_data(**config.data.to_dict())
+    try:
+        return checked(load_data(**config.data.to_dict()))
+    except ValueError as error:
+        line = str(error)
+        raise ValueError(line if "config.data" in line else f"config.data: {line}") from error
 
 
 def build_train_source(config: ConfigDict, splits: DataSplits) -> Source:

@@ -5,10 +5,15 @@ sampling needs) and `meta` (JSON: seconds trained, what happened, which networks
 `config.json` beside them is the configuration, `data.json` what sampling must know of the data.
 """
 
+import contextlib
+import gc
 import json
 import logging
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
+import absl.logging
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -16,11 +21,43 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from mmebm_jax.data.source import DataSplits
+from mmebm_jax.config_rules import check_fields
+from mmebm_jax.data import checks
+from mmebm_jax.data.source import DataSplits, Field
 from mmebm_jax.files import write_whole
+from mmebm_jax.model import NETWORKS
 from mmebm_jax.train_state import TrainState, Weights
+from mmebm_jax.validation import (
+    Rule,
+    Rules,
+    brief,
+    check,
+    choice,
+    plain,
+    real,
+    shown,
+    switch,
+    whole,
+)
 
+ITEMS = ("state", "weights", "meta")
 Meta = dict[str, Any]
+# What Python says of a read that ends after the restoring that it belonged to has failed.
+LATE_READS = ("Event loop is closed", "Encountered error while reading array index")
+MOST_JSON_BYTES = 2**20
+MOST_MANIFEST_BYTES = 64 * 2**20
+# What Orbax parses before it reads any array, in a checkpoint's folder and in each item's.
+MANIFESTS = ("_CHECKPOINT_METADATA", "_METADATA", "_sharding", "manifest.ocdbt", "metadata")
+_SECONDS = real(0, 1e12).optional
+PROGRESS: Rules = {
+    "elapsed_seconds": _SECONDS,
+    "fitted": switch().optional,
+    "fit_position": _SECONDS,
+    "fit_begin": _SECONDS,
+    "fit_end": _SECONDS,
+    "finished": switch().optional,
+    "pending": Rule(list, required=False),
+}
 LOGGER = logging.getLogger("mmebm_jax")
 FREE_FIELDS = (
     "log_every",
@@ -30,6 +67,13 @@ FREE_FIELDS = (
     "evaluation",
     "guard",
 )
+
+
+class DataFacts(NamedTuple):
+    """What sampling must know of a run's data."""
+
+    fields: dict[str, Field]
+    alphabet: str  # the character of each token; empty when no modality is text
 
 
 def open_manager(workdir: epath.Path, keep: int | None = None) -> ocp.CheckpointManager:
@@ -145,27 +189,89 @@ def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:
 def _manager(workdir: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
     # Orbax takes absolute paths alone, and a bucket's address is one already.
     folder = workdir if "://" in str(workdir) else workdir.absolute()
-    return ocp.CheckpointManager(
-        folder / "checkpoints", item_names=("state", "weights", "meta"), options=options
-    )
+    with _silence():
+        return ocp.CheckpointManager(folder / "checkpoints", item_names=ITEMS, options=options)
 
 
 def _newest_readable(
     manager: ocp.CheckpointManager, wanted: ocp.args.Composite
 ) -> tuple[Any, int] | None:
     """Items of the newest checkpoint that is not damaged, and its step; None without any."""
-    steps = sorted(manager.all_steps(), reverse=True)
-    for step in steps:
-        try:
-            return manager.restore(step, args=wanted), step
-        except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            LOGGER.warning("checkpoint %d is damaged (%s); trying an earlier one.", step, reason)
-    if steps:
+    damaged: dict[int, str] = {}
+    for step in sorted(manager.all_steps(), reverse=True):
+        with _silence():
+            try:
+                _check_manifests(epath.Path(manager.directory) / str(step))
+                items = manager.restore(step, args=wanted)
+                _check_meta(items["meta"])
+            except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
+                damaged[step] = brief(str(error) or type(error).__name__)
+            if step in damaged:
+                gc.collect()  # Abandoned reads would otherwise tell of themselves later.
+                continue
+        for later, reason in damaged.items():
+            LOGGER.warning("checkpoint %d is damaged (%s); taking step %d.", later, reason, step)
+        return items, step
+    if damaged:
+        newest = max(damaged)
         raise ValueError(
-            f"no checkpoint of {manager.directory} can be read: move the folder away to start anew."
+            f"no checkpoint of {manager.directory} can be read (step {newest}: {damaged[newest]}): "
+            "move the folder away to start anew."
         )
     return None
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Leave what a damaged checkpoint is like to the one line that is raised of it.
+
+    Orbax logs, and the reads that are under way when the first one fails end in an event loop that
+    is closed, of which Python tells on stderr.
+    """
+    hook, verbosity = sys.unraisablehook, absl.logging.get_verbosity()
+    asyncio_logger = logging.getLogger("asyncio")
+    was_disabled = asyncio_logger.disabled
+    sys.unraisablehook = lambda _: None
+    asyncio_logger.disabled = True
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    try:
+        yield
+    finally:
+        absl.logging.set_verbosity(verbosity)
+        asyncio_logger.disabled = was_disabled
+        # The last reads may end any time later.
+        sys.unraisablehook = _without_late_reads(hook)
+
+
+def _without_late_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    if getattr(hook, "drops_late_reads", False):
+        return hook
+
+    def filtered(unraisable: Any) -> None:
+        if not str(unraisable.exc_value).startswith(LATE_READS):
+            hook(unraisable)
+
+    filtered.drops_late_reads = True  # type: ignore[attr-defined]
+    return filtered
+
+
+def _check_manifests(folder: epath.Path) -> None:
+    for name in MANIFESTS:
+        for path in (folder / name, *(folder / item / name for item in ITEMS)):
+            if path.exists() and path.stat().length > MOST_MANIFEST_BYTES:
+                raise ValueError(f"{path.name} is larger than {MOST_MANIFEST_BYTES >> 20} MiB")
+
+
+def _check_meta(meta: Any) -> None:
+    check(meta, {"trained": Rule(list), "progress": PROGRESS}, "meta")
+    if any(name not in NETWORKS for name in meta["trained"]):
+        raise ValueError(f"meta.trained is {shown(meta['trained'])}")
+    for row in meta["progress"].get("pending", []):
+        step, metrics = row
+        if not (whole(0, 2**31).allows(step) and isinstance(metrics, dict)):
+            raise ValueError(f"meta.progress.pending holds {shown(row)}")
+        if not all(isinstance(value, float | int) for value in metrics.values()):
+            raise ValueError(f"meta.progress.pending holds {shown(row)}")
 
 
 def _abstract(tree: Any) -> Any:
@@ -194,27 +300,49 @@ def write_config(workdir: epath.Path, config: ConfigDict, splits: DataSplits) ->
         write_whole(workdir / "config.json", text + "\n")
 
 
-def read_data_facts(workdir: epath.Path) -> dict[str, Any]:
-    """A run's "fields" (name → kind and shape) and "alphabet" (character of each token)."""
-    return json.loads((workdir / "data.json").read_text())
+def read_data_facts(workdir: epath.Path) -> DataFacts:
+    """What a run's `data.json` says of its data.
+
+    Raises:
+      FileNotFoundError: the folder has none.
+      ValueError: it is damaged or describes modalities that no network can serve.
+    """
+    path = workdir / "data.json"
+    tree = _read_json(path)
+    fields, alphabet = tree.get("fields"), tree.get("alphabet")
+    try:
+        if not isinstance(fields, dict) or not isinstance(alphabet, str):
+            raise ValueError("it lacks fields or alphabet")
+        alphabet.encode()  # JSON can hold half of a character.
+        rules = {"kind": choice(*checks.RANKS), "shape": Rule(list)}
+        for name, field in fields.items():
+            check(field, rules, f"fields.{plain(name)}")
+        facts = DataFacts(
+            {n: Field(f["kind"], tuple(f["shape"])) for n, f in fields.items()}, alphabet
+        )
+        checks.check_fields(facts.fields)
+    except ValueError as error:
+        reason = str(error).rstrip(".")
+        raise ValueError(f"{path} is damaged ({reason}): restore it from a copy.") from error
+    return facts
 
 
 def check_config(workdir: epath.Path, config: ConfigDict) -> None:
     """Refuse a folder that holds a run of another configuration.
 
     Raises:
-      ValueError: with the first field that differs.
+      ValueError: with the first field that differs, or the folder's config.json is damaged.
     """
     path = workdir / "config.json"
     if not path.exists():
         return
-    saved = _flatten(json.loads(path.read_text()))
+    saved = _flatten(_read_json(path))
     given = _flatten(json.loads(config.to_json_best_effort()))
     for name in sorted(saved.keys() | given.keys()):
         if name.split(".")[0] not in FREE_FIELDS and saved.get(name) != given.get(name):
             raise ValueError(
-                f"{workdir} holds a run with {name} = {saved.get(name)}, not {given.get(name)}: "
-                "choose another --workdir or the same config."
+                f"{workdir} holds a run with {plain(name)} = {shown(saved.get(name))}, not "
+                f"{shown(given.get(name))}: choose another --workdir or the same config."
             )
 
 
@@ -223,11 +351,34 @@ def read_config(workdir: epath.Path) -> ConfigDict:
 
     Raises:
       FileNotFoundError: the folder holds no run.
+      ValueError: the file is damaged, or a field is missing, unknown or holds what it may not.
     """
     path = workdir / "config.json"
+    tree = _read_json(path)
+    try:
+        check_fields(tree)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} does not fit this version: {error} Correct the file, or sample with the "
+            "version that trained the run."
+        ) from error
+    return ConfigDict(tree)
+
+
+def _read_json(path: epath.Path) -> dict[str, Any]:
     if not path.exists():
-        raise FileNotFoundError(f"{workdir} holds no run (no config.json): train there first.")
-    return ConfigDict(json.loads(path.read_text()))
+        raise FileNotFoundError(f"{path.parent} holds no run (no {path.name}): train there first.")
+    reason = "it holds no JSON object"
+    try:
+        if path.stat().length <= MOST_JSON_BYTES:
+            tree = json.loads(path.read_bytes())
+            if isinstance(tree, dict):
+                return tree
+        else:
+            reason = f"it is larger than {MOST_JSON_BYTES >> 20} MiB"
+    except (ValueError, RecursionError) as error:
+        reason = brief(str(error))
+    raise ValueError(f"{path} is damaged ({reason}): restore it from a copy of the run.")
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,13 +1,17 @@
 """Writing files so that a reader, or a run that dies, never meets half of one."""
 
+import os
+
 from etils import epath
 
 
 def write_whole(path: epath.Path, content: bytes | str) -> None:
     """Write aside, then rename into place; an existing file stays until the new one is complete."""
-    aside = path.parent / f"{path.name}.part"
-    if isinstance(content, str):
-        aside.write_text(content)
-    else:
-        aside.write_bytes(content)
-    aside.replace(path)
+    # Processes that share a folder must not write each other's halves.
+    aside = path.parent / f"{path.name}.{os.getpid()}.part"
+    try:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

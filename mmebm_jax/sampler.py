@@ -8,13 +8,13 @@ import numpy as np
 from etils import epath
 
 from mmebm_jax import builders, checkpoint, sampling, sharding
-from mmebm_jax.data.source import Field
 from mmebm_jax.langevin import LangevinResult
 from mmebm_jax.modality import Modality, from_raw, to_raw
 from mmebm_jax.model import Model
 from mmebm_jax.sampling import SamplerSettings
 from mmebm_jax.train_state import Weights, template
 from mmebm_jax.typing import Latents
+from mmebm_jax.validation import plain
 
 # Models and settings are hashable, so samplers of equal models share what is compiled.
 _STATIC = ("model", "settings")
@@ -206,6 +206,14 @@ class Sampler:
         """
         return {name: _checked(array, name, self.modalities) for name, array in values.items()}
 
+    def check_form(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        """Check a modality of which no value has been read yet.
+
+        Raises:
+          ValueError: an unknown name, or another shape or type; one line that names it.
+        """
+        _check_form(name, shape, dtype, self.modalities)
+
     def as_raw(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Samples as uint8 images, int32 tokens and float32 vectors."""
         return {m.name: to_raw(m, samples[m.name]) for m in self.modalities if m.name in samples}
@@ -219,26 +227,10 @@ class Sampler:
 
 
 def _checked(array: Any, name: str, modalities: tuple[Modality, ...]) -> jax.Array:
-    by_name = {m.name: m for m in modalities}
-    if name not in by_name:
-        raise ValueError(f"unknown modality {name!r}: this model has {', '.join(by_name)}.")
-    modality, array = by_name[name], array if isinstance(array, jax.Array) else np.asarray(array)
-    raw_shape = modality.shape[:1] if modality.kind == "sequence" else modality.shape
+    array = array if isinstance(array, jax.Array) else np.asarray(array)
+    modality = _check_form(name, array.shape, array.dtype, modalities)
     is_float = np.issubdtype(array.dtype, np.floating)
-    is_raw = (modality.kind == "image" and array.dtype == np.uint8) or (
-        modality.kind == "sequence" and np.issubdtype(array.dtype, np.integer)
-    )
-    shape = modality.shape if is_float else raw_shape
-    if not (is_float or is_raw):
-        raise ValueError(
-            f"modality {name!r} has dtype {array.dtype}: give {_ACCEPTED[modality.kind]}."
-        )
-    if array.ndim != len(shape) + 1 or tuple(array.shape[1:]) != tuple(shape):
-        wanted = ", ".join(map(str, shape))
-        raise ValueError(f"modality {name!r} has shape {tuple(array.shape)}: give [N, {wanted}].")
     if isinstance(array, np.ndarray):
-        if not len(array):
-            raise ValueError(f"modality {name!r} holds no example: give at least one.")
         low, high = modality.bounds
         if is_float and not (array.min() >= low - 1e-3 and array.max() <= high + 1e-3):
             model_range = "[0, 1]" if modality.kind == "sequence" else "[-1, 1]"
@@ -248,9 +240,34 @@ def _checked(array: Any, name: str, modalities: tuple[Modality, ...]) -> jax.Arr
             size = modality.shape[-1]
             if array.min() < 0 or array.max() >= size:
                 raise ValueError(f"modality {name!r} has tokens outside 0..{size - 1}.")
+        # JAX knows neither every width of a number nor foreign byte orders.
+        array = array.astype(np.float32 if is_float else np.int32, copy=False)
     if is_float:
         return jax.numpy.asarray(array, jax.numpy.float32)
     return from_raw(modality, jax.numpy.asarray(array))
+
+
+def _check_form(
+    name: str, shape: tuple[int, ...], dtype: np.dtype, modalities: tuple[Modality, ...]
+) -> Modality:
+    by_name = {m.name: m for m in modalities}
+    if name not in by_name:
+        raise ValueError(f"unknown modality {plain(name)!r}: this model has {', '.join(by_name)}.")
+    modality = by_name[name]
+    raw_shape = modality.shape[:1] if modality.kind == "sequence" else modality.shape
+    is_float = np.issubdtype(dtype, np.floating)
+    is_raw = (modality.kind == "image" and dtype == np.uint8) or (
+        modality.kind == "sequence" and np.issubdtype(dtype, np.integer)
+    )
+    wanted = modality.shape if is_float else raw_shape
+    if not (is_float or is_raw):
+        raise ValueError(f"modality {name!r} has dtype {dtype}: give {_ACCEPTED[modality.kind]}.")
+    if len(shape) != len(wanted) + 1 or tuple(shape[1:]) != tuple(wanted):
+        rows = ", ".join(map(str, wanted))
+        raise ValueError(f"modality {name!r} has shape {tuple(shape)}: give [N, {rows}].")
+    if not shape[0]:
+        raise ValueError(f"modality {name!r} holds no example: give at least one.")
+    return modality
 
 
 def load(workdir: epath.PathLike) -> Sampler:
@@ -261,15 +278,17 @@ def load(workdir: epath.PathLike) -> Sampler:
 
     Raises:
       FileNotFoundError: no run or no checkpoint is there.
+      ValueError: a file of the run is damaged, does not fit this version or claims absurd sizes.
     """
     folder = epath.Path(workdir)
     config = checkpoint.read_config(folder)
-    fields = {
-        name: Field(field["kind"], tuple(field["shape"]))
-        for name, field in checkpoint.read_data_facts(folder)["fields"].items()
-    }
-    model = builders.build_model(config, fields)
-    shapes = template(model, config.prior.num_components)
+    try:
+        builders.validate(config)
+        model = builders.build_model(config, checkpoint.read_data_facts(folder).fields)
+        shapes = template(model, config.prior.num_components)
+    except ValueError as error:
+        line = str(error)
+        raise ValueError(line if str(folder) in line else f"{folder}: {line}") from error
     weights, _, trained = checkpoint.restore_weights(folder, shapes)
     settings = builders.build_sampler_settings(config, trained)
     return Sampler(model, weights, settings, sharding.data_mesh())

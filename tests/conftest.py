@@ -2,6 +2,7 @@
 
 import tempfile
 
+import hypothesis
 import jax
 import pytest
 
@@ -14,6 +15,24 @@ jax.config.update("jax_enable_x64", False)
 # Runs that a test repeats need not be compiled again; the folder lives as long as the tests.
 COMPILED = tempfile.TemporaryDirectory(prefix="mmebm_tests_")
 jax.config.update("jax_compilation_cache_dir", COMPILED.name)
+
+
+def pytest_addoption(parser):
+    """How long the tests that draw their input go on."""
+    parser.addoption("--rounds", type=int, default=None, help="Draws of each such test.")
+
+
+def pytest_configure(config):
+    """The draws of Hypothesis are the same every time, and their number can be chosen."""
+    hypothesis.settings.register_profile(
+        "rounds",
+        max_examples=config.getoption("rounds") or 40,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    hypothesis.settings.load_profile("rounds")
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from mmebm_jax.data.options import OPTIONS
 from mmebm_jax.data.pipeline import batches, iterate, whole
 from mmebm_jax.data.polydigits import polydigits
 from mmebm_jax.data.ring import ring
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
+from mmebm_jax.validation import check, choice
 
 __all__ = [
     "ArraySource",
@@ -28,16 +30,16 @@ def load_data(name: str, **options: Any) -> DataSplits:
         options: passed on to the function of that name; see it for their meaning.
 
     Raises:
-        ValueError: ``name`` is unknown or an option is out of range.
+        ValueError: ``name`` or an option is unknown, of a wrong type or out of range.
         FileNotFoundError: files that the data set is built from are missing.
     """
+    check({"name": name}, {"name": choice(*OPTIONS)}, "config.data")
+    check(options, OPTIONS[name], "config.data")
     if name == "polydigits":
         return polydigits(**options)
     if name == "ring":
         return ring(**options)
-    if name == "polymnist":
-        # TensorFlow Datasets takes seconds to import, so only those who use it wait.
-        from mmebm_jax.data.polymnist import polymnist
+    # TensorFlow Datasets takes seconds to import, so only those who use it wait.
+    from mmebm_jax.data.polymnist import polymnist
 
-        return polymnist(**options)
-    raise ValueError(f"unknown data set {name!r}: choose polydigits, polymnist or ring")
+    return polymnist(**options)

@@ -57,7 +57,8 @@ def batches(
         grain.MapDataset.range(len(source))
         .shuffle(seed=seed)
         .repeat()
-        .batch(batch_size, batch_fn=np.asarray)
+        # Nothing remains of an endless sequence, whose length a rounded division would exceed.
+        .batch(batch_size, drop_remainder=True, batch_fn=np.asarray)
         .map(lambda indices: source.gather(indices[start : start + local]))
     )
 

@@ -7,9 +7,12 @@ of the layouts it circulates in. Prepared once into ArrayRecord files; TensorFlo
 
 import dataclasses
 import gzip
+import math
 import re
 import shutil
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,19 +20,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import pooch
 import tensorflow_datasets as tfds
-from skimage.io import imread
+from PIL import Image
 
+from mmebm_jax.data.options import POLYMNIST_VARIANTS as VARIANTS
 from mmebm_jax.data.photographs import PHOTOGRAPHS, draw_over, photograph
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
 from mmebm_jax.data.torch_file import read_tensor
+from mmebm_jax.validation import brief, shown
 
 SIZE = 28
 MODALITIES = ("m0", "m1", "m2", "m3", "m4")
-VARIANTS = ("from_mnist", "official_png", "official_pt")
 
 _SPLITS = ("train", "test")
 _MNIST_PREFIX = {"train": "train", "test": "t10k"}
 _PHOTO_SHORT_SIDE = 6 * SIZE
+_MOST_IDX_BYTES = 2**26  # MNIST's largest file has 45 MiB
 _RELEASE = "the PolyMNIST archive (Zenodo record 4899160)"
 
 
@@ -50,16 +55,19 @@ def read_idx(path: Path) -> np.ndarray:
         ValueError: the file is not that.
     """
     try:
-        raw = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError):
+        with gzip.open(path) as file:
+            raw = file.read(_MOST_IDX_BYTES + 1)
+    except (OSError, EOFError, zlib.error):
         raise ValueError(f"{path} is not a whole gzip file: download it again") from None
+    if len(raw) > _MOST_IDX_BYTES:
+        raise ValueError(f"{path} unpacks to more than MNIST's files: download it again")
     if raw[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path} is not an IDX file of bytes: download it again")
-    shape = np.frombuffer(raw, ">i4", count=raw[3], offset=4)
-    values = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
-    if values.size != np.prod(shape):
+    begin = 4 + 4 * raw[3] if len(raw) > 3 else 4
+    shape = [int.from_bytes(raw[i : i + 4], "big") for i in range(4, begin, 4)]
+    if len(raw) < begin or len(raw) - begin != math.prod(shape):
         raise ValueError(f"{path} is cut short: download it again")
-    return values.reshape(shape)
+    return np.frombuffer(raw, np.uint8, offset=begin).reshape(shape)
 
 
 def _mnist_files(source: Path, split: str) -> tuple[Path, Path]:
@@ -72,6 +80,8 @@ def _from_mnist(source: Path, split: str, seed: int) -> Examples:
     digits, labels = (read_idx(path) for path in _mnist_files(source, split))
     if digits.shape != (len(labels), SIZE, SIZE):
         raise ValueError(f"MNIST {split} images have shape {digits.shape}: download them again")
+    if labels.max(initial=0) > 9:
+        raise ValueError(f"MNIST {split} labels leave 0..9: download them again")
     images = {}
     for m, (name, photo_name) in enumerate(zip(MODALITIES, PHOTOGRAPHS, strict=True)):
         rng = np.random.default_rng([seed, _SPLITS.index(split), m])
@@ -95,6 +105,18 @@ def _release_root(source: Path) -> Path:
     return source
 
 
+def _read_picture(path: Path) -> np.ndarray:
+    try:
+        # PNG alone: a damaged file should not be tried with every reader there is.
+        with Image.open(path, formats=("PNG",)) as image:
+            if (*image.size, image.mode) == (SIZE, SIZE, "RGB"):
+                return np.asarray(image)
+            found = f"{image.mode} {' x '.join(map(str, image.size))}"
+    except Exception as error:  # Pillow raises many kinds for damaged files.
+        raise ValueError(f"{path} is no picture that can be read: unpack it again") from error
+    raise ValueError(f"{path} is {found}, not 8-bit RGB {SIZE} x {SIZE}: unpack it again")
+
+
 def _from_png(source: Path, split: str) -> Examples:
     """Reads ``{split}/m{k}/{i}.{digit}.png``, ordered by i."""
     pattern = re.compile(r"(\d+)\.(\d)\.png")
@@ -112,13 +134,7 @@ def _from_png(source: Path, split: str) -> Examples:
             )
         images[name] = np.empty((len(matches), SIZE, SIZE, 3), np.uint8)
         for i, match in enumerate(matches):
-            picture = imread(folder / match[0])
-            if picture.shape != (SIZE, SIZE, 3) or picture.dtype != np.uint8:
-                raise ValueError(
-                    f"{folder / match[0]} is {picture.dtype} {picture.shape}, not 8-bit RGB "
-                    f"{SIZE} x {SIZE}: unpack it again"
-                )
-            images[name][i] = picture
+            images[name][i] = _read_picture(folder / match[0])
     return Examples(images, np.array([digit for _, digit in reference]))
 
 
@@ -169,6 +185,9 @@ def _check_source(variant: str, source_dir: str) -> None:
     source = Path(source_dir).expanduser()
     missing = [path for path in _required(variant, source) if not path.exists()]
     if not missing and source_dir:
+        if variant == "from_mnist":
+            for path in _required(variant, source):
+                read_idx(path)  # Now, before anything is written.
         return
     if variant == "from_mnist":
         wanted = "MNIST's files " + ", ".join(path.name for path in _required(variant, source))
@@ -240,24 +259,28 @@ def fetch_archive(url: str, sha256: str, folder: str) -> None:
     """Downloads a zip or tar archive into ``folder``, checks it and unpacks it there.
 
     Raises:
-        ValueError: ``sha256`` is empty or does not match what was downloaded.
+        ValueError: ``sha256`` is no checksum or does not match what was downloaded, or the archive
+            is damaged or would write outside the folder.
         ConnectionError: the address cannot be read.
     """
     if not sha256:
         raise ValueError("sha256 is empty: set it to the archive's checksum from its release page")
+    if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise ValueError(f"sha256 is {shown(sha256)}: give its 64 hexadecimal digits")
     try:
-        archive = pooch.retrieve(
-            url, f"sha256:{sha256}", fname=url.split("?")[0].rsplit("/", 1)[-1], path=folder
-        )
+        archive = pooch.retrieve(url, f"sha256:{sha256}", fname="download.archive", path=folder)
     except ValueError as error:
         raise ValueError(f"{url} does not match sha256 {sha256}: correct one of them") from error
     except OSError as error:
         raise ConnectionError(f"{url} cannot be downloaded: check the address") from error
     # zipfile drops parts that would leave the folder by itself; tar needs telling.
-    if zipfile.is_zipfile(archive):
-        shutil.unpack_archive(archive, folder, "zip")
-    else:
-        shutil.unpack_archive(archive, folder, filter="data")
+    try:
+        if zipfile.is_zipfile(archive):
+            shutil.unpack_archive(archive, folder, "zip")
+        else:
+            shutil.unpack_archive(archive, folder, "tar", filter="data")
+    except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{url} is no safe zip or tar archive ({brief(str(error))})") from error
 
 
 def _open(builder: PolyMnist, split: str, in_memory: bool) -> Source:

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from mmebm_jax.validation import brief
+
 OBSERVED = "observed"  # of a batch: which modalities each example has
 
 
@@ -73,9 +75,28 @@ class RecordSource:
         return len(self._records)
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """See `Source.gather`."""
+        """See `Source.gather`.
+
+        Raises:
+            ValueError: an example is damaged; one line with its index.
+        """
         # Sequence does not declare __getitems__, the batched read that TFDS sources have.
-        examples = self._records.__getitems__(np.asarray(indices).tolist())  # type: ignore[attr-defined]
+        try:
+            return self._stack(np.asarray(indices).tolist())
+        except Exception:  # Record readers raise many kinds, and none tells which example it was.
+            for index in np.asarray(indices).tolist():
+                try:
+                    self._stack([index])
+                except Exception as error:
+                    reason = brief(str(error) or type(error).__name__)
+                    raise ValueError(
+                        f"example {index} cannot be read ({reason}): delete the prepared data set, "
+                        "and it is made anew."
+                    ) from error
+            raise
+
+    def _stack(self, indices: list[int]) -> dict[str, np.ndarray]:
+        examples = self._records.__getitems__(indices)  # type: ignore[attr-defined]
         batch = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
         return batch | {"label": batch["label"].astype(np.int32)}
 

@@ -4,6 +4,7 @@ The zip format (PyTorch 1.6 and later): ``*/data.pkl`` describes the tensor, ``*
 holds its bytes. Source: https://pytorch.org/docs/stable/notes/serialization.html
 """
 
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -12,6 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from mmebm_jax.validation import brief
+
+_MOST_BYTES = 4 * 2**30  # of a tensor; PolyMNIST's as 32-bit floats have 0.5
+_MOST_DESCRIPTION = 2**20
 _STORAGES = {
     "ByteStorage": "u1",
     "CharStorage": "i1",
@@ -33,6 +38,9 @@ def _rebuild_tensor(
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 not in size and last >= len(storage):
         raise pickle.UnpicklingError("a tensor that reaches outside its storage")
+    # A stride of 0 would make of few bytes an array of any size.
+    if math.prod(size) > len(storage):
+        raise pickle.UnpicklingError("a tensor larger than its storage")
     strides = [step * storage.itemsize for step in stride]
     return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
 
@@ -41,6 +49,8 @@ class _TensorUnpickler(pickle.Unpickler):
     """Knows tensors and nothing else, so a hostile file can name no code to run."""
 
     def __init__(self, archive: zipfile.ZipFile, description: str):
+        if archive.getinfo(description).file_size > _MOST_DESCRIPTION:
+            raise pickle.UnpicklingError("a description of absurd size")
         super().__init__(archive.open(description))
         self._archive = archive
         self._prefix = description.removesuffix("data.pkl")
@@ -59,7 +69,10 @@ class _TensorUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         _, dtype, key, *_ = pid
-        return np.frombuffer(self._archive.read(f"{self._prefix}data/{key}"), dtype)
+        member = self._archive.getinfo(f"{self._prefix}data/{key}")
+        if member.file_size > _MOST_BYTES:
+            raise pickle.UnpicklingError(f"a tensor of more than {_MOST_BYTES >> 30} GiB")
+        return np.frombuffer(self._archive.read(member), dtype)
 
 
 def read_tensor(path: Path) -> np.ndarray:
@@ -73,13 +86,14 @@ def read_tensor(path: Path) -> np.ndarray:
         with zipfile.ZipFile(path) as archive:
             descriptions = [n for n in archive.namelist() if n.split("/")[1:] == ["data.pkl"]]
             if len(descriptions) != 1:
-                raise ValueError(f"{path} holds no PyTorch tensor: {mend}")
+                raise pickle.UnpicklingError("no PyTorch tensor")
             tensor = _TensorUnpickler(archive, descriptions[0]).load()
     except zipfile.BadZipFile:
         raise ValueError(f"{path} is not a PyTorch zip file: {mend}") from None
     # A damaged pickle can raise nearly anything; all of it means the same to the reader.
-    except (pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is refused, it holds {error}: {mend}") from None
+    except Exception as error:
+        reason = brief(str(error) or type(error).__name__)
+        raise ValueError(f"{path} is refused, it holds {reason}: {mend}") from None
     if not isinstance(tensor, np.ndarray):
         raise ValueError(f"{path} holds a {type(tensor).__name__}, not one tensor: {mend}")
     return tensor

@@ -7,7 +7,6 @@ split, and their test accuracy is saved with them and belongs beside every numbe
 import functools
 import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from etils import epath
 from flax import traverse_util
 
 from mmebm_jax.files import write_whole
+from mmebm_jax.npz import read_npz
 from mmebm_jax.typing import Params
 
 ToModel = Callable[[np.ndarray], Any]
@@ -295,12 +295,11 @@ def load_classifiers(
     if not file.exists():
         return None
     try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_npz(file)
         header = json.loads(str(arrays.pop(_HEADER)))
         saved_meta, accuracies = header["meta"], header["accuracies"]
         classifiers = traverse_util.unflatten_dict(arrays, sep="/")["params"]
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}); delete it to train again") from error
     # Through JSON, so that a tuple in `meta` equals the list it was saved as.
     if saved_meta != json.loads(json.dumps(dict(meta))):

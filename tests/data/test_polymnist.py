@@ -4,10 +4,13 @@ import hashlib
 import http.server
 import io
 import pickle
+import shutil
 import tarfile
+import tempfile
 import threading
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from skimage.io import imsave
 from mmebm_jax.data import batches, whole
 from mmebm_jax.data.photographs import PHOTOGRAPHS, photograph
 from mmebm_jax.data.polymnist import MODALITIES, fetch_archive, polymnist, read_idx
+from mmebm_jax.data.source import RecordSource
 from mmebm_jax.data.torch_file import read_tensor
 from tests.data.test_polydigits import recover_mask
 
@@ -325,17 +329,117 @@ def test_a_missing_source_is_downloaded_and_checked(served, mnist, tmp_path):
     assert len(splits.train) == 40
 
 
-@pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_an_archive_cannot_leave_its_folder(served, tmp_path, kind):
+def link(target, kind):
+    member = tarfile.TarInfo("link")
+    member.type, member.linkname = kind, target
+    return member
+
+
+ABSOLUTE = str(Path(tempfile.gettempdir()) / "mmebm_escaped")
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        tarfile.TarInfo("../escaped"),
+        tarfile.TarInfo("folder/../../escaped"),
+        link("../../escaped", tarfile.SYMTYPE),
+        link(ABSOLUTE, tarfile.SYMTYPE),
+        link("../escaped", tarfile.LNKTYPE),
+    ],
+    ids=["parent", "folder", "link", "absolute-link", "hard-link"],
+)
+def test_a_tar_archive_that_would_leave_its_folder_is_refused(served, tmp_path, member):
     folder, address = served
-    path = folder / f"evil.{kind}"
-    if kind == "tar":
-        with tarfile.open(path, "w") as archive:
-            archive.addfile(tarfile.TarInfo("../escaped"), io.BytesIO())
-        with pytest.raises(tarfile.OutsideDestinationError):
-            fetch_archive(f"{address}/evil.tar", sha256(path), str(tmp_path / "raw"))
-    else:
-        with zipfile.ZipFile(path, "w") as bundle:
-            bundle.writestr("../escaped", "")
-        fetch_archive(f"{address}/evil.zip", sha256(path), str(tmp_path / "raw"))
+    path, raw = folder / "evil.tar", tmp_path / "raw"
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(member, io.BytesIO())
+    with pytest.raises(ValueError, match=r"evil\.tar is no safe zip or tar archive"):
+        fetch_archive(f"{address}/evil.tar", sha256(path), str(raw))
+    assert [path.name for path in raw.iterdir()] == ["download.archive"]
     assert not (tmp_path / "escaped").exists()
+
+
+def test_absolute_names_of_a_tar_archive_stay_in_its_folder(served, tmp_path):
+    folder, address = served
+    path, raw = folder / "evil.tar", tmp_path / "raw"
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo(ABSOLUTE), io.BytesIO())
+    fetch_archive(f"{address}/evil.tar", sha256(path), str(raw))
+    assert not Path(ABSOLUTE).exists()
+    assert (raw / ABSOLUTE.lstrip("/")).exists()
+
+
+@pytest.mark.parametrize("name", ["../escaped", "folder/../../escaped", ABSOLUTE])
+def test_a_zip_archive_cannot_leave_its_folder(served, tmp_path, name):
+    folder, address = served
+    path, raw = folder / "evil.zip", tmp_path / "raw"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, "")
+        archive.writestr("inside", "")
+    fetch_archive(f"{address}/evil.zip", sha256(path), str(raw))
+    assert {path.name for path in raw.iterdir()} == {"download.archive", "inside"}
+    assert not (tmp_path / "escaped").exists()
+    assert not Path(ABSOLUTE).exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"plain", gzip.compress(b"plain")])
+def test_what_is_no_archive_is_refused(served, tmp_path, content):
+    folder, address = served
+    (folder / "some.zip").write_bytes(content)
+    with pytest.raises(ValueError, match="no safe zip or tar archive"):
+        fetch_archive(f"{address}/some.zip", sha256(folder / "some.zip"), str(tmp_path / "raw"))
+
+
+def test_what_is_no_checksum_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="64 hexadecimal digits"):
+        fetch_archive("http://127.0.0.1:1/x.zip", "abc", str(tmp_path))
+
+
+# --- damaged sources --------------------------------------------------------------------------
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(2**26 + 1), 1))
+    with pytest.raises(ValueError, match=r"x\.gz unpacks to more than MNIST's files"):
+        read_idx(tmp_path / "x.gz")
+
+
+def test_labels_out_of_range_are_refused(mnist, tmp_path):
+    shutil.copytree(mnist, tmp_path / "raw")
+    labels = np.full(NUM["train"], 10, np.uint8)
+    (tmp_path / "raw" / "train-labels-idx1-ubyte.gz").write_bytes(idx(labels))
+    with pytest.raises(ValueError, match=r"MNIST train labels leave 0\.\.9"):
+        polymnist(str(tmp_path / "data"), source_dir=str(tmp_path / "raw"))
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    write_pngs(tmp_path / "raw")
+    (tmp_path / "raw" / "test" / "m2" / "7.7.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"7\.7\.png is no picture"):
+        polymnist(str(tmp_path / "data"), "official_png", str(tmp_path / "raw"))
+
+
+def test_a_tensor_cannot_claim_more_than_it_stores(tmp_path):
+    """A stride of zero would make of three numbers an array of any size."""
+    storage = Storage("storage", Global("torch", "FloatStorage"), "0", "cpu", 3)
+    tree = Call(REBUILD, storage, 0, (10**12,), (0,), False, OrderedDict())
+    write_pt(tmp_path / "x.pt", np.zeros(3, np.float32), tree)
+    with pytest.raises(ValueError, match="larger than its storage"):
+        read_tensor(tmp_path / "x.pt")
+
+
+def test_a_damaged_record_is_named():
+    class Records:
+        def __len__(self):
+            return 5
+
+        def __getitems__(self, indices):
+            if 3 in indices:
+                raise RuntimeError("checksum\nmismatch")
+            return [{"m0": np.zeros(2, np.uint8), "label": 0} for _ in indices]
+
+    source = RecordSource(Records())
+    assert len(source.gather(np.array([0, 4]))["label"]) == 2
+    with pytest.raises(ValueError, match=r"example 3 cannot be read \(checksum mismatch\)"):
+        source.gather(np.array([4, 3, 0]))

@@ -1,0 +1,157 @@
+"""Whether a data set holds what its fields say: asked once at the start, and of what streams by."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmebm_jax.data.source import ArraySource, DataSplits, Field, Source
+from mmebm_jax.validation import plain, shown
+
+RANKS = {"image": 3, "sequence": 2, "vector": 1}
+DTYPES = {"image": np.uint8, "sequence": np.int32, "vector": np.float32}
+# Every subset of the modalities has a weight, and some aggregators a component.
+MOST_MODALITIES = 12
+MOST_VALUES = 2**24  # of one example of a modality
+VECTOR_LIMIT = 100.0  # far outside the "about [-1, 1]" that a vector's chain may reach
+# What stands beside the modalities in batches, or beside their layers in a network.
+RESERVED = ("label", "observed", "subset_logit", "joint_0", "joint_1", "energy")
+ENDINGS = ("_private", "_mean", "_scale", "_auxiliary")
+NUM_PROBED = 256  # examples of a source on disk
+
+
+def check_fields(fields: Mapping[str, Field]) -> None:
+    """Refuse modalities that no network can serve.
+
+    Raises:
+      ValueError: one line that names the modality and what is allowed.
+    """
+    if not 1 <= len(fields) <= MOST_MODALITIES:
+        raise ValueError(f"there are {len(fields)} modalities: give 1 to {MOST_MODALITIES}.")
+    for name, (kind, shape) in fields.items():
+        where = f"modality {plain(name)!r}"
+        if not name.isidentifier() or name in RESERVED or name.endswith(ENDINGS):
+            raise ValueError(
+                f"{where}: a name must be a word of letters, digits and _, none of "
+                f"{', '.join(RESERVED)}, and not end with {', '.join(ENDINGS)}."
+            )
+        if not isinstance(kind, str) or kind not in RANKS:
+            raise ValueError(f"{where} has kind {shown(kind)}: choose one of {', '.join(RANKS)}.")
+        sizes_are_whole = all(type(size) is int and size >= 1 for size in shape)
+        if len(shape) != RANKS[kind] or not sizes_are_whole or math.prod(shape) > MOST_VALUES:
+            raise ValueError(
+                f"{where} has shape {shown(tuple(shape))}: {kind} needs {RANKS[kind]} whole "
+                f"numbers from 1 on, at most {MOST_VALUES} values in all."
+            )
+        if kind == "image" and (shape[0] % 4 or shape[1] % 4):
+            raise ValueError(
+                f"{where} has shape {tuple(shape)}: make height and width multiples of 4."
+            )
+
+
+def checked(splits: DataSplits) -> DataSplits:
+    """The same data set, checked: all that is in memory now, the rest a sample now and as it comes.
+
+    Raises:
+      ValueError: one line that names the split and the modality, and what is allowed.
+    """
+    check_fields(splits.fields)
+    if not isinstance(splits.num_classes, int) or splits.num_classes < 1:
+        raise ValueError(f"num_classes is {shown(splits.num_classes)}: give at least 1.")
+    return splits._replace(
+        train=_checked(splits.train, splits, "train"), test=_checked(splits.test, splits, "test")
+    )
+
+
+def _checked(source: Source, splits: DataSplits, split: str) -> Source:
+    if not len(source):
+        raise ValueError(f"the {split} split holds no example: give at least one.")
+    careful = CheckedSource(source, splits, split)
+    if isinstance(source, ArraySource):
+        careful.gather(np.arange(len(source)))
+        return source
+    careful.gather(np.unique(np.linspace(0, len(source) - 1, NUM_PROBED).astype(int)))
+    return careful
+
+
+class CheckedSource:
+    """A source every batch of which is checked against the fields.
+
+    Args:
+      source: the examples.
+      splits: whose fields and number of classes they should have.
+      split: how the source is called in errors.
+    """
+
+    def __init__(self, source: Source, splits: DataSplits, split: str):
+        self._source, self._split = source, split
+        self._fields, self._num_classes = splits.fields, splits.num_classes
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        return len(self._source)
+
+    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Source.gather`.
+
+        Raises:
+          ValueError: one line that names the split, the example and the modality, and the mend.
+        """
+        batch = self._source.gather(indices)
+        for name, field in self._fields.items():
+            self._check(batch, name, field, indices)
+        self._check_numbers(batch, "label", (), self._num_classes, indices)
+        return batch
+
+    def _check(
+        self, batch: Mapping[str, Any], name: str, field: Field, indices: np.ndarray
+    ) -> None:
+        if field.kind == "sequence":
+            length, size = field.shape
+            self._check_numbers(batch, name, (length,), size, indices)
+            return
+        values = self._array(batch, name, tuple(field.shape), DTYPES[field.kind], indices)
+        if field.kind == "vector":
+            self._refuse_where(
+                ~(np.abs(values) <= VECTOR_LIMIT), name, "is not a number in about [-1, 1]", indices
+            )
+
+    def _check_numbers(
+        self,
+        batch: Mapping[str, Any],
+        name: str,
+        shape: tuple[int, ...],
+        size: int,
+        indices: np.ndarray,
+    ) -> None:
+        values = self._array(batch, name, shape, np.int32, indices)
+        self._refuse_where((values < 0) | (values >= size), name, f"leaves 0..{size - 1}", indices)
+
+    def _array(
+        self,
+        batch: Mapping[str, Any],
+        name: str,
+        shape: tuple[int, ...],
+        dtype: Any,
+        indices: np.ndarray,
+    ) -> np.ndarray:
+        if name not in batch:
+            raise ValueError(f"the {self._split} split holds {sorted(batch)}: add {name!r}.")
+        values, wanted = batch[name], (len(indices), *shape)
+        if not isinstance(values, np.ndarray) or values.dtype != dtype or values.shape != wanted:
+            dtype_name = getattr(values, "dtype", type(values).__name__)
+            rows = ", ".join(map(str, ("N", *shape)))
+            raise ValueError(
+                f"the {self._split} split's {name!r} is {dtype_name} of shape "
+                f"{list(np.shape(values))}: give {np.dtype(dtype).name} [{rows}]."
+            )
+        return values
+
+    def _refuse_where(self, bad: np.ndarray, name: str, problem: str, indices: np.ndarray) -> None:
+        rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
+        if len(rows):
+            raise ValueError(
+                f"example {indices[rows[0]]} of the {self._split} split: {name!r} {problem}: "
+                "correct it or leave the example out."
+            )
