@@ -114,6 +114,10 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.budget_seconds = 0.0
     config.warmup_steps = 1500  # the bound alone
     config.revision_stride = 4  # a bound sees every example of a batch, the chains one in four
+    # Parts of a batch that are worked on one after the other, where memory is short.
+    config.accumulation_steps = 1
+    # Whether the training set lies on the devices; else the host reads ahead.
+    config.input = ConfigDict({"device_resident": False})
     # The share of the training data's modalities that is hidden, at random.
     config.missing_ratio = 0.5 if variant.endswith(MISSING) else 0.0
 

@@ -90,6 +90,7 @@ def _compile(run: Run, state: TrainState, terms: Terms) -> tuple[Any, float]:
         builders.build_settings(config),
         terms,
         split,
+        config.accumulation_steps,
     )
     example = whole(run.train_source, 1)
     batch = {

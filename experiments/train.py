@@ -17,7 +17,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from experiments import diagnostics, pictures, processes
+from experiments import diagnostics, feed, pictures, processes
 from experiments.interruption import Interruption
 from experiments.log import Bounds, Explosion, Log, Row, read_events, report, write_event
 from mmebm_jax import builders, checkpoint, data, prior, sharding, train_state
@@ -67,7 +67,9 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
     builders.validate(config)
     checkpoint.check_config(workdir, config)
     mesh = sharding.data_mesh()
-    sharding.check_batch_size(config.batch_size // config.revision_stride, mesh)
+    sharding.check_batch_size(
+        config.batch_size // config.revision_stride // config.accumulation_steps, mesh
+    )
     # One process alone builds what is missing of the data set.
     if not processes.is_first():
         processes.wait_for_all("data set built")
@@ -174,15 +176,13 @@ def _train(
 
     state, progress = _start(run, manager, optimisers, init_key)
     step = resumed_at = int(state.step)
-    batches = data.iterate(
-        data.batches(
-            run.train_source,
-            config.batch_size,
-            config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        ),
-        step,
+    batches = feed.batches(
+        run.train_source,
+        mesh,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=step,
+        device_resident=config.input.device_resident,
     )
     bounds = Bounds(config.guard.energy_gap, config.guard.gradient_norm)
     updates: dict[Any, Any] = {}
@@ -238,13 +238,18 @@ def _train(
             terms = builders.terms_at(config, now)
             if terms not in updates:
                 update = make_update(
-                    model, optimisers, schedules, settings, terms, sharding.split_batch(mesh)
+                    model,
+                    optimisers,
+                    schedules,
+                    settings,
+                    terms,
+                    sharding.split_batch(mesh),
+                    config.accumulation_steps,
                 )
                 updates[terms] = jax.jit(
                     update, donate_argnums=0, out_shardings=sharding.replicated(mesh)
                 )
-            batch = sharding.shard_batch(next(batches), mesh)
-            state, metrics = updates[terms](state, batch, np.float32(now), run_key)
+            state, metrics = updates[terms](state, next(batches), np.float32(now), run_key)
             step += 1
             bar.n = min(int(position()), config.num_steps)
             log.add(step, metrics)

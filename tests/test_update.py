@@ -608,47 +608,112 @@ def test_each_step_draws_its_own_noise(tiny_model, state):
     assert len({elbo(5, 0), elbo(6, 0), elbo(5, 1)}) == 3
 
 
+def test_parts_of_a_batch_are_averaged(tiny_model, state):
+    raw, key, count = make_raw_batch(count=8), jax.random.key(3), 2
+    rates = {name: optax.constant_schedule(1.0) for name in NETWORKS}
+    plain = {name: optax.identity() for name in NETWORKS}
+    fixed = state._replace(optimiser={name: plain[name].init({}) for name in NETWORKS})
+    terms = EVERYTHING
+    update = make_update(tiny_model, plain, rates, SETTINGS, terms, accumulation_steps=count)
+    new, metrics = jax.jit(update)(fixed, raw, jnp.float32(1), key)
+
+    def loss(params, key, part):
+        batch = as_batch(tiny_model, {name: values[part::count] for name, values in raw.items()})
+        arguments = (key, params, fixed.weights.base_prior, batch)
+        return losses(*arguments, model=tiny_model, settings=SETTINGS, terms=terms)
+
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
+    keys = jax.random.split(jax.random.fold_in(key, fixed.step), count)
+    parts = [gradient(fixed.params, k, part) for part, k in enumerate(keys)]
+    expected = jax.tree.map(lambda *leaves: sum(leaves) / count, *[part[1] for part in parts])
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / count, *[part[0] for part in parts])
+    jax.tree.map(
+        lambda new, old, gradient: np.testing.assert_allclose(
+            new, old - gradient, rtol=1e-3, atol=1e-4
+        ),
+        new.params,
+        fixed.params,
+        mean,
+    )
+
+
 DEVICES_SCRIPT = """
 import json
+import re
+import tempfile
 import jax
 jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)
 import numpy as np
 import conftest, test_sampling, test_update
-from mmebm_jax import sharding, train_state
+from etils import epath
+from mmebm_jax import checkpoint, sharding, train_state
 from mmebm_jax.sampler import Sampler
 from mmebm_jax.update import make_update
 
+BATCH, STEPS = 24, 20
 model = conftest.make_model(num_private=2)
-histories, drawn = [], []
-for count in (1, 4):
+create = lambda key: train_state.create(key, model, test_update.OPTIMISERS, 2)
+histories, drawn, gathered = {}, [], []
+
+def prepare(count, accumulation_steps=1):
     mesh = sharding.data_mesh(jax.devices()[:count])
-    create = lambda key: train_state.create(key, model, test_update.OPTIMISERS, 2)
     state = jax.jit(create, out_shardings=sharding.replicated(mesh))(jax.random.key(0))
     update = jax.jit(make_update(
         model, test_update.OPTIMISERS, test_update.SCHEDULES, test_update.SETTINGS,
-        test_update.EVERYTHING, sharding.split_batch(mesh),
+        test_update.EVERYTHING, sharding.split_batch(mesh), accumulation_steps,
     ))
-    sampler = Sampler(model, jax.device_get(state.weights), test_sampling.SETTINGS, mesh)
-    drawn.append(sampler.sample(jax.random.key(2), 8))
-    assert len(drawn[-1]["picture"].sharding.device_set) == count
+    return mesh, state, update
+
+def run(mesh, state, update, steps):
     key = sharding.replicate(jax.random.key(1), mesh)
     history = []
-    for step in range(10):
-        batch = sharding.shard_batch(test_update.make_raw_batch(step, 8), mesh)
-        assert len(batch["picture"].sharding.device_set) == count
+    for step in steps:
+        batch = sharding.shard_batch(test_update.make_raw_batch(step, BATCH), mesh)
+        assert len(batch["picture"].sharding.device_set) == mesh.size
         state, metrics = update(state, batch, jax.numpy.float32(1 + step), key)
         history.append({name: float(value) for name, value in metrics.items()})
-    assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == count
-    histories.append(history)
-for name in drawn[0]:
-    np.testing.assert_allclose(drawn[0][name], drawn[1][name], atol=1e-4)
-print(json.dumps(histories))
+    assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == mesh.size
+    return state, history
+
+def batch_sized_gathers(mesh, state, update):
+    batch = sharding.shard_batch(test_update.make_raw_batch(0, BATCH), mesh)
+    key = sharding.replicate(jax.random.key(1), mesh)
+    text = update.lower(state, batch, jax.numpy.float32(1), key).compile().as_text()
+    assert "all-reduce" in text
+    shapes = re.findall(r"= *[(]?[a-z0-9]+[[]([0-9,]*)[]][^=]* all-gather", text)
+    return [shape for shape in shapes if any(int(n) >= BATCH for n in shape.split(",") if n)]
+
+with tempfile.TemporaryDirectory() as folder:
+    for count in (1, 2, 4, 8):
+        mesh, state, update = prepare(count)
+        sampler = Sampler(model, jax.device_get(state.weights), test_sampling.SETTINGS, mesh)
+        drawn.append(sampler.sample(jax.random.key(2), 8))
+        assert len(drawn[-1]["picture"].sharding.device_set) == count
+        state, first = run(mesh, state, update, range(STEPS // 2))
+        if count == 8:
+            manager = checkpoint.open_manager(epath.Path(folder))
+            checkpoint.save(manager, state, {})
+            manager.close()
+            gathered += batch_sized_gathers(mesh, state, update)
+            gathered += batch_sized_gathers(*prepare(8, accumulation_steps=3))
+        state, second = run(mesh, state, update, range(STEPS // 2, STEPS))
+        histories[count] = first + second
+    for other in drawn[1:]:
+        for name in drawn[0]:
+            np.testing.assert_allclose(drawn[0][name], other[name], atol=1e-4)
+    mesh, state, update = prepare(1)
+    state, _ = checkpoint.restore(checkpoint.open_manager(epath.Path(folder)), state)
+    _, second = run(mesh, state, update, range(STEPS // 2, STEPS))
+    histories["8, then 1"] = histories[8][: STEPS // 2] + second
+print(json.dumps({"histories": histories, "gathered": gathered}))
 """
 
 
-def test_four_devices_train_and_sample_as_one():
+def test_eight_devices_train_and_sample_as_one():
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])
     }
@@ -656,10 +721,16 @@ def test_four_devices_train_and_sample_as_one():
         [sys.executable, "-c", DEVICES_SCRIPT], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    one, four = json.loads(done.stdout.splitlines()[-1])
-    assert len(one) == len(four) == 10
-    for step, (left, right) in enumerate(zip(one, four, strict=True)):
-        assert left.keys() == right.keys()
-        for name in left:
-            if name.startswith("loss/"):
-                assert left[name] == pytest.approx(right[name], rel=1e-4, abs=1e-4), (step, name)
+    found = json.loads(done.stdout.splitlines()[-1])
+    one = found["histories"].pop("1")
+    assert set(found["histories"]) == {"2", "4", "8", "8, then 1"}
+    for count, history in found["histories"].items():
+        assert len(history) == len(one) == 20
+        for step, (left, right) in enumerate(zip(one, history, strict=True)):
+            assert left.keys() == right.keys()
+            for name in left:
+                if name.startswith("loss/"):
+                    where = (count, step, name)
+                    assert right[name] == pytest.approx(left[name], rel=1e-4, abs=1e-5), where
+    # Gradients are summed over devices; examples stay where they are.
+    assert found["gathered"] == []

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmebm_jax.data.options import OPTIONS
-from mmebm_jax.data.pipeline import batches, iterate, whole
+from mmebm_jax.data.pipeline import batches, index_batches, iterate, whole
 from mmebm_jax.data.polydigits import polydigits
 from mmebm_jax.data.ring import ring
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
@@ -16,6 +16,7 @@ __all__ = [
     "RecordSource",
     "Source",
     "batches",
+    "index_batches",
     "iterate",
     "load_data",
     "whole",

@@ -5,6 +5,7 @@ needs the step alone, whatever the number of processes.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 import numpy as np
@@ -12,36 +13,36 @@ import numpy as np
 from mmebm_jax.data.source import Source
 
 
-def batches(
-    source: Source,
+def index_batches(
+    num_examples: int,
     batch_size: int,
     seed: int,
     *,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.MapDataset:
-    """The endless sequence of training batches; element i is the batch of step i.
+    """The endless sequence of batches' indices; element i is the batch of step i.
 
     Every epoch visits each example once, in its own order; a batch may span two epochs.
 
     Args:
-        source: where examples come from.
+        num_examples: of the source.
         batch_size: examples in the global batch, over all processes.
         seed: of the shuffle, 0 to 2**32 - 1.
         process_index: this process, which gets its contiguous slice of each global batch.
         process_count: how many processes share a batch.
 
     Returns:
-        A dataset whose elements are `Source.gather` dicts with B = batch_size / process_count.
+        A dataset whose elements are integers ``[batch_size / process_count]``.
 
     Raises:
         ValueError: ``batch_size`` exceeds the source or does not divide over the processes, or
             ``process_index`` is not one of them.
     """
-    if not 1 <= batch_size <= len(source):
+    if not 1 <= batch_size <= num_examples:
         raise ValueError(
-            f"batch_size is {batch_size} but the source has {len(source)} examples: "
-            f"set it to 1..{len(source)}"
+            f"batch_size is {batch_size} but the source has {num_examples} examples: "
+            f"set it to 1..{num_examples}"
         )
     if batch_size % process_count:
         raise ValueError(
@@ -52,24 +53,36 @@ def batches(
         raise ValueError(f"process_index is {process_index}: set it to 0..{process_count - 1}")
     local = batch_size // process_count
     start = process_index * local
-    # Batching indices, not examples, leaves one gather a batch as the only work on the data.
     return (
-        grain.MapDataset.range(len(source))
+        grain.MapDataset.range(num_examples)
         .shuffle(seed=seed)
         .repeat()
         # Nothing remains of an endless sequence, whose length a rounded division would exceed.
         .batch(batch_size, drop_remainder=True, batch_fn=np.asarray)
-        .map(lambda indices: source.gather(indices[start : start + local]))
+        .map(lambda indices: indices[start : start + local])
     )
 
 
-def iterate(
-    dataset: grain.MapDataset, start_step: int = 0, prefetch: int = 2
-) -> Iterator[dict[str, np.ndarray]]:
+def batches(
+    source: Source,
+    batch_size: int,
+    seed: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.MapDataset:
+    """The endless sequence of training batches, `Source.gather` dicts; see `index_batches`."""
+    # Batching indices, not examples, leaves one gather a batch as the only work on the data.
+    return index_batches(
+        len(source), batch_size, seed, process_index=process_index, process_count=process_count
+    ).map(source.gather)
+
+
+def iterate(dataset: grain.MapDataset, start_step: int = 0, prefetch: int = 2) -> Iterator[Any]:
     """Iterates over ``dataset`` from step ``start_step`` on.
 
     Args:
-        dataset: from `batches`.
+        dataset: from `batches` or `index_batches`.
         start_step: the first batch's step.
         prefetch: how many batches a background thread reads ahead; 0 reads each when asked.
     """

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mmebm_jax.data import ArraySource, batches, iterate, load_data, whole
+from mmebm_jax.data import ArraySource, batches, index_batches, iterate, load_data, whole
 
 
 def counting_source(n):
@@ -44,6 +44,13 @@ def test_resuming_at_a_step_continues_the_uninterrupted_run(start, prefetch):
     resumed = itertools.islice(iterate(dataset, start, prefetch), 12)
     expected = indices(dataset, start + 12)[start:]
     assert [batch["x"].tolist() for batch in resumed] == expected
+
+
+def test_indices_are_those_of_the_batches():
+    numbers = index_batches(30, 8, seed=5, process_index=1, process_count=2)
+    read = batches(counting_source(30), 8, seed=5, process_index=1, process_count=2)
+    for step in (0, 7):
+        np.testing.assert_array_equal(numbers[step], read[step]["x"])
 
 
 def test_processes_share_the_global_batch_in_contiguous_slices():
