@@ -122,6 +122,15 @@ def subset_members(experts: Experts) -> tuple[jax.Array, jax.Array]:
     return jnp.broadcast_to(rows, (len(rows), *experts.observed.shape)), exists
 
 
+def strided(encoding: Encoding, stride: int) -> Encoding:
+    """The encoding of one in `stride` examples."""
+    return encoding._replace(
+        experts=jax.tree.map(lambda x: x[:, ::stride], encoding.experts),
+        posterior=jax.tree.map(lambda x: x[:, ::stride], encoding.posterior),
+        private=jax.tree.map(lambda x: x[::stride], encoding.private),
+    )
+
+
 def uniform_log_weight(exists: jax.Array) -> jax.Array:
     """Equal weights of the components that exist, `bool[K, B]` → log weights `[K, B]`."""
     count = exists.sum(axis=0).astype(jnp.float32)

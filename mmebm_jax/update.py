@@ -107,7 +107,6 @@ def losses(
     elbo_key, start_key, posterior_key, prior_key, data_key, noise_key = jax.random.split(key, 6)
     frozen = jax.lax.stop_gradient(params)
     modalities = model.modalities
-    num_examples = len(next(iter(batch.values())))
     parts: Metrics = {}
     diagnostics: Metrics = {}
 
@@ -120,6 +119,10 @@ def losses(
         zeros = {m.name: jnp.zeros_like(batch[m.name]) for m in modalities}
         batch = revision.where_observed(mask, batch, zeros)
 
+    # A bound costs a fraction of a chain: it may see more examples in the same time.
+    stride = settings.revision_stride
+    if not terms.elbo:
+        batch, mask = _strided(batch, stride), mask and _strided(mask, stride)
     encoding = model.encode(params["inference"], batch, mask)
     if terms.elbo:
         setting = elbo.Setting(
@@ -134,13 +137,10 @@ def losses(
         bounds = elbo.negative_bound(elbo_key, encoding, batch, settings.bound, setting, mask)
         parts["elbo"] = terms.elbo * bounds.mean()
 
-    if settings.revision_stride > 1:
-        # A bound costs a fraction of a chain: it may see more examples in the same time.
-        batch = {name: values[:: settings.revision_stride] for name, values in batch.items()}
-        if mask is not None:
-            mask = {name: seen[:: settings.revision_stride] for name, seen in mask.items()}
-        encoding = model.encode(params["inference"], batch, mask)
-        num_examples = len(next(iter(batch.values())))
+        if stride > 1:
+            batch, mask = _strided(batch, stride), mask and _strided(mask, stride)
+            encoding = inference.strided(encoding, stride)
+    num_examples = len(next(iter(batch.values())))
 
     # ũ: latents of the data, refined under the generator's posterior.
     start = jax.lax.stop_gradient(inference.infer(start_key, encoding, model.prior_family, mask))
@@ -226,8 +226,12 @@ def losses(
             )
             for m, k in zip(modalities, noise_keys, strict=True)
         }
-        of_data = model.data_energy(energy_params, noisy)
-        of_samples = model.data_energy(energy_params, refined)
+        # One pass for both, interleaved: so they stay where a sharded batch lies.
+        both = {
+            m.name: jnp.stack([noisy[m.name], refined[m.name]], axis=1).reshape(-1, *m.shape)
+            for m in modalities
+        }
+        of_data, of_samples = model.data_energy(energy_params, both).reshape(-1, 2).T
         contrast = objectives.contrast_loss(of_data, of_samples, settings.energy_penalty)
         parts["energy"] = contrast.mean()
         diagnostics["energy_gap"] = (of_data - of_samples).mean()
@@ -374,6 +378,10 @@ def _mean_over(function: Callable[..., Any], keys: jax.Array, parts: Any) -> Any
     )
     total, _ = jax.lax.scan(add, zeros, (keys, parts))
     return jax.tree.map(lambda leaf: leaf / len(keys), total)
+
+
+def _strided(arrays: Mapping[str, jax.Array], stride: int) -> dict[str, jax.Array]:
+    return {name: values[::stride] for name, values in arrays.items()}
 
 
 def _root_mean_square(values: jax.Array) -> jax.Array:

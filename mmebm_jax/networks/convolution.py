@@ -47,16 +47,27 @@ def _backward(
     sizes, widths = inputs.shape[1:3], kernel.shape[:2]
 
     # d/d inputs: the gradient, spread out by the stride, meets the mirrored kernel.
-    input_pads = [
+    spread_pads = [
         (width - 1 - low, size + low - span)
         for width, (low, _), size, span in zip(widths, pads, sizes, spans, strict=True)
     ]
     mirrored = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
     input_gradient = lax.conv_general_dilated(
-        gradient, mirrored, (1, 1), input_pads, lhs_dilation=strides, dimension_numbers=DIMENSIONS
+        gradient, mirrored, (1, 1), spread_pads, lhs_dilation=strides, dimension_numbers=DIMENSIONS
     )
 
-    # d/d kernel: channels take the place of examples, and the gradient that of the kernel.
+    # d/d kernel: channels take the place of examples, and one array that of the kernel. The array
+    # with more channels does: as channels of the output they fill the matrix product better.
+    if inputs.shape[3] > gradient.shape[3]:
+        kernel_gradient = lax.conv_general_dilated(
+            gradient.transpose(3, 1, 2, 0),
+            inputs.transpose(1, 2, 0, 3),
+            (1, 1),
+            spread_pads,
+            lhs_dilation=strides,
+            dimension_numbers=DIMENSIONS,
+        )
+        return input_gradient, kernel_gradient[:, ::-1, ::-1].transpose(1, 2, 3, 0)
     kernel_pads = [
         (low, width - 1 + span - size - low)
         for width, (low, _), size, span in zip(widths, pads, sizes, spans, strict=True)
@@ -68,8 +79,8 @@ def _backward(
         kernel_pads,
         rhs_dilation=strides,
         dimension_numbers=DIMENSIONS,
-    ).transpose(1, 2, 0, 3)
-    return input_gradient, kernel_gradient
+    )
+    return input_gradient, kernel_gradient.transpose(1, 2, 0, 3)
 
 
 channels_last_convolution.defvjp(_forward, _backward)
