@@ -177,9 +177,20 @@ def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:
 
 def _manager(workdir: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
     # Orbax takes absolute paths alone, and a bucket's address is one already.
-    folder = workdir if "://" in str(workdir) else workdir.absolute()
-    with _silence():
-        return ocp.CheckpointManager(folder / "checkpoints", item_names=ITEMS, options=options)
+    folder = (workdir if "://" in str(workdir) else workdir.absolute()) / "checkpoints"
+    try:
+        # Orbax parses this file of every step at once, so one step may hide the others.
+        for path in folder.glob("*/_CHECKPOINT_METADATA"):
+            _check_size(path)
+        with _silence():
+            return ocp.CheckpointManager(folder, item_names=ITEMS, options=options)
+    except OSError:
+        raise
+    except Exception as error:  # As below.
+        reason = brief(str(error) or type(error).__name__)
+        raise ValueError(
+            f"{folder} cannot be listed ({reason}): move the damaged step's folder away."
+        ) from error
 
 
 def _newest_readable(
@@ -247,8 +258,13 @@ def _without_late_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _check_manifests(folder: epath.Path) -> None:
     for name in MANIFESTS:
         for path in (folder / name, *(folder / item / name for item in ITEMS)):
-            if path.exists() and path.stat().length > MOST_MANIFEST_BYTES:
-                raise ValueError(f"{path.name} is larger than {MOST_MANIFEST_BYTES >> 20} MiB")
+            if path.exists():
+                _check_size(path)
+
+
+def _check_size(path: epath.Path) -> None:
+    if path.stat().length > MOST_MANIFEST_BYTES:
+        raise ValueError(f"{path.name} is larger than {MOST_MANIFEST_BYTES >> 20} MiB")
 
 
 def _check_meta(meta: Any) -> None:

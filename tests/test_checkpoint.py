@@ -79,6 +79,20 @@ def test_a_manifest_of_absurd_size_is_not_read(run):
     assert checkpoint.restore_weights(epath.Path(folder), weights)[1] == 0
 
 
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_step_that_hides_the_others_is_told_in_one_line(run, is_large):
+    folder, weights = run
+    path = folder / "checkpoints" / "1" / "_CHECKPOINT_METADATA"
+    path.write_bytes(b"[" * 10**5)
+    if is_large:
+        with path.open("r+b") as file:
+            file.truncate(checkpoint.MOST_MANIFEST_BYTES + 1)
+    with pytest.raises(ValueError, match=r"checkpoints cannot be listed \(.*: move the") as caught:
+        checkpoint.restore_weights(epath.Path(folder), weights)
+    assert "\n" not in str(caught.value)
+    assert ("larger than 64 MiB" in str(caught.value)) == is_large
+
+
 def test_arrays_of_other_shapes_are_refused(run):
     folder, weights = run
     wider = weights.base_prior.mean.repeat(2, axis=0)
