@@ -5,15 +5,11 @@ sampling needs) and `meta` (JSON: seconds trained, what happened, which networks
 `config.json` beside them is the configuration, `data.json` what sampling must know of the data.
 """
 
-import contextlib
 import gc
 import json
 import logging
-import sys
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import absl.logging
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -25,39 +21,12 @@ from mmebm_jax.config_rules import check_fields
 from mmebm_jax.data import checks
 from mmebm_jax.data.source import DataSplits, Field
 from mmebm_jax.files import write_whole
-from mmebm_jax.model import NETWORKS
+from mmebm_jax.manifests import ITEMS, check_manifests, check_meta, check_size, silence
 from mmebm_jax.train_state import TrainState, Weights
-from mmebm_jax.validation import (
-    Rule,
-    Rules,
-    brief,
-    check,
-    choice,
-    plain,
-    real,
-    shown,
-    switch,
-    whole,
-)
+from mmebm_jax.validation import Rule, brief, check, choice, plain, shown
 
-ITEMS = ("state", "weights", "meta")
 Meta = dict[str, Any]
-# What Python says of a read that ends after the restoring that it belonged to has failed.
-LATE_READS = ("Event loop is closed", "Encountered error while reading array index")
 MOST_JSON_BYTES = 2**20
-MOST_MANIFEST_BYTES = 64 * 2**20
-# What Orbax parses before it reads any array, in a checkpoint's folder and in each item's.
-MANIFESTS = ("_CHECKPOINT_METADATA", "_METADATA", "_sharding", "manifest.ocdbt", "metadata")
-_SECONDS = real(0, 1e12).optional
-PROGRESS: Rules = {
-    "elapsed_seconds": _SECONDS,
-    "fitted": switch().optional,
-    "fit_position": _SECONDS,
-    "fit_begin": _SECONDS,
-    "fit_end": _SECONDS,
-    "finished": switch().optional,
-    "pending": Rule(list, required=False),
-}
 LOGGER = logging.getLogger("mmebm_jax")
 FREE_FIELDS = (
     "log_every",
@@ -188,9 +157,20 @@ def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:
 
 def _manager(workdir: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
     # Orbax takes absolute paths alone, and a bucket's address is one already.
-    folder = workdir if "://" in str(workdir) else workdir.absolute()
-    with _silence():
-        return ocp.CheckpointManager(folder / "checkpoints", item_names=ITEMS, options=options)
+    folder = (workdir if "://" in str(workdir) else workdir.absolute()) / "checkpoints"
+    try:
+        # Orbax parses this file of every step at once, so one step may hide the others.
+        for path in folder.glob("*/_CHECKPOINT_METADATA"):
+            check_size(path)
+        with silence():
+            return ocp.CheckpointManager(folder, item_names=ITEMS, options=options)
+    except OSError:
+        raise
+    except Exception as error:  # As below.
+        reason = brief(str(error) or type(error).__name__)
+        raise ValueError(
+            f"{folder} cannot be listed ({reason}): move the damaged step's folder away."
+        ) from error
 
 
 def _newest_readable(
@@ -199,11 +179,11 @@ def _newest_readable(
     """Items of the newest checkpoint that is not damaged, and its step; None without any."""
     damaged: dict[int, str] = {}
     for step in sorted(manager.all_steps(), reverse=True):
-        with _silence():
+        with silence():
             try:
-                _check_manifests(epath.Path(manager.directory) / str(step))
+                check_manifests(epath.Path(manager.directory) / str(step))
                 items = manager.restore(step, args=wanted)
-                _check_meta(items["meta"])
+                check_meta(items["meta"])
             except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
                 damaged[step] = brief(str(error) or type(error).__name__)
             if step in damaged:
@@ -219,59 +199,6 @@ def _newest_readable(
             "move the folder away to start anew."
         )
     return None
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Leave what a damaged checkpoint is like to the one line that is raised of it.
-
-    Orbax logs, and the reads that are under way when the first one fails end in an event loop that
-    is closed, of which Python tells on stderr.
-    """
-    hook, verbosity = sys.unraisablehook, absl.logging.get_verbosity()
-    asyncio_logger = logging.getLogger("asyncio")
-    was_disabled = asyncio_logger.disabled
-    sys.unraisablehook = lambda _: None
-    asyncio_logger.disabled = True
-    absl.logging.set_verbosity(absl.logging.FATAL)
-    try:
-        yield
-    finally:
-        absl.logging.set_verbosity(verbosity)
-        asyncio_logger.disabled = was_disabled
-        # The last reads may end any time later.
-        sys.unraisablehook = _without_late_reads(hook)
-
-
-def _without_late_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    if getattr(hook, "drops_late_reads", False):
-        return hook
-
-    def filtered(unraisable: Any) -> None:
-        if not str(unraisable.exc_value).startswith(LATE_READS):
-            hook(unraisable)
-
-    filtered.drops_late_reads = True  # type: ignore[attr-defined]
-    return filtered
-
-
-def _check_manifests(folder: epath.Path) -> None:
-    for name in MANIFESTS:
-        for path in (folder / name, *(folder / item / name for item in ITEMS)):
-            if path.exists() and path.stat().length > MOST_MANIFEST_BYTES:
-                raise ValueError(f"{path.name} is larger than {MOST_MANIFEST_BYTES >> 20} MiB")
-
-
-def _check_meta(meta: Any) -> None:
-    check(meta, {"trained": Rule(list), "progress": PROGRESS}, "meta")
-    if any(name not in NETWORKS for name in meta["trained"]):
-        raise ValueError(f"meta.trained is {shown(meta['trained'])}")
-    for row in meta["progress"].get("pending", []):
-        step, metrics = row
-        if not (whole(0, 2**31).allows(step) and isinstance(metrics, dict)):
-            raise ValueError(f"meta.progress.pending holds {shown(row)}")
-        if not all(isinstance(value, float | int) for value in metrics.values()):
-            raise ValueError(f"meta.progress.pending holds {shown(row)}")
 
 
 def _abstract(tree: Any) -> Any:

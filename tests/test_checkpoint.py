@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 
 from experiments.train import Progress
-from mmebm_jax import checkpoint
+from mmebm_jax import checkpoint, manifests
 from tests.commands import digest, first_files, save_run, small_config
 
 
@@ -27,9 +27,9 @@ def run(saved, tmp_path):
 
 
 def test_all_that_training_keeps_of_its_progress_has_a_rule():
-    assert set(checkpoint.PROGRESS) == set(Progress._fields)
+    assert set(manifests.PROGRESS) == set(Progress._fields)
     meta = {"trained": ["energy"], "progress": Progress(pending=[(3, {"loss": 0.5})])._asdict()}
-    checkpoint._check_meta(json.loads(json.dumps(meta)))
+    manifests.check_meta(json.loads(json.dumps(meta)))
 
 
 def own_lines(caplog):
@@ -75,8 +75,22 @@ def test_a_manifest_of_absurd_size_is_not_read(run):
     folder, weights = run
     path = folder / "checkpoints" / "1" / "weights" / "_METADATA"
     with path.open("r+b") as file:
-        file.truncate(checkpoint.MOST_MANIFEST_BYTES + 1)
+        file.truncate(manifests.MOST_MANIFEST_BYTES + 1)
     assert checkpoint.restore_weights(epath.Path(folder), weights)[1] == 0
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_step_that_hides_the_others_is_told_in_one_line(run, is_large):
+    folder, weights = run
+    path = folder / "checkpoints" / "1" / "_CHECKPOINT_METADATA"
+    path.write_bytes(b"[" * 10**5)
+    if is_large:
+        with path.open("r+b") as file:
+            file.truncate(manifests.MOST_MANIFEST_BYTES + 1)
+    with pytest.raises(ValueError, match=r"checkpoints cannot be listed \(.*: move the") as caught:
+        checkpoint.restore_weights(epath.Path(folder), weights)
+    assert "\n" not in str(caught.value)
+    assert ("larger than 64 MiB" in str(caught.value)) == is_large
 
 
 def test_arrays_of_other_shapes_are_refused(run):

@@ -18,6 +18,7 @@ VECTOR_LIMIT = 100.0  # far outside the "about [-1, 1]" that a vector's chain ma
 # What stands beside the modalities in batches, or beside their layers in a network.
 RESERVED = ("label", "observed", "subset_logit", "joint_0", "joint_1", "energy")
 ENDINGS = ("_private", "_mean", "_scale", "_auxiliary")
+CHUNK = 4096
 NUM_PROBED = 256  # examples of a source on disk
 
 
@@ -69,7 +70,9 @@ def _checked(source: Source, splits: DataSplits, split: str) -> Source:
         raise ValueError(f"the {split} split holds no example: give at least one.")
     careful = CheckedSource(source, splits, split)
     if isinstance(source, ArraySource):
-        careful.gather(np.arange(len(source)))
+        # In parts: reading makes a copy.
+        for start in range(0, len(source), CHUNK):
+            careful.gather(np.arange(start, min(start + CHUNK, len(source))))
         return source
     careful.gather(np.unique(np.linspace(0, len(source) - 1, NUM_PROBED).astype(int)))
     return careful
