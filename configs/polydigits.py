@@ -145,6 +145,8 @@ def get_config(variant: str = "full") -> ConfigDict:
             "energy_width": 16,
             "energy_hidden": 128,
             "spectral_gain": 2.5,
+            "arithmetic": "float32",  # of the networks, or bfloat16
+            "rematerialise": False,  # networks compute activations again to save memory
         }
     )
     config.elbo = ConfigDict(

@@ -153,8 +153,8 @@ def build_modalities(config: ConfigDict, fields: dict[str, Field]) -> tuple[Moda
 
 def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
     """The four networks for these fields, with the convolution that suits this backend."""
-    convolution = convolution_for(jax.default_backend())
     modalities, sizes = build_modalities(config, fields), config.model
+    shared = (convolution_for(jax.default_backend()), sizes.rematerialise)
     return Model(
         modalities=modalities,
         num_latents=sizes.num_latents,
@@ -169,12 +169,13 @@ def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
             sizes.num_private,
             sizes.width,
             sizes.hidden,
-            convolution,
+            *shared,
         ),
-        generator=Generator(modalities, sizes.width, sizes.hidden, convolution),
+        generator=Generator(modalities, sizes.width, sizes.hidden, *shared),
         prior=LatentEnergy(sizes.prior_hidden, sizes.prior_bound),
-        energy=JointEnergy(modalities, sizes.energy_width, sizes.energy_hidden, convolution),
+        energy=JointEnergy(modalities, sizes.energy_width, sizes.energy_hidden, *shared),
         spectral_gain=sizes.spectral_gain,
+        arithmetic=sizes.arithmetic,
     )
 
 

@@ -12,7 +12,7 @@ from mmebm_jax.elbo import ESTIMATORS, OBJECTIVES
 from mmebm_jax.families import FAMILIES
 from mmebm_jax.inference import AGGREGATORS
 from mmebm_jax.modality import LIKELIHOODS
-from mmebm_jax.model import NETWORKS
+from mmebm_jax.model import ARITHMETIC, NETWORKS
 from mmebm_jax.validation import Rule, Rules, check, choice, real, switch, whole
 
 EXAMPLE = "configs/polydigits.py"
@@ -67,6 +67,8 @@ FIELDS: Rules = {
         "energy_width": _SIZE,
         "energy_hidden": _SIZE,
         "spectral_gain": real(0, 1e3),
+        "arithmetic": choice(*ARITHMETIC),
+        "rematerialise": switch(),
     },
     "elbo": {
         "objective": choice(*OBJECTIVES),

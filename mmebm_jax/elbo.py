@@ -15,7 +15,7 @@ and its unknown log Z, a constant for both networks, is left out.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -266,7 +266,7 @@ def _log_prior(setting: Setting, z: jax.Array) -> jax.Array:
 def _energy(setting: Setting, z: jax.Array) -> jax.Array:
     if setting.prior_energy is None:
         return jnp.zeros(z.shape[:-1])
-    return setting.prior_energy(z.reshape(-1, z.shape[-1])).reshape(z.shape[:-1])
+    return _flatly(setting.prior_energy, z, z.shape[:-1])
 
 
 def _joint_terms(key: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
@@ -282,9 +282,22 @@ def _joint_terms(key: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array
 
 def _decode_flat(latents: Latents, decode: DecodeNamed) -> dict[str, jax.Array]:
     """Decode latents with leading axes `[S, K, B]` as one batch."""
-    leading = latents.shared.shape[:-1]
-    count = math.prod(leading)  # not −1: there may be no shared latent
-    flat = jax.tree.map(lambda x: x.reshape(count, x.shape[-1]), latents)
-    return {
-        name: values.reshape(*leading, *values.shape[1:]) for name, values in decode(flat).items()
-    }
+    return _flatly(decode, latents, latents.shared.shape[:-1])
+
+
+def _flatly(function: Callable[[Any], Any], tree: Any, leading: tuple[int, ...]) -> Any:
+    """A function of a batch, applied to arrays with the leading axes `[..., B]`.
+
+    Examples come first in that batch, so that one which is divided over devices stays where it is.
+    """
+    others, size = leading[:-1], leading[-1]
+    count = math.prod(others)
+
+    def flatten(values: jax.Array) -> jax.Array:
+        return jnp.moveaxis(values, len(others), 0).reshape(size * count, values.shape[-1])
+
+    def unflatten(values: jax.Array) -> jax.Array:
+        parts = values.reshape(size, *others, *values.shape[1:])
+        return jnp.moveaxis(parts, 0, len(others))
+
+    return jax.tree.map(unflatten, function(jax.tree.map(flatten, tree)))

@@ -1,8 +1,9 @@
 """The four networks of the family as pure functions of their parameters."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -16,6 +17,7 @@ from mmebm_jax.prior import BasePrior
 from mmebm_jax.typing import Batch, EnergyFn, Latents, Mask, Params
 
 NETWORKS = ("inference", "generator", "prior", "energy")
+ARITHMETIC = ("float32", "bfloat16")
 
 
 class Model(NamedTuple):
@@ -33,6 +35,7 @@ class Model(NamedTuple):
     prior: LatentEnergy
     energy: JointEnergy
     spectral_gain: float  # spectral norm of every layer of the energy; 0 leaves them free
+    arithmetic: str = "float32"  # of the networks, or bfloat16; all between them is float32
 
     @property
     def private_names(self) -> tuple[str, ...]:
@@ -54,17 +57,17 @@ class Model(NamedTuple):
 
     def encode(self, params: Params, batch: Batch, mask: Mask | None = None) -> Encoding:
         """The inference network's experts and their aggregate; the mask names what is observed."""
-        outputs = self.inference.apply({"params": params}, batch)
-        experts = inference.stack(outputs.shared, mask)  # type: ignore[union-attr]
+        outputs = self._apply(self.inference, params, batch)
+        experts = inference.stack(outputs.shared, mask)
         posterior = inference.aggregate(
             experts, self.aggregator, correlation=self.correlation, family=self.posterior_family
         )
         return Encoding(
             experts,
             posterior,
-            outputs.private,  # type: ignore[union-attr]
-            outputs.auxiliary_scale,  # type: ignore[union-attr]
-            outputs.subset_logit,  # type: ignore[union-attr]
+            outputs.private,
+            outputs.auxiliary_scale,
+            outputs.subset_logit,
         )
 
     def decode(
@@ -72,7 +75,7 @@ class Model(NamedTuple):
     ) -> dict[str, jax.Array]:
         """Outputs of the generator, name → `[B, *shape]`; `names` leaves other modalities out."""
         names = None if names is None else tuple(names)
-        return self.generator.apply({"params": params}, latents, names)  # type: ignore[return-value]
+        return self._apply(self.generator, params, latents, names=names)
 
     def sample_prior(
         self,
@@ -108,4 +111,14 @@ class Model(NamedTuple):
 
     def data_energy(self, normalised_params: Params, batch: Mapping[str, jax.Array]) -> jax.Array:
         """E_α(x), `[B]`, over all modalities jointly."""
-        return self.energy.apply({"params": normalised_params}, batch)  # type: ignore[return-value]
+        return self._apply(self.energy, normalised_params, batch)
+
+    def _apply(self, network: nn.Module, params: Params, inputs: Any, **options: Any) -> Any:
+        if self.arithmetic == "float32":
+            return network.apply({"params": params}, inputs, **options)
+        params, inputs = _cast((params, inputs), self.arithmetic)
+        return _cast(network.apply({"params": params}, inputs, **options), "float32")
+
+
+def _cast(tree: Any, dtype: str) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)

@@ -157,8 +157,7 @@ def losses(
             mask=mask,
         )
         revised = result.position
-        moved = jax.tree.leaves(jax.tree.map(lambda new, old: (new - old).ravel(), revised, start))
-        diagnostics["posterior_displacement"] = _root_mean_square(jnp.concatenate(moved))
+        diagnostics["posterior_displacement"] = _distance(revised, start)
         reconstruction = objectives.generator_loss(
             model.decode(params["generator"], revised), batch, modalities=modalities, mask=mask
         )
@@ -236,9 +235,7 @@ def losses(
         parts["energy"] = contrast.mean()
         diagnostics["energy_gap"] = (of_data - of_samples).mean()
         diagnostics["energy_of_data"] = of_data.mean()
-        diagnostics["data_displacement"] = _root_mean_square(
-            jnp.concatenate([(refined[n] - generated[n]).ravel() for n in refined])
-        )
+        diagnostics["data_displacement"] = _distance(refined, generated)
         if terms.synthesis_generator:
             amortised = objectives.generator_loss(outputs, refined, modalities=modalities)
             parts["synthesis_generator"] = terms.synthesis_generator * amortised.mean()
@@ -331,9 +328,9 @@ def make_update(
             rate = schedules[name](position)
             step = jax.tree.map(lambda u, rate=rate: -rate * u, step)
             params[name] = optax.apply_updates(params[name], step)
-            metrics[f"gradient_norm/{name}"] = optax.global_norm(gradients[name])
-            metrics[f"update_norm/{name}"] = optax.global_norm(step)
-            metrics[f"parameter_norm/{name}"] = optax.global_norm(params[name])
+            metrics[f"gradient_norm/{name}"] = optax.tree.norm(gradients[name])
+            metrics[f"update_norm/{name}"] = optax.tree.norm(step)
+            metrics[f"parameter_norm/{name}"] = optax.tree.norm(params[name])
             # A network that begins late must not be averaged with its random start.
             count = num_updates[name] = num_updates[name] + 1
             decay = jnp.minimum(settings.averaging, count / (count + 10.0))
@@ -384,5 +381,8 @@ def _strided(arrays: Mapping[str, jax.Array], stride: int) -> dict[str, jax.Arra
     return {name: values[::stride] for name, values in arrays.items()}
 
 
-def _root_mean_square(values: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.mean(jnp.square(values)))
+def _distance(new: Any, old: Any) -> jax.Array:
+    """Root mean square of the difference of two pytrees, over all their numbers."""
+    squares = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), new, old)
+    count = sum(leaf.size for leaf in jax.tree.leaves(new))
+    return jnp.sqrt(sum(jax.tree.leaves(squares)) / count)

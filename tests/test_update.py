@@ -617,14 +617,17 @@ def test_parts_of_a_batch_are_averaged(tiny_model, state):
     update = make_update(tiny_model, plain, rates, SETTINGS, terms, accumulation_steps=count)
     new, metrics = jax.jit(update)(fixed, raw, jnp.float32(1), key)
 
-    def loss(params, key, part):
-        batch = as_batch(tiny_model, {name: values[part::count] for name, values in raw.items()})
+    def loss(params, key, batch):
         arguments = (key, params, fixed.weights.base_prior, batch)
         return losses(*arguments, model=tiny_model, settings=SETTINGS, terms=terms)
 
     gradient = jax.jit(jax.grad(loss, has_aux=True))
+    batch = as_batch(tiny_model, raw)
     keys = jax.random.split(jax.random.fold_in(key, fixed.step), count)
-    parts = [gradient(fixed.params, k, part) for part, k in enumerate(keys)]
+    parts = [
+        gradient(fixed.params, key, {name: values[i::count] for name, values in batch.items()})
+        for i, key in enumerate(keys)
+    ]
     expected = jax.tree.map(lambda *leaves: sum(leaves) / count, *[part[1] for part in parts])
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)

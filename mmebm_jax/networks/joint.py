@@ -26,6 +26,10 @@ SMALLEST_SCALE = 1e-3
 UNIT = log(e - 1)  # softplus of it is 1
 
 
+def _saving(network: Any, rematerialise: bool) -> Any:
+    return nn.remat(network) if rematerialise else network
+
+
 class InferenceOutputs(NamedTuple):
     """What the inference network computes before its experts are aggregated."""
 
@@ -44,6 +48,7 @@ class Inference(nn.Module):
     width: int
     hidden: int
     convolution: Callable[..., Any]
+    rematerialise: bool = False  # compute a modality's activations again to save memory
 
     @nn.compact
     def __call__(self, batch: Mapping[str, jax.Array]) -> InferenceOutputs:
@@ -67,8 +72,9 @@ class Inference(nn.Module):
 
     def _features(self, modality: Modality, name: str, values: jax.Array) -> jax.Array:
         if modality.kind == "image":
-            return ImageExpert(self.width, self.hidden, self.convolution, name=name)(values)
-        return EXPERTS[modality.kind](self.hidden, name=name)(values)
+            expert = _saving(ImageExpert, self.rematerialise)
+            return expert(self.width, self.hidden, self.convolution, name=name)(values)
+        return _saving(EXPERTS[modality.kind], self.rematerialise)(self.hidden, name=name)(values)
 
     def _diagonal(self, features: jax.Array, size: int, name: str) -> Diagonal:
         if not size:
@@ -86,6 +92,7 @@ class Generator(nn.Module):
     width: int
     hidden: int
     convolution: Callable[..., Any]
+    rematerialise: bool = False  # compute a modality's activations again to save memory
 
     @nn.compact
     def __call__(
@@ -97,10 +104,13 @@ class Generator(nn.Module):
             name = modality.name
             if names is not None and name not in names:
                 continue
+            image, other = (
+                _saving(kind, self.rematerialise) for kind in (ImageDecoder, PerceptronDecoder)
+            )
             network = (
-                ImageDecoder(modality.shape, self.width, self.hidden, self.convolution, name=name)
+                image(modality.shape, self.width, self.hidden, self.convolution, name=name)
                 if modality.kind == "image"
-                else PerceptronDecoder(modality.shape, self.hidden, name=name)
+                else other(modality.shape, self.hidden, name=name)
             )
             inputs = latents.shared
             if latents.private:
@@ -116,15 +126,20 @@ class JointEnergy(nn.Module):
     width: int
     hidden: int
     convolution: Callable[..., Any]
+    rematerialise: bool = False  # compute a modality's activations again to save memory
 
     @nn.compact
     def __call__(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         """Batch of modalities → energies `[B]`."""
         features = [
             (
-                ImageTrunk(self.width, self.convolution, name=modality.name)
+                _saving(ImageTrunk, self.rematerialise)(
+                    self.width, self.convolution, name=modality.name
+                )
                 if modality.kind == "image"
-                else TRUNKS[modality.kind](self.hidden, name=modality.name)
+                else _saving(TRUNKS[modality.kind], self.rematerialise)(
+                    self.hidden, name=modality.name
+                )
             )(batch[modality.name])
             for modality in self.modalities
         ]
