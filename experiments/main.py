@@ -67,8 +67,9 @@ def main() -> None:
     elif _CONFIG.value is None:
         command_line.fail("--config is missing: for example --config=configs/polydigits.py.")
     else:
-        run = train.prepare(_CONFIG.value, workdir)
-        if _MODE.value == "check":
+        only_check = _MODE.value == "check"
+        run = train.prepare(_CONFIG.value, workdir, prepare_data=not only_check)
+        if only_check:
             print(check.plan(run))
         else:
             train.train(run)

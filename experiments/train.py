@@ -57,8 +57,10 @@ class Progress(NamedTuple):
     pending: Sequence[Row] = ()  # metrics that no row of metrics.jsonl holds yet
 
 
-def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
+def prepare(config: ConfigDict, workdir: epath.Path, *, prepare_data: bool = True) -> Run:
     """Build everything and check it, before anything is compiled or written.
+
+    Of a data set that is built once, on disk, what is missing is built, if it may be.
 
     Raises:
       ValueError, FileNotFoundError: one line that names the thing and the mend.
@@ -73,7 +75,7 @@ def prepare(config: ConfigDict, workdir: epath.Path) -> Run:
     # One process alone builds what is missing of the data set.
     if not processes.is_first():
         processes.wait_for_all("data set built")
-    splits = builders.build_data(config)
+    splits = builders.build_data(config, prepare=prepare_data)
     if processes.is_first():
         processes.wait_for_all("data set built")
     if config.batch_size > len(splits.train):

@@ -118,14 +118,16 @@ def _validate_method(config: ConfigDict) -> None:
         )
 
 
-def build_data(config: ConfigDict) -> DataSplits:
+def build_data(config: ConfigDict, *, prepare: bool = True) -> DataSplits:
     """The data set named by `config.data`, complete and checked against its own fields.
+
+    Without `prepare` nothing is written: a data set that is not on disk yet is refused.
 
     Raises:
       ValueError, FileNotFoundError: one line that names the field or the missing file.
     """
     try:
-        return checked(load_data(**config.data.to_dict()))
+        return checked(load_data(**config.data.to_dict(), prepare=prepare))
     except ValueError as error:
         line = str(error)
         raise ValueError(line if "config.data" in line else f"config.data: {line}") from error

@@ -23,11 +23,12 @@ __all__ = [
 ]
 
 
-def load_data(name: str, **options: Any) -> DataSplits:
+def load_data(name: str, *, prepare: bool = True, **options: Any) -> DataSplits:
     """Loads the data set ``name``: "polydigits", "polymnist" or "ring".
 
     Args:
         name: which data set.
+        prepare: whether to build what is missing of it on disk.
         options: passed on to the function of that name; see it for their meaning.
 
     Raises:
@@ -43,4 +44,4 @@ def load_data(name: str, **options: Any) -> DataSplits:
     # TensorFlow Datasets takes seconds to import, so only those who use it wait.
     from mmebm_jax.data.polymnist import polymnist
 
-    return polymnist(**options)
+    return polymnist(**options, prepare=prepare)

@@ -296,6 +296,8 @@ def polymnist(
     download_url: str = "",
     sha256: str = "",
     in_memory: bool = False,
+    *,
+    prepare: bool = True,
 ) -> DataSplits:
     """Opens PolyMNIST, preparing it in ``data_dir`` first where it is not prepared yet.
 
@@ -310,13 +312,15 @@ def polymnist(
         sha256: that archive's checksum.
         in_memory: reads everything into memory first (0.8 GB kept, 2 GB at the peak); batches
             then cost a tenth of reading them from disk.
+        prepare: whether to prepare it where it is not prepared yet.
 
     Returns:
         Modalities "m0" … "m4", uint8 ``[28, 28, 3]``; from_mnist has 60,000 train and 10,000 test
         examples, the official variants whatever their folders hold.
 
     Raises:
-        ValueError: an argument is not one of its choices, or a source file is damaged.
+        ValueError: an argument is not one of its choices, a source file is damaged, or the data set
+            is not prepared and should not be.
         FileNotFoundError: a source file is missing; nothing has been written then.
     """
     if variant not in VARIANTS:
@@ -332,8 +336,13 @@ def polymnist(
         except FileNotFoundError:
             if not (source_dir and download_url):
                 raise
-            fetch_archive(download_url, sha256, source_dir)
-            _check_source(variant, source_dir)
+            if prepare:
+                fetch_archive(download_url, sha256, source_dir)
+                _check_source(variant, source_dir)
+        if not prepare:
+            raise ValueError(
+                f"PolyMNIST is not prepared in {data_dir} yet: training prepares it, once."
+            )
         manual_dir = str(Path(source_dir).expanduser())
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)

@@ -92,6 +92,13 @@ def test_records_feed_the_pipeline(built):
         np.testing.assert_array_equal(batch[name], array[rows])
 
 
+def test_without_leave_to_prepare_nothing_is_written(mnist, tmp_path):
+    data_dir = tmp_path / "data"
+    with pytest.raises(ValueError, match="is not prepared"):
+        polymnist(str(data_dir), source_dir=str(mnist), prepare=False)
+    assert not data_dir.exists()
+
+
 def test_building_is_deterministic_and_seeds_are_kept_apart(built, mnist, tmp_path):
     again = polymnist(str(tmp_path), source_dir=str(mnist))
     other = polymnist(str(tmp_path), source_dir=str(mnist), seed=1)

@@ -66,3 +66,50 @@ def test_the_latent_energy_is_bounded_and_zero_without_latents():
     nothing = jnp.zeros([5, 0])
     assert jax.tree.leaves(energy.init(jax.random.key(0), nothing)) == []
     np.testing.assert_array_equal(energy.apply({}, nothing), np.zeros(5))
+
+
+def test_activations_that_are_computed_again_change_nothing(tiny_model):
+    networks = {name: getattr(tiny_model, name) for name in ("inference", "generator", "energy")}
+    saving = tiny_model._replace(
+        **{name: network.clone(rematerialise=True) for name, network in networks.items()}
+    )
+    key = jax.random.key(0)
+    params = jax.jit(tiny_model.init)(key)
+    jax.tree.map(np.testing.assert_array_equal, params, jax.jit(saving.init)(key))
+    rng = np.random.default_rng(0)
+    batch = {"picture": rng.normal(size=(4, 8, 8, 1)), "text": rng.normal(size=(4, 3, 4))}
+
+    def total(params, model):
+        encoding = model.encode(params["inference"], batch)
+        outputs = model.decode(params["generator"], Latents(encoding.experts.location[0], {}))
+        return model.data_energy(params["energy"], outputs).sum()
+
+    gradients = [
+        jax.jit(jax.grad(total), static_argnums=1)(params, m) for m in (tiny_model, saving)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *gradients)
+    text = jax.jit(jax.grad(total), static_argnums=1).lower(params, saving).as_text()
+    assert "optimization_barrier" in text
+
+
+def test_networks_in_short_floats_keep_the_rest_in_long_ones(tiny_model):
+    short = tiny_model._replace(arithmetic="bfloat16")
+    params = jax.jit(tiny_model.init)(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    batch = {
+        "picture": rng.normal(size=(4, 8, 8, 1)).astype(np.float32),
+        "text": rng.normal(size=(4, 3, 4)).astype(np.float32),
+    }
+
+    def outputs(model):
+        encoding = model.encode(params["inference"], batch)
+        decoded = model.decode(params["generator"], Latents(encoding.experts.location[0], {}))
+        return encoding.experts.location, decoded, model.data_energy(params["energy"], batch)
+
+    long_ones, short_ones = outputs(tiny_model), outputs(short)
+    for a, b in zip(jax.tree.leaves(long_ones), jax.tree.leaves(short_ones), strict=True):
+        assert b.dtype == np.float32
+        assert (a != b).any()
+        np.testing.assert_allclose(a, b, atol=0.02)
+    gradient = jax.grad(lambda p: short.data_energy(p, batch).sum())(params["energy"])
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(gradient))
