@@ -1,6 +1,7 @@
 """Every bound against loops in NumPy, at the latents that the bound itself decoded."""
 
 import itertools
+import math
 from functools import partial
 
 import jax
@@ -100,6 +101,13 @@ def make_encoding(aggregator, mask=MASK, *, with_private=False, family="gaussian
     return jax.device_get(encoding)
 
 
+def as_drawn(values, *others):
+    """What was decoded as one batch, examples first, as `[*others, B, ...]`."""
+    values = np.asarray(values)
+    parts = values.reshape(len(values) // math.prod(others), *others, *values.shape[1:])
+    return np.moveaxis(parts, 0, len(others))
+
+
 def value_and_latents(
     key, encoding, batch, mask, bound, prior_energy=energy, prior_family="gaussian"
 ):
@@ -157,9 +165,8 @@ def test_mmvae_against_loops(batch, bound, family, with_private):
     got, (latents, *_) = evaluate(
         jax.random.key(4), encoding, batch, MASK, bound, prior_family=family
     )
-    leading = (bound.num_samples, 2, 3)
-    z = np.reshape(latents.shared, (*leading, NUM_SHARED))
-    w = {name: np.reshape(v, (*leading, NUM_PRIVATE)) for name, v in latents.private.items()}
+    z = as_drawn(latents.shared, bound.num_samples, 2)
+    w = {name: as_drawn(v, bound.num_samples, 2) for name, v in latents.private.items()}
     assert set(w) == (set(NAMES) if with_private else set())
 
     def log_weight(s, k, b):
@@ -209,7 +216,7 @@ def test_mmvae_plus_draws_its_own_and_foreign_private_latents(family):
         return decoded[0]
 
     leaves = jax.tree.leaves(jax.device_get(draws(jax.random.key(5))))
-    z, *own = (values.reshape(2, 3, count, -1) for values in leaves)
+    z, *own = (as_drawn(values, 2, 3) for values in leaves)
     noise = [(z - experts.location) / experts.scale]
     for n, (values, q, scale) in enumerate(
         zip(own, private.values(), scales.values(), strict=True)
@@ -336,7 +343,7 @@ def mvtcae_loop(bound, encoding, batch, example, decoded, seen):
 
 def code_values(bound, encoding, batch, example, decoded, seen):
     """Each observed subset's index, and its bound."""
-    z = np.reshape(decoded[0].shared, (3, -1, NUM_SHARED))[:, example]
+    z = as_drawn(decoded[0].shared, 3)[:, example]
     means, scales = experts_of(encoding, example)
     values = {}
     for index, members in subsets_of(seen):
@@ -387,7 +394,7 @@ def test_bound_draws_from_its_posteriors(batch, name):
     _, decoded = evaluate(jax.random.key(8), encoding, many, everything, bound)
     means, scales = encoding.experts[:2]
     if name == "code":
-        drawn = np.reshape(decoded[0].shared, (3, count, NUM_SHARED))
+        drawn = as_drawn(decoded[0].shared, 3)
         moments = [
             np.stack(
                 [
@@ -628,7 +635,7 @@ def test_dreg_against_its_formula():
     (by_location, by_scale), drawn = jax.device_get(
         gradients(copies(locations, count), copies(scales, count))
     )
-    drawn = drawn.reshape(4, 2, count).astype(float)
+    drawn = as_drawn(drawn[:, 0], 4, 2).astype(float)
 
     def log_weight(z):
         likelihood = sum(
