@@ -21,12 +21,12 @@ def call(workdir, **values):
         command_line.guarded(chaos.main)
 
 
-def test_a_disturbed_run_ends_as_an_undisturbed_one(tmp_path, capsys):
+def test_a_disturbed_run_ends_as_an_undisturbed_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     workdir = tmp_path / "chaos"
-    # With this seed: killed, then asked to stop, then a checkpoint file is halved.
-    call(workdir, rounds=1, seed=13, faults=["kill", "terminate", "truncate"])
+    call(workdir, rounds=1, seed=18, faults=["kill", "terminate", "truncate"])
     (outcome,) = json.loads((workdir / "chaos.json").read_text())
-    assert len(set(outcome["faults"])) > 1
+    assert outcome["faults"] == ["terminate", "kill", "truncate"]
     assert outcome["finished"]
     assert outcome["each_step_once"]
     assert outcome["unchanged"]
