@@ -10,12 +10,14 @@ python -m experiments.chaos --workdir=runs/chaos --rounds=50 --jobs=2
 """
 
 import contextlib
+import functools
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,15 +26,15 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from absl import flags
 from etils import epath
 from tabulate import tabulate
 
 from configs.chaos import get_config
 from experiments import command_line, faults, train
-from mmebm_jax import checkpoint
+from mmebm_jax import builders, checkpoint, train_state
 from mmebm_jax.files import write_whole
+from mmebm_jax.train_state import TrainState
 
 _ROUNDS = flags.DEFINE_integer("rounds", 50, "Rounds, each with its own seed.", 1)
 _JOBS = flags.DEFINE_integer("jobs", 1, "Rounds that run side by side.", 1)
@@ -51,6 +53,7 @@ MOST_ATTEMPTS = 3  # to finish once nothing disturbs
 ASKED_TO_STOP = 128 + signal.SIGTERM
 
 Contents = Mapping[str, np.ndarray]
+_READING = threading.Lock()
 
 
 class Stop(NamedTuple):
@@ -217,7 +220,7 @@ def play(
             child.signal(signal.SIGTERM if fault == "terminate" else signal.SIGKILL)
         status = child.end()
         if status == ASKED_TO_STOP and begin is not None:
-            stops.append(Stop(time.monotonic() - begin, newest_is_readable(folder)))
+            stops.append(Stop(time.monotonic() - begin, _is_usable(folder)))
         elif status > 0:
             messages.append(f"{fault}: {child.last_line()}")
         if fault in ("truncate", "delete"):
@@ -230,14 +233,19 @@ def play(
         if finished:
             break
         messages.append(f"undisturbed: {child.last_line()}")
-    found = contents(folder) if finished else {}
+    found: Contents = {}
+    try:
+        if finished:
+            found = contents(folder)
+    except (ValueError, OSError) as error:
+        messages.append(f"results: {error}")
     return Outcome(
         round=index,
         faults=chosen,
         finished=finished,
         each_step_once=np.array_equal(expected["step"], found.get("step", ())),
         unchanged=same(expected, found),
-        finite=all(np.isfinite(values).all() for values in found.values()),
+        finite=bool(found) and all(np.isfinite(values).all() for values in found.values()),
         stops=stops,
         messages=messages,
     )
@@ -257,28 +265,47 @@ def damage(folder: epath.Path, generator: np.random.Generator, *, delete: bool) 
         chosen.write_bytes(chosen.read_bytes()[: chosen.stat().st_size // 2])
 
 
-def newest_is_readable(folder: epath.Path) -> bool:
-    """Whether the newest checkpoint of a run can be read."""
+def _is_usable(folder: epath.Path) -> bool:
     try:
-        return bool(contents(folder))
-    except (ValueError, OSError, KeyError):
+        restore(folder)
+    except (ValueError, OSError):
         return False
+    return True
+
+
+@functools.cache
+def _template() -> TrainState:
+    """A fresh state of the runs."""
+    config = get_config()
+    model = builders.build_model(config, builders.build_data(config).fields)
+    optimisers = builders.build_optimisers(config)
+    return train_state.create(jax.random.key(0), model, optimisers, config.prior.num_components)
+
+
+def restore(folder: epath.Path) -> TrainState:
+    """The state that a run would go on from.
+
+    Raises:
+      ValueError: the newest checkpoint cannot be read.
+    """
+    # Restoring changes what the process does with messages of other libraries: one at a time.
+    with _READING, checkpoint.open_manager(folder) as manager:
+        newest = manager.latest_step()
+        restored = checkpoint.restore(manager, _template())
+        if restored is None or manager.latest_step() != newest:
+            raise ValueError(f"checkpoint {newest} of {folder} cannot be read.")
+    return restored[0]
 
 
 def contents(folder: epath.Path) -> Contents:
     """All that a run has learned and written: its newest checkpoint, its rows, its events.
 
     Values that depend on the clock are left out.
+
+    Raises:
+      ValueError, OSError: the newest checkpoint or the rows cannot be read.
     """
-    with checkpoint.open_manager(folder) as manager:
-        step = manager.latest_step()
-        items = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(), weights=ocp.args.StandardRestore()
-            ),
-        )
-    leaves = jax.tree_util.tree_leaves_with_path({k: items[k] for k in ("state", "weights")})
+    leaves = jax.tree_util.tree_leaves_with_path(restore(folder))
     found = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     records = [record for record in records if record.get("event") != "explosion"]

@@ -43,11 +43,15 @@ _CLASSIFIERS = flags.DEFINE_string(
 def main() -> None:
     """Dispatch on the mode."""
     # Imported late: a misspelt flag should not wait for the networks.
+    import jax
+
     from experiments import check, evaluate, sample, train
     from mmebm_jax import checkpoint
 
     if command_line.WORKDIR.value is None:
         command_line.fail("--workdir is missing: name the folder of the run.")
+    if _MODE.value != "train" and jax.process_count() > 1:
+        command_line.fail(f"--mode={_MODE.value} takes one process: start it on one host alone.")
     workdir = epath.Path(command_line.WORKDIR.value)
     if _MODE.value == "sample":
         sample.sample(
