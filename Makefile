@@ -53,7 +53,7 @@ toy: venv
 	$(RUN) -m experiments.toy $(CACHE) --config=configs/toy.py --workdir=runs/toy
 
 test: venv
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n logical --dist loadfile
 
 lint: venv
 	$(RUN) -m ruff check .
