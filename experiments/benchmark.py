@@ -1,114 +1,91 @@
-"""Time the chains: rolled `lax.scan` against fully unrolled, interleaved, at PolyMNIST's shapes.
+"""Measure speed and scale: our update against PyTorch's, and where its cost lies.
 
     python -m experiments.benchmark --workdir=runs/benchmark
+    python -m experiments.benchmark --workdir=runs/benchmark --quick --parts=chains,scaling
 
-Writes `benchmark.json` and `benchmark.md`. Compilation is timed apart; every figure is of one call.
+Writes `benchmark.json`, `benchmark.md` and `complexity.png`. Without --quick all is at PolyMNIST's
+shapes: 5 × 28×28×3, batch 64, chains of 10 steps; a quarter of an hour on two CPU cores. PyTorch
+comes with `pip install -e '.[bench]'`. Compilation is timed apart; every figure is of one call.
 """
 
+import importlib.util
 import json
-import statistics
-import time
+import logging
+import os
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from absl import flags
 from etils import epath
-from tabulate import tabulate
 
-from configs import polymnist
 from experiments import command_line
-from mmebm_jax import builders, langevin
-from mmebm_jax.data.source import Field
+from experiments.benchmarks import chains, complexity, flops, memory, scaling
+from experiments.benchmarks.measure import Options, Part
 from mmebm_jax.files import write_whole
-from mmebm_jax.langevin import Chain
-from mmebm_jax.revision import joint_log_likelihood
-from mmebm_jax.typing import Latents
 
-_PAIRS = flags.DEFINE_integer("pairs", 5, "Interleaved pairs of calls.", 1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Examples a chain.", 1)
-_STEPS = flags.DEFINE_integer("steps", 10, "Steps of each chain.", 1)
+PARTS = {
+    "torch": "Against PyTorch",
+    "chains": "Chains and networks",
+    "flops": "FLOPs against the limit",
+    "scaling": "Growth",
+    "memory": "Memory of one update",
+    "complexity": "Complexity of the methods",
+}
 
-FIELDS = {f"m{index}": Field("image", (28, 28, 3)) for index in range(5)}
-Call = Callable[[], Any]
+_PARTS = flags.DEFINE_list("parts", list(PARTS), f"Which parts: {', '.join(PARTS)}.")
+_QUICK = flags.DEFINE_bool("quick", False, "Small networks and batches: all parts in minutes.")
+_PAIRS = flags.DEFINE_integer("pairs", 5, "Interleaved pairs of calls of what is compared.", 1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Calls of what is timed alone.", 1)
 
-
-def chains(batch_size: int, num_steps: int, unroll: bool) -> dict[str, tuple[Any, Any]]:
-    """Name → jitted chain and its start, for the posterior and the data revision."""
-    model = builders.build_model(polymnist.get_config(), FIELDS)
-    params = jax.jit(model.init)(jax.random.key(0))
-    normalised = jax.jit(model.normalised)(params["energy"])
-    batch = {m.name: jnp.zeros([batch_size, *m.shape]) for m in model.modalities}
-
-    def posterior_energy(latents: jax.Array) -> jax.Array:
-        outputs = model.decode(params["generator"], Latents(latents, {}))
-        prior = 0.5 * jnp.sum(jnp.square(latents), axis=-1)
-        return prior - joint_log_likelihood(model.modalities, outputs, batch)
-
-    def run(energy_fn: Any) -> Any:
-        chain = Chain(num_steps, 0.1, 1.0)
-        return jax.jit(
-            lambda key, start: (
-                langevin.run(
-                    key, start, energy_fn, chain, unroll=num_steps if unroll else 1
-                ).position
-            )
-        )
-
-    return {
-        "posterior chain": (run(posterior_energy), jnp.zeros([batch_size, model.num_latents])),
-        "data chain": (run(lambda x: model.data_energy(normalised, x)), batch),
-    }
+logger = logging.getLogger("mmebm_jax.benchmark")
 
 
-def seconds(call: Call) -> float:
-    """Wall-clock seconds of a call, its result awaited."""
-    begin = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - begin
+def without_torch() -> Part:
+    """The part that stands in where PyTorch is not installed."""
+    line = "PyTorch is not installed: pip install -e '.[bench]' to compare with it."
+    logger.info(line)
+    return Part({"skipped": line}, line)
+
+
+def against_torch(options: Options) -> Part:
+    """The comparison, imported only where PyTorch is."""
+    from experiments.benchmarks import torch_part
+
+    return torch_part.measure(options)
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure the chosen parts and write."""
+    unknown = set(_PARTS.value) - set(PARTS)
+    if unknown or not _PARTS.value:
+        raise ValueError(f"--parts={','.join(_PARTS.value)}: choose from {', '.join(PARTS)}.")
     workdir = epath.Path(command_line.WORKDIR.value or "runs/benchmark")
-    key = jax.random.key(1)
-    rolled = chains(_BATCH_SIZE.value, _STEPS.value, unroll=False)
-    unrolled = chains(_BATCH_SIZE.value, _STEPS.value, unroll=True)
-    results: dict[str, dict[str, Any]] = {}
-    for name in rolled:
-        calls: dict[str, Call] = {
-            kind: (lambda f=function, s=start: f(key, s))  # type: ignore[misc]
-            for kind, (function, start) in (("rolled", rolled[name]), ("unrolled", unrolled[name]))
-        }
-        first = {kind: seconds(call) for kind, call in calls.items()}
-        pairs = [{kind: seconds(call) for kind, call in calls.items()} for _ in range(_PAIRS.value)]
-        ratios = sorted(pair["rolled"] / pair["unrolled"] for pair in pairs)
-        results[name] = {
-            "rolled_seconds": statistics.median(pair["rolled"] for pair in pairs),
-            "unrolled_seconds": statistics.median(pair["unrolled"] for pair in pairs),
-            "ratio_min_median_max": [ratios[0], statistics.median(ratios), ratios[-1]],
-            "first_call_seconds": first,
-        }
-    rows = [
-        [
-            name,
-            f"{r['rolled_seconds']:.3f}",
-            f"{r['unrolled_seconds']:.3f}",
-            " / ".join(f"{ratio:.2f}" for ratio in r["ratio_min_median_max"]),
-            f"{r['first_call_seconds']['rolled']:.1f}",
-            f"{r['first_call_seconds']['unrolled']:.1f}",
-        ]
-        for name, r in results.items()
-    ]
-    headers = ["", "rolled, s", "unrolled, s", "ratio min / median / max"]
-    table = tabulate(rows, [*headers, "first call rolled, s", "unrolled, s"], tablefmt="github")
     workdir.mkdir(parents=True, exist_ok=True)
-    settings = {"batch_size": _BATCH_SIZE.value, "steps": _STEPS.value, "shape": "5 x 28x28x3"}
-    report = {"device": jax.devices()[0].device_kind, "settings": settings, "chains": results}
-    write_whole(workdir / "benchmark.json", json.dumps(report, indent=2) + "\n")
-    write_whole(workdir / "benchmark.md", table + "\n")
-    print(table)
+    options = Options(_PAIRS.value, _REPEATS.value, _QUICK.value)
+    has_torch = importlib.util.find_spec("torch") is not None
+    measures: dict[str, Callable[[], Part]] = {
+        "torch": (lambda: against_torch(options)) if has_torch else without_torch,
+        "chains": lambda: chains.measure(options),
+        "flops": lambda: flops.measure(options),
+        "scaling": lambda: scaling.measure(options),
+        "memory": lambda: memory.measure(options),
+        "complexity": lambda: complexity.measure(options, workdir),
+    }
+    device = f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} CPU cores"
+    figures: dict[str, object] = {"device": device, "options": options._asdict()}
+    sections = [
+        f"# Benchmark\n\nDevice: {device}.{' Quick: small sizes.' if options.quick else ''}"
+    ]
+    for name in PARTS:
+        if name not in _PARTS.value:
+            continue
+        part = measures[name]()
+        figures[name] = part.figures
+        sections.append(f"## {PARTS[name]}\n\n{part.markdown}")
+        logger.info("%s\n", sections[-1])
+        # After every part: a run that is stopped leaves what it has measured.
+        write_whole(workdir / "benchmark.json", json.dumps(figures, indent=2) + "\n")
+        write_whole(workdir / "benchmark.md", "\n\n".join(sections) + "\n")
 
 
 if __name__ == "__main__":

@@ -35,8 +35,9 @@ def arrays(height, width, kernel, channels=2, features=3):
         ((5, 4), (5, 3), (1, 1), ((2, 0), (0, 1))),
     ],
 )
-def test_equals_the_built_in_convolution(size, kernel, strides, padding):
-    inputs, kernel = arrays(*size, kernel)
+@pytest.mark.parametrize("channels", [(2, 3), (4, 2), (3, 3)])  # each way round is its own form
+def test_equals_the_built_in_convolution(size, kernel, strides, padding, channels):
+    inputs, kernel = arrays(*size, kernel, *channels)
     expected = builtin(inputs, kernel, strides, padding)
     weight = jax.random.normal(jax.random.key(1), expected.shape)
 

@@ -1,0 +1,92 @@
+"""Timing, and the arithmetic of its figures."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tabulate import tabulate
+
+Call = Callable[[], Any]
+
+
+class Options(NamedTuple):
+    """How long to measure."""
+
+    pairs: int  # interleaved repetitions of what is compared
+    repeats: int  # calls of what is timed alone
+    quick: bool  # everything small, to see that all parts work
+
+
+class Spread(NamedTuple):
+    """The smallest, the middle and the largest of several figures."""
+
+    minimum: float
+    median: float
+    maximum: float
+
+    def __str__(self) -> str:
+        """The three as a table shows them."""
+        return f"{self.minimum:.2f} / {self.median:.2f} / {self.maximum:.2f}"
+
+
+class Part(NamedTuple):
+    """What a part hands back: figures for the JSON file, and Markdown."""
+
+    figures: dict[str, Any]
+    markdown: str
+
+
+def seconds(call: Call) -> float:
+    """Wall-clock seconds of a call, its result awaited."""
+    begin = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - begin
+
+
+def typical(call: Call, repeats: int) -> float:
+    """The median of several calls, after one that is not counted."""
+    seconds(call)
+    return statistics.median(seconds(call) for _ in range(repeats))
+
+
+def interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call, in turn (A B A B), so that what else a machine does weighs on all."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name].append(seconds(call))
+    return times
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Of one or more values."""
+    return Spread(min(values), statistics.median(values), max(values))
+
+
+def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> Spread:
+    """Spread of the quotients of values measured in pairs.
+
+    Raises:
+      ValueError: lists of different lengths.
+    """
+    return spread([a / b for a, b in zip(numerator, denominator, strict=True)])
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """The slope p of cost ∝ size^p: a straight line through the logarithms.
+
+    Raises:
+      ValueError: fewer than two sizes, or one that is not positive.
+    """
+    if len(sizes) < 2 or min(*sizes, *costs) <= 0:
+        raise ValueError(f"an exponent needs two or more positive sizes and costs, not {sizes}.")
+    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
+
+
+def table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
+    """A Markdown table; floats get three significant digits."""
+    shown = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row] for row in rows]
+    return tabulate(shown, headers, tablefmt="github", disable_numparse=True)

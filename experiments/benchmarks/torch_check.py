@@ -1,0 +1,196 @@
+"""Whether the PyTorch update computes what ours does: both on the same numbers, piece by piece."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+
+from experiments.benchmarks.torch_networks import converted, images_first
+from experiments.benchmarks.torch_update import Noise, Targets, TorchUpdate, normalised
+from experiments.benchmarks.workload import Workload
+from mmebm_jax import elbo, objectives, prior, revision
+from mmebm_jax.typing import Latents
+
+TOLERANCE = 1e-4
+
+
+def torch_update(work: Workload, *, compiled: bool) -> TorchUpdate:
+    """The PyTorch update at a workload's parameters."""
+    return TorchUpdate(
+        work.model,
+        converted(work.model, jax.device_get(work.state.params)),
+        work.settings,
+        work.terms,
+        work.config.optimiser,
+        compiled=compiled,
+    )
+
+
+def differences(work: Workload) -> dict[str, float]:
+    """Piece → largest difference between the two, relative to the largest value.
+
+    Chains run at temperature 0.
+    """
+    ours, theirs = _ours(work), _theirs(work)
+    return {name: _relative(theirs[name], ours[name]) for name in ours}
+
+
+def assert_equal(work: Workload) -> dict[str, float]:
+    """`differences`, all within the tolerance.
+
+    Raises:
+      ValueError: the pieces that differ.
+    """
+    found = differences(work)
+    wrong = {name: value for name, value in found.items() if not value <= TOLERANCE}
+    if wrong:
+        raise ValueError(f"the PyTorch update differs from ours by more than {TOLERANCE}: {wrong}.")
+    return found
+
+
+def _relative(values: Any, expected: Any) -> float:
+    values, expected = np.asarray(values), np.asarray(expected)
+    return float(np.abs(values - expected).max() / max(np.abs(expected).max(), 1e-12))
+
+
+def _inputs(work: Workload) -> tuple[dict[str, jax.Array], dict[str, jax.Array], jax.Array]:
+    """Samples and noise like the batch, and prior latents like the workload's latents."""
+    samples, noise = {}, {}
+    for index, (name, values) in enumerate(work.batch.items()):
+        one, other = jax.random.split(jax.random.key(index))
+        samples[name] = jax.random.uniform(one, values.shape, minval=-1.0)
+        noise[name] = jax.random.normal(other, values.shape)
+    return samples, noise, jax.random.normal(jax.random.key(8), work.latents.shared.shape)
+
+
+BOUND_KEY = 9
+
+
+def _bound_noise(work: Workload) -> jax.Array:
+    """What the bound draws from its key, `[M, B, Z]`."""
+    key = jax.random.split(jax.random.key(BOUND_KEY), 3)[0]
+    shape = (1, len(work.model.modalities), *work.latents.shared.shape)
+    return jax.random.normal(key, shape)[0]
+
+
+def _ours(work: Workload) -> dict[str, Any]:
+    model, terms, settings = work.model, work.terms, work.settings
+    batch, revised = work.batch, work.latents
+    samples, noise, prior_shared = _inputs(work)
+    prior_latents = Latents(prior_shared, {})
+
+    def parts(params: Any) -> dict[str, jax.Array]:
+        encoding = model.encode(params["inference"], batch)
+        setting = elbo.Setting(
+            model.modalities, lambda u, names=None: model.decode(params["generator"], u, names)
+        )
+        key = jax.random.key(BOUND_KEY)
+        seen = model.encode(params["inference"], samples)
+        weights = model.normalised(params["energy"])
+        noisy = {
+            m.name: jnp.clip(batch[m.name] + settings.data_noise * noise[m.name], *m.bounds)
+            for m in model.modalities
+        }
+        energies = model.data_energy(weights, noisy), model.data_energy(weights, samples)
+
+        def reconstruction(latents: Latents, images: Any) -> jax.Array:
+            outputs = model.decode(params["generator"], latents)
+            return objectives.generator_loss(outputs, images, modalities=model.modalities)
+
+        each = {
+            "elbo": terms.elbo * elbo.negative_bound(key, encoding, batch, settings.bound, setting),
+            "posterior_generator": terms.posterior_generator * reconstruction(revised, batch),
+            "posterior_inference": terms.posterior_inference
+            * objectives.inference_loss(encoding, revised),
+            "synthesis_generator": terms.synthesis_generator
+            * reconstruction(prior_latents, samples),
+            "synthesis_inference": terms.synthesis_inference
+            * objectives.inference_loss(seen, prior_latents),
+            "energy": objectives.contrast_loss(*energies, settings.energy_penalty),
+        }
+        return {name: values.mean() for name, values in each.items()}
+
+    @jax.jit
+    def pieces(params: Any) -> dict[str, Any]:
+        weights = model.normalised(params["energy"])
+        total, slope = jax.value_and_grad(lambda x: model.data_energy(weights, x).sum())(batch)
+        trained = {name: params[name] for name in terms.trained}
+        gradients = jax.grad(lambda p: sum(parts(params | p).values(), start=jnp.zeros(())))(
+            trained
+        )
+        posterior_chain = settings.posterior_chain._replace(temperature=0.0)
+        data_chain = settings.data_chain._replace(temperature=0.0)
+        chain_key = jax.random.key(0)
+        moved = revision.revise_posterior(
+            chain_key,
+            revised,
+            batch,
+            modalities=model.modalities,
+            decode=lambda u: model.decode(params["generator"], u),
+            prior_energy=prior.joint_energy(None, None, model.prior_family),
+            chain=posterior_chain,
+        ).position
+        refined = revision.revise_data(
+            chain_key,
+            samples,
+            modalities=model.modalities,
+            energy_fn=lambda x: model.data_energy(weights, x),
+            chain=data_chain,
+        ).position
+        experts = model.encode(params["inference"], batch).experts
+        return {
+            "experts": jnp.stack([experts.location, experts.scale]),
+            "decoder outputs": model.decode(params["generator"], revised),
+            "energies": total,
+            "energy gradient": slope,
+            "posterior chain": moved.shared - revised.shared,
+            "data chain": {name: refined[name] - samples[name] for name in samples},
+            **{f"loss {name}": value for name, value in parts(params).items()},
+            **{f"gradient norm {name}": optax.global_norm(g) for name, g in gradients.items()},
+        }
+
+    return {
+        name: images_first(value) if isinstance(value, dict) else value
+        for name, value in pieces(work.state.params).items()
+    }
+
+
+def _theirs(work: Workload) -> dict[str, Any]:
+    update = torch_update(work, compiled=False)
+    samples, noise, prior_shared = _inputs(work)
+    images, others = images_first(work.batch), images_first(samples)
+    latents = torch.tensor(np.asarray(work.latents.shared))
+    weights = normalised(dict(update.energy.named_parameters()), update.gain)
+    posterior_chain = update.settings.posterior_chain._replace(temperature=0.0)
+    data_chain = update.settings.data_chain._replace(temperature=0.0)
+
+    position = images.clone().requires_grad_()
+    total = update.data_energy(weights, position).sum()
+    (slope,) = torch.autograd.grad(total, position, retain_graph=True)
+    targets = Targets(images, latents, torch.tensor(np.asarray(prior_shared)), others)
+    draws = Noise(torch.tensor(np.asarray(_bound_noise(work))), images_first(noise))
+    loss, parts = update.losses(targets, draws)
+    loss.backward()
+    norms = {
+        name: _norm([p.grad for p in network.parameters() if p.grad is not None])
+        for name, network in update.networks.items()
+    }
+    results = {
+        "experts": torch.stack(update.inference(images)),
+        "decoder outputs": update.generator(latents),
+        "energies": total,
+        "energy gradient": slope,
+        "posterior chain": update.revise(latents, images, posterior_chain) - latents,
+        "data chain": update.refine(others, weights, data_chain) - others,
+        **{f"loss {name}": value for name, value in parts.items()},
+        **{f"gradient norm {name}": value for name, value in norms.items()},
+    }
+    return {name: value.detach().numpy() for name, value in results.items()}
+
+
+def _norm(gradients: list[torch.Tensor]) -> torch.Tensor:
+    """The norm over all gradients of a network."""
+    return torch.stack([g.norm() for g in gradients]).norm()

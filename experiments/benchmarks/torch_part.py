@@ -1,0 +1,80 @@
+"""Our update against PyTorch's, eager and compiled, in one process and in turn."""
+
+import os
+from functools import partial
+from typing import Any
+
+import jax
+import torch
+
+from experiments.benchmarks import torch_check, workload
+from experiments.benchmarks.measure import (
+    Call,
+    Options,
+    Part,
+    interleaved,
+    ratios,
+    seconds,
+    spread,
+    table,
+)
+from experiments.benchmarks.torch_networks import images_first
+
+# What the design promises on a CPU: PyTorch's seconds over ours, the median of the pairs.
+BARS = {"eager": 1.3, "torch.compile": 1.0}
+
+
+def measure(options: Options) -> Part:
+    """Check that both compute the same, then time them; quick leaves torch.compile out."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    quick = options.quick
+    shape = workload.SMALL if quick else workload.PAPER
+    checked = torch_check.assert_equal(
+        workload.build("paper_b", shape._replace(batch_size=8), quick=quick)
+    )
+    work = workload.build("paper_b", shape, quick=quick)
+    raw = images_first(work.raw)
+    compile_seconds = seconds(lambda: work.update and None)
+    ours = workload.stepper(work)
+    updates = {"eager": torch_check.torch_update(work, compiled=False)}
+    if not quick:
+        updates["torch.compile"] = torch_check.torch_update(work, compiled=True)
+    calls: dict[str, Call] = {"ours": ours}
+    calls |= {name: partial(update, raw) for name, update in updates.items()}
+    first = {"ours": compile_seconds} | {name: seconds(calls[name]) for name in updates}
+    for call in calls.values():
+        seconds(call)  # what the first call left to settle: Adam's states, recompilation
+    figures: dict[str, Any] = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "largest_difference": max(checked.values()),
+        "differences": checked,
+        "compile_or_first_call_seconds": first,
+    }
+    rows = []
+    for name in updates:
+        pair = interleaved({"ours": calls["ours"], name: calls[name]}, options.pairs)
+        ratio = ratios(pair[name], pair["ours"])
+        figures[name] = {
+            "seconds": spread(pair[name]),
+            "our_seconds": spread(pair["ours"]),
+            "over_ours": ratio,
+        }
+        kept = "kept" if ratio.median >= BARS[name] else "MISSED"
+        rows.append(
+            [
+                *(f"PyTorch, {name}", spread(pair["ours"]).median, spread(pair[name]).median),
+                *(str(ratio), f"≥ {BARS[name]}: {'small sizes' if quick else kept}", first[name]),
+            ]
+        )
+    headers = ["", "ours, s", "PyTorch, s", "PyTorch / ours: min / median / max", "bar"]
+    worst = max(checked, key=checked.__getitem__)
+    return Part(
+        figures,
+        f"Checked before timing: {len(checked)} pieces (networks, chains at temperature 0, losses, "
+        f"gradients) agree to {checked[worst]:.0e} relative ({worst}). "
+        f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads; JAX {jax.__version__}. "
+        f"Ours was compiled ahead in {first['ours']:.1f} s; that one program takes every step, and "
+        "would refuse a state of other shapes or types: nothing is compiled again.\n\n"
+        + table(rows, [*headers, "first call, s"]),
+    )

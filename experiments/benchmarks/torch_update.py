@@ -1,0 +1,257 @@
+"""Paper B's update in PyTorch: the yardstick for ours, with the same networks and arithmetic.
+
+Written as PyTorch would have it: gradients with respect to the chain's position alone, detached
+parameters inside chains, foreach and fused optimiser kernels. With `compiled` the energies of both
+chains and the whole of the losses go through `torch.compile`; Adam is one fused kernel anyway.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from experiments.benchmarks.torch_networks import Energy, Generator, Inference
+from mmebm_jax.langevin import Chain
+from mmebm_jax.model import Model
+from mmebm_jax.update import Terms, UpdateSettings
+
+Weights = dict[str, Tensor]
+LOG_TWO_PI = math.log(2 * math.pi)
+
+
+class Noise(NamedTuple):
+    """The random numbers of the losses; the chains draw their own."""
+
+    bound: Tensor  # shape=[M, B, Z]
+    data: Tensor  # shape=[M, B, C, H, W]
+
+
+class Targets(NamedTuple):
+    """What the losses learn from, without gradients."""
+
+    images: Tensor  # shape=[M, B, C, H, W], data
+    revised: Tensor  # shape=[B, Z], ũ
+    prior_latents: Tensor  # shape=[B, Z], u_p
+    refined: Tensor  # shape=[M, B, C, H, W], x̃
+
+
+def log_normal(values: Tensor, mean: Tensor | float = 0.0, scale: Tensor | None = None) -> Tensor:
+    """Elementwise log-density of a Gaussian, nats; without a scale it is 1."""
+    if scale is None:
+        return -0.5 * ((values - mean).square() + LOG_TWO_PI)
+    return -0.5 * (((values - mean) / scale).square() + LOG_TWO_PI) - scale.log()
+
+
+def log_posterior(latents: Tensor, experts: tuple[Tensor, Tensor]) -> Tensor:
+    """log q(z | x) of the mixture of experts (`[M, B, Z]`) at `[..., B, Z]`; gives `[..., B]`."""
+    each = log_normal(latents.unsqueeze(-3), *experts).sum(-1)
+    return each.logsumexp(-2) - math.log(len(experts[0]))
+
+
+def log_likelihood(outputs: Tensor, images: Tensor, scale: float) -> Tensor:
+    """Σ_m log p(x_m | outputs), `[..., M, B, C, H, W]` → `[..., B]`."""
+    squares = (images - outputs).square().sum(dim=(-3, -2, -1)).sum(-2)
+    size = images.shape[0] * images[0, 0].numel()
+    return -0.5 * squares / scale**2 - size * (math.log(scale) + 0.5 * LOG_TWO_PI)
+
+
+def normalised(weights: Mapping[str, Tensor], gain: float) -> Weights:
+    """Every kernel at the spectral norm `gain`; the gradient passes through the norm."""
+    result = {}
+    for name, kernel in weights.items():
+        result[name] = kernel
+        if kernel.ndim > 1:
+            matrix = kernel.flatten(1)
+            with torch.no_grad():
+                wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+                left = torch.linalg.eigh(wide @ wide.T)[1][:, -1]
+                right = wide.T @ left
+                right = right / right.norm().clamp_min(1e-12)
+                if wide is not matrix:
+                    left, right = right, left
+            result[name] = kernel * (gain / (left @ (matrix @ right)).clamp_min(1e-12))
+    return result
+
+
+def langevin(
+    position: Tensor,
+    energy: Callable[[Tensor], Tensor],
+    chain: Chain,
+    bounds: tuple[float, float] | None = None,
+) -> Tensor:
+    """A short run of Langevin dynamics; see `mmebm_jax.langevin` for the convention."""
+    drift, deviation = -0.5 * chain.step_size**2, chain.step_size * math.sqrt(chain.temperature)
+    for _ in range(chain.num_steps):
+        position = position.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(energy(position).sum(), position)
+        position = position.detach().add(gradient, alpha=drift)
+        if deviation:
+            position.add_(torch.randn_like(position), alpha=deviation)
+        if bounds is not None:
+            position.clamp_(*bounds)
+    return position.detach()
+
+
+class TorchUpdate:
+    """The update with its state: networks, Adam, moving averages.
+
+    Attributes:
+      networks: "inference", "generator" and "energy", as `torch_networks.converted` gives them.
+      averages: network → moving averages of its parameters.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        networks: Mapping[str, nn.Module],
+        settings: UpdateSettings,
+        terms: Terms,
+        optimisers: Mapping[str, Any],
+        *,
+        compiled: bool,
+    ) -> None:
+        self.networks = dict(networks)
+        self.settings, self.terms = settings, terms
+        self.gain, self.num_latents = model.spectral_gain, model.num_latents
+        self.scale = model.modalities[0].scale
+        self.bounds = model.modalities[0].bounds
+        self.clips = {name: optimisers[name].gradient_clip for name in networks}
+        self.adams = {
+            name: torch.optim.Adam(
+                network.parameters(),
+                lr=optimisers[name].learning_rate,
+                betas=(optimisers[name].b1, optimisers[name].b2),
+                fused=True,
+            )
+            for name, network in networks.items()
+        }
+        self.averages = {
+            name: [p.detach().clone() for p in network.parameters()]
+            for name, network in networks.items()
+        }
+        self.count = 0
+        wrap = torch.compile if compiled else lambda function: function
+        self.posterior_energy = wrap(self._posterior_energy)
+        self.data_energy = wrap(self._data_energy)
+        self.losses = wrap(self._losses)
+        self.encode = wrap(self.inference)
+        self.decode = wrap(self.generator)
+        self.normalise = wrap(normalised)
+
+    @property
+    def inference(self) -> Inference:
+        """The inference network."""
+        return self.networks["inference"]
+
+    @property
+    def generator(self) -> Generator:
+        """The generator."""
+        return self.networks["generator"]
+
+    @property
+    def energy(self) -> Energy:
+        """The data-space energy, not normalised."""
+        return self.networks["energy"]
+
+    def _posterior_energy(self, weights: Weights, latents: Tensor, images: Tensor) -> Tensor:
+        outputs = functional_call(self.generator, weights, (latents,))
+        prior = -log_normal(latents).sum(-1)
+        return prior - log_likelihood(outputs, images, self.scale)
+
+    def _data_energy(self, weights: Weights, images: Tensor) -> Tensor:
+        return functional_call(self.energy, weights, (images,))
+
+    def revise(self, latents: Tensor, images: Tensor, chain: Chain) -> Tensor:
+        """The posterior revision of latents `[B, Z]`."""
+        weights = {name: p.detach() for name, p in self.generator.named_parameters()}
+        return langevin(latents, lambda z: self.posterior_energy(weights, z, images), chain)
+
+    def refine(self, images: Tensor, weights: Weights, chain: Chain) -> Tensor:
+        """The data revision of images `[M, B, C, H, W]` under normalised weights."""
+        frozen = {name: values.detach() for name, values in weights.items()}
+        return langevin(images, lambda x: self.data_energy(frozen, x), chain, self.bounds)
+
+    def bound(
+        self, experts: tuple[Tensor, Tensor], images: Tensor, outputs: Tensor, latents: Tensor
+    ) -> Tensor:
+        """MMVAE's negative bound, `[B]`.
+
+        Args:
+          experts: means and scales, `[M, B, Z]`.
+          images: data, `[M, B, C, H, W]`.
+          outputs: decoded from the strata, `[K, M, B, C, H, W]`.
+          latents: one draw a stratum, `[K, B, Z]`.
+        """
+        ratio = log_normal(latents).sum(-1) - log_posterior(latents, experts)
+        values = log_likelihood(outputs, images, self.scale) + self.settings.bound.beta * ratio
+        return -values.mean(0)
+
+    def _losses(self, targets: Targets, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum of all mean losses, and each by name."""
+        images, terms = targets.images, self.terms
+        num_modalities, num_examples = images.shape[:2]
+        means, scales = self.inference(torch.cat([images, targets.refined], dim=1))
+        of_data = means[:, :num_examples], scales[:, :num_examples]
+        of_samples = means[:, num_examples:], scales[:, num_examples:]
+        strata = of_data[0] + of_data[1] * noise.bound
+        # All that is decoded goes through the generator at once, and so do the energies below.
+        latents = torch.cat([strata.flatten(0, 1), targets.revised, targets.prior_latents])
+        decoded = self.generator(latents).unflatten(1, (num_modalities + 2, num_examples))
+        decoded = decoded.transpose(0, 1)
+        parts = {
+            "elbo": self.bound(of_data, images, decoded[:-2], strata) * terms.elbo,
+            "posterior_generator": -terms.posterior_generator
+            * log_likelihood(decoded[-2], images, self.scale),
+            "posterior_inference": -terms.posterior_inference
+            * log_posterior(targets.revised, of_data),
+            "synthesis_generator": -terms.synthesis_generator
+            * log_likelihood(decoded[-1], targets.refined, self.scale),
+            "synthesis_inference": -terms.synthesis_inference
+            * log_posterior(targets.prior_latents, of_samples),
+        }
+        noisy = (images + self.settings.data_noise * noise.data).clamp(*self.bounds)
+        weights = normalised(dict(self.energy.named_parameters()), self.gain)
+        both = functional_call(self.energy, weights, (torch.cat([noisy, targets.refined], dim=1),))
+        data, samples = both[:num_examples], both[num_examples:]
+        penalty = self.settings.energy_penalty * (data.square() + samples.square())
+        parts["energy"] = data - samples + penalty
+        parts = {name: values.mean() for name, values in parts.items()}
+        return torch.stack(list(parts.values())).sum(), parts
+
+    def targets(self, raw: Tensor) -> Targets:
+        """Both chains for a batch of uint8 images `[M, B, C, H, W]`."""
+        with torch.no_grad():
+            images = raw.float() / 127.5 - 1.0
+            means, scales = self.encode(images)
+            num_modalities, num_examples = images.shape[:2]
+            chosen = torch.randint(num_modalities, (num_examples,))
+            rows = torch.arange(num_examples)
+            start = means[chosen, rows]
+            start = start + scales[chosen, rows] * torch.randn_like(start)
+            prior_latents = torch.randn_like(start)
+            generated = self.decode(prior_latents).clamp(-1.0, 1.0)
+            weights = self.normalise(dict(self.energy.named_parameters()), self.gain)
+        revised = self.revise(start, images, self.settings.posterior_chain)
+        refined = self.refine(generated, weights, self.settings.data_chain)
+        return Targets(images, revised, prior_latents, refined)
+
+    def __call__(self, raw: Tensor) -> dict[str, Tensor]:
+        """One update; returns every loss."""
+        targets = self.targets(raw)
+        shape = (*targets.images.shape[:2], self.num_latents)
+        noise = Noise(torch.randn(shape), torch.randn_like(targets.images))
+        total, parts = self.losses(targets, noise)
+        total.backward()
+        self.count += 1
+        decay = min(self.settings.averaging, self.count / (self.count + 10.0))
+        for name, network in self.networks.items():
+            parameters = list(network.parameters())
+            nn.utils.clip_grad_norm_(parameters, self.clips[name], foreach=True)
+            self.adams[name].step()
+            self.adams[name].zero_grad()
+            values = [p.detach() for p in parameters]
+            torch._foreach_lerp_(self.averages[name], values, 1.0 - decay)
+        return {name: value.detach() for name, value in parts.items()}

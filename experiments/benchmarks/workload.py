@@ -1,0 +1,198 @@
+"""What is timed: a model, a batch of noise and the update, at a config's sizes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import polymnist
+from mmebm_jax import builders, langevin, prior, revision, train_state
+from mmebm_jax.data.source import Field
+from mmebm_jax.langevin import Chain
+from mmebm_jax.modality import from_raw
+from mmebm_jax.model import Model
+from mmebm_jax.train_state import TrainState
+from mmebm_jax.typing import EnergyFn, Latents
+from mmebm_jax.update import Terms, UpdateSettings, make_update
+
+
+class Shape(NamedTuple):
+    """The sizes that cost depends on."""
+
+    num_modalities: int = 5
+    image_size: int = 28
+    batch_size: int = 64
+    num_steps: int = 10  # of the posterior and the data chain
+
+
+PAPER = Shape()
+SMALL = Shape(num_modalities=2, image_size=16, batch_size=8, num_steps=2)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A state, a batch and the update between them, at random parameters."""
+
+    config: ConfigDict
+    model: Model
+    settings: UpdateSettings
+    terms: Terms
+    shape: Shape
+    state: TrainState
+    raw: dict[str, jax.Array]  # name → uint8 `[B, H, W, 3]`
+    position: jax.Array  # on the schedules
+
+    @property
+    def batch(self) -> dict[str, jax.Array]:
+        """The batch in model range."""
+        return {m.name: from_raw(m, self.raw[m.name]) for m in self.model.modalities}
+
+    @property
+    def latents(self) -> Latents:
+        """Standard normal latents of one batch."""
+        count = self.shape.batch_size
+        private = {
+            name: jax.random.normal(jax.random.key(5), (count, self.model.num_private))
+            for name in self.model.private_names
+        }
+        shape = (count, self.model.num_latents)
+        return Latents(jax.random.normal(jax.random.key(6), shape), private)
+
+    @cached_property
+    def lowered(self) -> jax.stages.Lowered:
+        """The update's program, its state donated as in training."""
+        update = make_update(
+            self.model,
+            builders.build_optimisers(self.config),
+            builders.build_schedules(self.config),
+            self.settings,
+            self.terms,
+        )
+        arguments = self.state, self.raw, self.position, jax.random.key(0)
+        return jax.jit(update, donate_argnums=0).lower(*arguments)
+
+    @cached_property
+    def update(self) -> jax.stages.Compiled:
+        """The compiled update: (state, raw, position, key) → (state, metrics)."""
+        return self.lowered.compile()
+
+
+@lru_cache(maxsize=2)
+def build(variant: str, shape: Shape, *, quick: bool = False) -> Workload:
+    """The update of a variant of configs/polymnist.py when all of its terms are on.
+
+    Args:
+      variant: as after the config's colon.
+      shape: sizes; the networks' are the config's.
+      quick: networks an eighth as wide.
+    """
+    config = polymnist.get_config(variant)
+    config.batch_size = shape.batch_size
+    config.posterior.chain.num_steps = config.energy.chain.num_steps = shape.num_steps
+    if quick:
+        for name in ("width", "hidden", "energy_width", "energy_hidden", "prior_hidden"):
+            config.model[name] //= 8
+        config.prior.num_components = 4
+    size = shape.image_size
+    names = [f"m{index}" for index in range(shape.num_modalities)]
+    fields = {name: Field("image", (size, size, 3)) for name in names}
+    model = builders.build_model(config, fields)
+    rng = np.random.default_rng(0)
+    pixels = (shape.batch_size, size, size, 3)
+    return Workload(
+        config=config,
+        model=model,
+        settings=builders.build_settings(config),
+        terms=builders.terms_at(config, config.num_steps),
+        shape=shape,
+        state=_random_state(config, model, rng),
+        raw={name: jnp.asarray(rng.integers(0, 256, pixels, np.uint8)) for name in names},
+        position=jnp.float32(config.num_steps),
+    )
+
+
+def _random_state(config: ConfigDict, model: Model, rng: np.random.Generator) -> TrainState:
+    """As `train_state.create` would, but from noise: nothing has to be compiled for it."""
+    components = config.prior.num_components
+    shapes = jax.eval_shape(
+        lambda key: train_state.create(key, model, builders.build_optimisers(config), components),
+        jax.random.key(0),
+    )
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    # Off centre: without a gap after its largest singular value a kernel's norm has a gradient that
+    # rounding decides, and no two implementations would agree on it.
+    params = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(0.01, 0.03, x.shape), x.dtype), shapes.params
+    )
+    base_prior = prior.standard(components, model.num_latents, model.prior_family)
+    return state._replace(
+        params=params, weights=train_state.Weights(jax.tree.map(jnp.array, params), base_prior)
+    )
+
+
+def stepper(work: Workload) -> Callable[[], dict[str, jax.Array]]:
+    """A call that makes one update after another, as training does, and returns its metrics."""
+    state, key = jax.tree.map(jnp.array, work.state), jax.random.key(1)
+
+    def step() -> dict[str, jax.Array]:
+        nonlocal state
+        state, metrics = work.update(state, work.raw, work.position, key)
+        return metrics
+
+    return step
+
+
+class Revision(NamedTuple):
+    """A chain as the update runs it; arrays are arguments, so that none is a compiled constant."""
+
+    arrays: Any  # parameters and data that the energy reads
+    start: Any  # a position
+    energy: Callable[[Any, Any], jax.Array]  # (arrays, position) → `[B]`
+    chain: Chain
+
+    def step(self, arrays: Any, key: jax.Array, position: Any) -> Any:
+        """The position after one step."""
+        size, temperature = self.chain.step_size, self.chain.temperature
+        return langevin.step(key, position, partial(self.energy, arrays), size, temperature)[0]
+
+    def run(self, unroll: int, arrays: Any, key: jax.Array, position: Any) -> Any:
+        """The position after the whole chain."""
+        energy_fn = partial(self.energy, arrays)
+        return langevin.run(key, position, energy_fn, self.chain, unroll=unroll).position
+
+
+def revisions(work: Workload) -> dict[str, Revision]:
+    """The chains that act, by name: "posterior", "prior", "data"."""
+    model, terms, settings = work.model, work.terms, work.settings
+    params, base_prior = work.state.params, work.state.weights.base_prior
+
+    def latent_energy(params: Any) -> EnergyFn | None:
+        return partial(model.latent_energy, params["prior"]) if terms.learn_prior else None
+
+    def posterior(arrays: Any, latents: Latents) -> jax.Array:
+        params, base_prior, batch = arrays
+        fitted = None if terms.standard_prior else base_prior
+        of_prior = prior.joint_energy(fitted, latent_energy(params), model.prior_family)(latents)
+        outputs = model.decode(params["generator"], latents)
+        return of_prior - revision.joint_log_likelihood(model.modalities, outputs, batch)
+
+    def tilted(arrays: Any, latents: jax.Array) -> jax.Array:
+        params, base_prior = arrays
+        return prior.tilted_energy(base_prior, latent_energy(params))(latents)
+
+    found = {}
+    if terms.posterior_generator or terms.posterior_inference:
+        arrays = params, base_prior, work.batch
+        found["posterior"] = Revision(arrays, work.latents, posterior, settings.posterior_chain)
+    if terms.learn_prior:
+        shared = work.latents.shared
+        found["prior"] = Revision((params, base_prior), shared, tilted, settings.prior_chain)
+    if terms.learn_energy:
+        normalised = jax.jit(model.normalised)(params["energy"])
+        found["data"] = Revision(normalised, work.batch, model.data_energy, settings.data_chain)
+    return found

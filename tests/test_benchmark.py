@@ -1,0 +1,87 @@
+"""The benchmark's arithmetic; its timings are its own."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmarks import flops, measure, workload
+from experiments.benchmarks.workload import Shape
+
+TINY = Shape(num_modalities=1, image_size=4, batch_size=2, num_steps=3)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_an_exponent_is_that_of_a_power_law(power):
+    sizes = [2, 3, 5, 40]
+    assert measure.exponent(sizes, [7 * s**power for s in sizes]) == pytest.approx(power)
+
+
+def test_a_fixed_cost_lowers_the_exponent():
+    assert 0.5 < measure.exponent([5, 10, 20], [1 + 0.2 * s for s in (5, 10, 20)]) < 1
+
+
+@pytest.mark.parametrize(("sizes", "costs"), [([3], [1.0]), ([1, 2], [1.0, 0.0]), ([0, 2], [1, 1])])
+def test_an_exponent_needs_positive_pairs(sizes, costs):
+    with pytest.raises(ValueError, match="positive"):
+        measure.exponent(sizes, costs)
+
+
+def test_ratios_are_of_pairs():
+    assert measure.ratios([2.0, 9.0, 8.0], [1.0, 3.0, 2.0]) == (2.0, 3.0, 4.0)
+    assert str(measure.ratios([2.0, 9.0, 8.0], [1.0, 3.0, 2.0])) == "2.00 / 3.00 / 4.00"
+    with pytest.raises(ValueError):
+        measure.ratios([1.0], [1.0, 2.0])
+
+
+def test_calls_take_turns():
+    order = []
+    times = measure.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    assert order == ["a", "b"] * 3
+    assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
+
+
+def test_a_table_is_markdown():
+    lines = measure.table([["chain", 0.123456, 12]], ["", "seconds", "steps"]).splitlines()
+    assert [cell.strip() for cell in lines[-1].strip("|").split("|")] == ["chain", "0.123", "12"]
+
+
+def test_the_steps_that_the_analysis_leaves_out_are_added():
+    work = workload.build("paper_b", TINY, quick=True)
+    chain = workload.revisions(work)["posterior"]
+    arguments = chain.arrays, jax.random.key(0), chain.start
+
+    def count(unroll):
+        return flops.counted(lambda *a: chain.run(unroll, *a), *arguments)
+
+    assert count(1) + flops.of_repetitions([chain]) == pytest.approx(count(3), rel=0.02)
+
+
+def test_flops_of_a_matrix_product():
+    assert flops.counted(jnp.matmul, jnp.ones([3, 5]), jnp.ones([5, 7])) == 2 * 3 * 5 * 7
+
+
+def test_the_torch_update_computes_what_ours_does():
+    pytest.importorskip("torch")
+    from experiments.benchmarks import torch_check
+
+    shape = Shape(num_modalities=2, image_size=8, batch_size=3, num_steps=2)
+    found = torch_check.assert_equal(workload.build("paper_b", shape, quick=True))
+    assert len(found) == 15
+
+
+def test_a_different_torch_update_is_refused(monkeypatch):
+    pytest.importorskip("torch")
+    from experiments.benchmarks import torch_check
+
+    work = workload.build("paper_b", TINY, quick=True)
+    monkeypatch.setattr(torch_check, "differences", lambda work: {"losses": 1e-3, "chains": np.nan})
+    with pytest.raises(ValueError, match=r"losses.*chains"):
+        torch_check.assert_equal(work)
+
+
+def test_a_part_can_be_written():
+    spread = measure.spread([3.0, 1.0, 2.0])
+    assert json.loads(json.dumps({"seconds": spread})) == {"seconds": [1.0, 2.0, 3.0]}
