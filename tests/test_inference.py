@@ -433,3 +433,19 @@ def test_infer_draws_every_part_by_itself():
     w = np.asarray(latents.private["b"])[:, 0]
     assert abs(w[half] - OWN["b"][0]).max() < 6 * OWN["b"][1]
     assert abs(w[~half].mean()) < 4 / np.sqrt(COUNT / 2)
+
+
+def test_strided_is_the_encoding_of_those_examples_alone(private_model):
+    params = jax.jit(private_model.init)(jax.random.key(0))["inference"]
+    rng = np.random.default_rng(0)
+    batch = {
+        m.name: jnp.asarray(rng.uniform(size=(6, *m.shape)), jnp.float32)
+        for m in private_model.modalities
+    }
+    mask = {"picture": np.arange(6) != 2, "text": np.arange(6) != 4}
+    some = {name: values[::2] for name, values in batch.items()}
+    some_mask = {name: values[::2] for name, values in mask.items()}
+    got = inference.strided(private_model.encode(params, batch, mask), 2)
+    expected = private_model.encode(params, some, some_mask)
+    for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)

@@ -65,3 +65,11 @@ def test_a_kernel_of_zeros_stays_finite():
     )
     assert value == 0
     assert np.isfinite(gradient["kernel"]).all()
+
+
+@pytest.mark.parametrize("second", [0.0, 0.9, 0.9999, 1.0])
+def test_the_norm_holds_however_near_the_second_singular_value_is(second):
+    rng = np.random.default_rng(3)
+    left, right = (np.linalg.qr(rng.normal(size=(n, 4)))[0] for n in (20, 9))
+    kernel = (left * np.array([3.0, 3.0 * second, 1.0, 0.1])) @ right.T
+    assert float(spectral_norm(jnp.asarray(kernel, jnp.float32))) == pytest.approx(3.0, rel=1e-5)
