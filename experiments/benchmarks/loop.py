@@ -22,9 +22,8 @@ from experiments.benchmarks.measure import (
 )
 from experiments.benchmarks.workload import Workload
 from experiments.log import Log
-from mmebm_jax import builders, sharding
+from mmebm_jax import sharding
 from mmebm_jax.data import ArraySource
-from mmebm_jax.update import make_update
 
 NUM_STEPS = 5  # of training, in one timed call
 NUM_EXAMPLES = 2000
@@ -46,16 +45,7 @@ def measure(options: Options) -> Part:
         )
         return lambda: next(batches)
 
-    first = next(
-        feed.batches(
-            source,
-            mesh,
-            batch_size=shape.batch_size,
-            seed=0,
-            start_step=0,
-            device_resident=False,
-        )
-    )
+    first = fed(device_resident=False)()
 
     def fixed() -> dict[str, jax.Array]:
         return first
@@ -110,13 +100,7 @@ def _examples(work: Workload) -> ArraySource:
 
 def _steps(work: Workload, read: Callable[[], Any], log: Log, *, guarded: bool) -> Call:
     """A call that trains for `NUM_STEPS`, as the training loop does."""
-    update = make_update(
-        work.model,
-        builders.build_optimisers(work.config),
-        builders.build_schedules(work.config),
-        work.settings,
-        work.terms,
-    )
+    update = work.function
 
     def step(*arguments: Any) -> Any:
         state, metrics = update(*arguments)

@@ -18,7 +18,7 @@ from mmebm_jax.modality import from_raw
 from mmebm_jax.model import Model
 from mmebm_jax.train_state import TrainState
 from mmebm_jax.typing import EnergyFn, Latents
-from mmebm_jax.update import Terms, UpdateSettings, make_update
+from mmebm_jax.update import Terms, Update, UpdateSettings, make_update
 
 
 class Shape(NamedTuple):
@@ -63,18 +63,22 @@ class Workload:
         shape = (count, self.model.num_latents)
         return Latents(jax.random.normal(jax.random.key(6), shape), private)
 
-    @cached_property
-    def lowered(self) -> jax.stages.Lowered:
-        """The update's program, its state donated as in training."""
-        update = make_update(
+    @property
+    def function(self) -> Update:
+        """The update as training builds it."""
+        return make_update(
             self.model,
             builders.build_optimisers(self.config),
             builders.build_schedules(self.config),
             self.settings,
             self.terms,
         )
+
+    @cached_property
+    def lowered(self) -> jax.stages.Lowered:
+        """The update's program, its state donated as in training."""
         arguments = self.state, self.raw, self.position, jax.random.key(0)
-        return jax.jit(update, donate_argnums=0).lower(*arguments)
+        return jax.jit(self.function, donate_argnums=0).lower(*arguments)
 
     @cached_property
     def update(self) -> jax.stages.Compiled:
