@@ -6,7 +6,7 @@ the same command runs until it ends by itself. Kills, stops, damage and full dis
 trace: parameters, optimisers and metrics bitwise those of the undisturbed run. After a NaN or an
 explosion the run must have recovered: every step once, all numbers finite.
 
-python -m experiments.chaos --workdir=runs/chaos --rounds=50 --jobs=2
+python -m experiments.chaos --workdir=runs/chaos --rounds=50 --parallel=2
 """
 
 import contextlib
@@ -37,8 +37,8 @@ from mmebm_jax.files import write_whole
 from mmebm_jax.train_state import TrainState
 
 _ROUNDS = flags.DEFINE_integer("rounds", 50, "Rounds, each with its own seed.", 1)
-_JOBS = flags.DEFINE_integer("jobs", 1, "Rounds that run side by side.", 1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the faults.", 0)
+_PARALLEL = flags.DEFINE_integer("parallel", 1, "Rounds that run side by side.", 1)
+_SEED = flags.DEFINE_integer("fault_seed", 0, "Of the faults.", 0)
 _FAULTS = flags.DEFINE_list("faults", None, "Kinds to choose from; all by default.")
 _PLANT = flags.DEFINE_string("plant", None, "KIND:STEP; train in --workdir with this fault.")
 _RETRIES = flags.DEFINE_integer("retries", 3, "Of --plant: how often an explosion is retried.", 0)
@@ -161,7 +161,7 @@ def main() -> None:
         print(f"round {index} {verdict}: {', '.join(outcome.faults)}", flush=True)
         return outcome
 
-    with ThreadPoolExecutor(_JOBS.value) as pool:
+    with ThreadPoolExecutor(_PARALLEL.value) as pool:
         outcomes = list(pool.map(play_and_tell, range(_ROUNDS.value)))
     report = [
         outcome._asdict() | {"stops": [s._asdict() for s in outcome.stops]} for outcome in outcomes

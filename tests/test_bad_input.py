@@ -47,7 +47,7 @@ def saved_run(tmp_path_factory):
 
 def idx(array):
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
-    return gzip.compress(header + array.tobytes())
+    return gzip.compress(header + array.tobytes(), mtime=0)
 
 
 @pytest.fixture(scope="session")

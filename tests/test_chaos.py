@@ -24,7 +24,7 @@ def call(workdir, **values):
 def test_a_disturbed_run_ends_as_an_undisturbed_one(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     workdir = tmp_path / "chaos"
-    call(workdir, rounds=1, seed=18, faults=["kill", "terminate", "truncate"])
+    call(workdir, rounds=1, fault_seed=18, faults=["kill", "terminate", "truncate"])
     (outcome,) = json.loads((workdir / "chaos.json").read_text())
     assert outcome["faults"] == ["terminate", "kill", "truncate"]
     assert outcome["finished"]

@@ -39,7 +39,7 @@ def synthetic_digits(split):
 
 def idx(array):
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
-    return gzip.compress(header + array.tobytes())
+    return gzip.compress(header + array.tobytes(), mtime=0)
 
 
 @pytest.fixture(scope="module")
@@ -290,9 +290,9 @@ def test_bad_arguments_are_refused(tmp_path):
     ("content", "message"),
     [
         (b"plain", "not a whole gzip file"),
-        (gzip.compress(b"\x00\x00\x0d\x01"), "not an IDX file"),
+        (gzip.compress(b"\x00\x00\x0d\x01", mtime=0), "not an IDX file"),
         (idx(np.zeros(9, np.uint8))[:-4], "not a whole gzip file"),
-        (gzip.compress(gzip.decompress(idx(np.zeros(9, np.uint8)))[:-4]), "cut short"),
+        (gzip.compress(gzip.decompress(idx(np.zeros(9, np.uint8)))[:-4], mtime=0), "cut short"),
     ],
 )
 def test_damaged_idx_files_are_refused(tmp_path, content, message):
@@ -390,7 +390,7 @@ def test_a_zip_archive_cannot_leave_its_folder(served, tmp_path, name):
     assert not Path(ABSOLUTE).exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"plain", gzip.compress(b"plain")])
+@pytest.mark.parametrize("content", [b"", b"plain", gzip.compress(b"plain", mtime=0)])
 def test_what_is_no_archive_is_refused(served, tmp_path, content):
     folder, address = served
     (folder / "some.zip").write_bytes(content)
@@ -407,7 +407,7 @@ def test_what_is_no_checksum_is_refused(tmp_path):
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path):
-    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(2**26 + 1), 1))
+    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(2**26 + 1), 1, mtime=0))
     with pytest.raises(ValueError, match=r"x\.gz unpacks to more than MNIST's files"):
         read_idx(tmp_path / "x.gz")
 
