@@ -81,7 +81,8 @@ def parse(arguments: Sequence[str]) -> list[str]:
 
 
 def _set_up() -> None:
-    absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax and TFDS tell of every file.
+    # Orbax and TFDS tell of every file, and of an error that they raise as well.
+    absl.logging.set_verbosity(absl.logging.FATAL)
     logger = logging.getLogger("mmebm_jax")
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -1,6 +1,7 @@
 """Train a model of the family; resume when the folder holds a checkpoint."""
 
 import contextlib
+import errno
 import logging
 import os
 import time
@@ -31,6 +32,8 @@ from mmebm_jax.update import make_update
 FIT_BATCH = 100
 # The first fit of a mixture, which training only leans on, takes this share of the last's examples.
 FIT_RATIO = 3
+# A full disk, a quota that is used up, a file that may not grow.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOGGER = logging.getLogger("mmebm_jax")
 
 
@@ -118,6 +121,7 @@ def train(run: Run) -> tuple[TrainState, float]:
       FloatingPointError: the numbers exploded once more than `guard.retries` times from the same
         checkpoint; the line names the step and the network, and `explosion.json` tells the rest.
       ValueError: the folder's checkpoints cannot be read.
+      OSError: the disk is full; what is there stays whole.
     """
     tries, begun_at = 0, -1
     with sole_writer(run.workdir), Interruption() as interruption:
@@ -140,6 +144,22 @@ def train(run: Run) -> tuple[TrainState, float]:
                     path = report(run.workdir, explosion)
                     raise FloatingPointError(f"{explosion} See {path}.") from explosion
                 LOGGER.warning("%s Going on from step %d with other keys.", explosion, newest)
+            except (OSError, ValueError) as error:
+                if not _is_full(error):
+                    raise
+                raise OSError(
+                    f"{run.workdir} takes no more ({_brief(error)}): free some space and run the "
+                    "same command again, which goes on from the newest checkpoint."
+                ) from error
+
+
+def _is_full(error: OSError | ValueError) -> bool:
+    # TensorStore tells of a write that failed by a ValueError.
+    return getattr(error, "errno", None) in FULL or "Error writing" in str(error)
+
+
+def _brief(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error).splitlines()[0][:80]
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
+import errno
 import json
 import os
 import shutil
 import signal
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import jax
 import numpy as np
@@ -371,6 +373,20 @@ def test_a_run_that_keeps_exploding_ends_with_a_report(tmp_path):
     assert len(read_events(workdir, "explosion")) == 2
     assert json.loads((workdir / "explosion.json").read_text())["step"] == 1
     assert (workdir / "images" / "explosion.png").exists()
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(straight, tmp_path, monkeypatch):
+    workdir = epath.Path(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            train.pictures, "write", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left"))
+        )
+        with pytest.raises(OSError, match=r"takes no more \(No space left\): free some space"):
+            train.train(train.prepare(make_config(), workdir))
+    assert checkpoint.newest_step(workdir) == 2
+    state, _ = train.train(train.prepare(make_config(), workdir))
+    assert_same(state, straight.state)
+    assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4]
 
 
 def test_two_runs_do_not_share_a_folder(straight):
