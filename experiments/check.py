@@ -6,15 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from etils import epath
 from tabulate import tabulate
 
 from experiments.train import Run
 from mmebm_jax import builders, checkpoint, sharding, train_state
 from mmebm_jax.data import whole
+from mmebm_jax.files import nearest_existing
 from mmebm_jax.model import NETWORKS
 from mmebm_jax.train_state import TrainState
-from mmebm_jax.update import Terms, make_update
+from mmebm_jax.update import Terms
 
 MEGABYTE = 2**20
 
@@ -83,14 +83,8 @@ def _phases(run: Run) -> list[tuple[float, Terms]]:
 def _compile(run: Run, state: TrainState, terms: Terms) -> tuple[Any, float]:
     mesh, config = run.mesh, run.config
     replicated, split = sharding.replicated(mesh), sharding.split_batch(mesh)
-    update = make_update(
-        run.model,
-        builders.build_optimisers(config),
-        builders.build_schedules(config),
-        builders.build_settings(config),
-        terms,
-        split,
-        config.accumulation_steps,
+    update = builders.build_update(
+        config, run.model, builders.build_optimisers(config), terms, split
     )
     example = whole(run.train_source, 1)
     batch = {
@@ -140,8 +134,7 @@ def _checkpoint_line(run: Run, size: int) -> str:
     )
     if "://" in str(workdir):
         return line
-    parent = next(p for p in (workdir, *epath.Path(workdir).absolute().parents) if p.exists())
-    free = shutil.disk_usage(parent).free
+    free = shutil.disk_usage(nearest_existing(workdir)).free
     if free < total:
         raise ValueError(
             f"checkpoints of up to {total / MEGABYTE:.0f} MB do not fit beside {workdir}, where "

@@ -73,7 +73,9 @@ class Log:
             lines = self._path.read_text().splitlines()
             kept = [line for line in lines if _stays(line, step, written)]
             write_whole(self._path, "".join(line + "\n" for line in kept))
-        self._writer = tensorboardX.SummaryWriter(str(workdir), purge_step=step)
+        self._writer = tensorboardX.SummaryWriter(
+            str(workdir), purge_step=step, write_to_disk=jax.process_index() == 0
+        )
         self._bounds = bounds or Bounds()
         self._on_device: list[tuple[int, dict[str, jax.Array]]] = []
         self._fetched: list[Row] = [(step, dict(metrics)) for step, metrics in pending]
@@ -111,10 +113,9 @@ class Log:
         seconds = time.monotonic() - self._since
         means["examples_per_second"] = batch_size * self._num_since / seconds
         _append(self._path, {"step": step, **means})
-        if jax.process_index() == 0:
-            for name, value in means.items():
-                self._writer.add_scalar(name, value, step)
-            self._writer.flush()
+        for name, value in means.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
         self._fetched, self._last = [], means
         self._since, self._num_since = time.monotonic(), 0
 
@@ -123,12 +124,11 @@ class Log:
     ) -> None:
         """Write diagnostics of a step, a record of its own; histograms to TensorBoard alone."""
         _append(self._path, {"event": "diagnostics", "step": step, **numbers})
-        if jax.process_index() == 0:
-            for name, value in numbers.items():
-                self._writer.add_scalar(name, value, step)
-            for name, values in histograms.items():
-                self._writer.add_histogram(name, values, step)
-            self._writer.flush()
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step)
+        for name, values in histograms.items():
+            self._writer.add_histogram(name, values, step)
+        self._writer.flush()
 
     def close(self) -> None:
         """Close the files."""

@@ -23,11 +23,12 @@ from experiments.interruption import Interruption
 from experiments.log import Bounds, Explosion, Log, Row, read_events, report, write_event
 from mmebm_jax import builders, checkpoint, data, prior, sharding, train_state
 from mmebm_jax.data.source import OBSERVED, DataSplits, Source
+from mmebm_jax.files import nearest_existing
 from mmebm_jax.model import Model
 from mmebm_jax.sampler import Sampler
 from mmebm_jax.tilt import fit_latent_energy
 from mmebm_jax.train_state import Optimisers, TrainState, Weights
-from mmebm_jax.update import make_update
+from mmebm_jax.validation import brief
 
 FIT_BATCH = 100
 # The first fit of a mixture, which training only leans on, takes this share of the last's examples.
@@ -99,7 +100,7 @@ def prepare(config: ConfigDict, workdir: epath.Path, *, prepare_data: bool = Tru
 def _check_workdir(workdir: epath.Path) -> None:
     if "://" in str(workdir):  # Only writing tells whether a bucket may be written to.
         return
-    there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    there = nearest_existing(workdir)
     if not there.is_dir():
         raise ValueError(f"{there} is a file: name a folder with --workdir.")
     if not os.access(there, os.W_OK | os.X_OK):
@@ -148,7 +149,7 @@ def train(run: Run) -> tuple[TrainState, float]:
                 if not _is_full(error):
                     raise
                 raise OSError(
-                    f"{run.workdir} takes no more ({_brief(error)}): free some space and run the "
+                    f"{run.workdir} takes no more ({_reason(error)}): free some space and run the "
                     "same command again, which goes on from the newest checkpoint."
                 ) from error
 
@@ -158,8 +159,8 @@ def _is_full(error: OSError | ValueError) -> bool:
     return getattr(error, "errno", None) in FULL or "Error writing" in str(error)
 
 
-def _brief(error: OSError | ValueError) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0][:80]
+def _reason(error: OSError | ValueError) -> str:
+    return brief(getattr(error, "strerror", None) or str(error))
 
 
 @contextlib.contextmanager
@@ -189,8 +190,6 @@ def _train(
     config, workdir, model, mesh = run.config, run.workdir, run.model, run.mesh
     optimisers = builders.build_optimisers(config)
     slower = 0.5**num_explosions if config.guard.halve_energy_rate else 1.0
-    schedules = builders.build_schedules(config, energy_scale=slower)
-    settings = builders.build_settings(config)
     init_key, run_key, fit_key, picture_key = jax.random.split(jax.random.key(config.seed), 4)
     if num_explosions:
         run_key = jax.random.fold_in(run_key, num_explosions)
@@ -259,14 +258,13 @@ def _train(
                 )
             terms = builders.terms_at(config, now)
             if terms not in updates:
-                update = make_update(
+                update = builders.build_update(
+                    config,
                     model,
                     optimisers,
-                    schedules,
-                    settings,
                     terms,
                     sharding.split_batch(mesh),
-                    config.accumulation_steps,
+                    energy_scale=slower,
                 )
                 updates[terms] = jax.jit(
                     update, donate_argnums=0, out_shardings=sharding.replicated(mesh)

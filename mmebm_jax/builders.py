@@ -18,7 +18,8 @@ from mmebm_jax.model import NETWORKS, Model
 from mmebm_jax.networks.convolution import convolution_for
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
 from mmebm_jax.sampling import SamplerSettings
-from mmebm_jax.update import Terms, UpdateSettings
+from mmebm_jax.train_state import Optimisers
+from mmebm_jax.update import Terms, Update, UpdateSettings, make_update
 
 # Bounds that are derived for some aggregators alone.
 AGGREGATOR_OF = {
@@ -294,6 +295,27 @@ def build_schedules(config: ConfigDict, *, energy_scale: float = 1.0) -> dict[st
         # One step on: the very first update should not be lost to a rate of zero.
         schedules[name] = _delayed(cosine, starts[name] - 1)
     return schedules
+
+
+def build_update(
+    config: ConfigDict,
+    model: Model,
+    optimisers: Optimisers,
+    terms: Terms,
+    batch_sharding: jax.sharding.NamedSharding | None = None,
+    *,
+    energy_scale: float = 1.0,
+) -> Update:
+    """The update for one choice of terms; see `update.make_update` and `build_schedules`."""
+    return make_update(
+        model,
+        optimisers,
+        build_schedules(config, energy_scale=energy_scale),
+        build_settings(config),
+        terms,
+        batch_sharding,
+        config.accumulation_steps,
+    )
 
 
 def _delayed(schedule: optax.Schedule, start: int) -> optax.Schedule:

@@ -15,3 +15,8 @@ def write_whole(path: epath.Path, content: bytes | str) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def nearest_existing(path: epath.Path) -> epath.Path:
+    """The path itself, or the nearest folder above it that exists."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())

@@ -18,7 +18,7 @@ from mmebm_jax.modality import from_raw
 from mmebm_jax.model import Model
 from mmebm_jax.train_state import TrainState
 from mmebm_jax.typing import EnergyFn, Latents
-from mmebm_jax.update import Terms, Update, UpdateSettings, make_update
+from mmebm_jax.update import Terms, Update, UpdateSettings
 
 
 class Shape(NamedTuple):
@@ -66,13 +66,8 @@ class Workload:
     @property
     def function(self) -> Update:
         """The update as training builds it."""
-        return make_update(
-            self.model,
-            builders.build_optimisers(self.config),
-            builders.build_schedules(self.config),
-            self.settings,
-            self.terms,
-        )
+        optimisers = builders.build_optimisers(self.config)
+        return builders.build_update(self.config, self.model, optimisers, self.terms)
 
     @cached_property
     def lowered(self) -> jax.stages.Lowered:
