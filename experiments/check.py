@@ -96,9 +96,8 @@ def _compile(run: Run, state: TrainState, terms: Terms) -> tuple[Any, float]:
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated)
     begin = time.monotonic()
-    lowered = jax.jit(update, donate_argnums=0, out_shardings=replicated).lower(
-        state, batch, jax.ShapeDtypeStruct((), jnp.float32), key
-    )
+    position = jax.ShapeDtypeStruct((), jnp.float32)
+    lowered = builders.jitted(update, replicated).lower(state, batch, position, key)
     return lowered.compile(), time.monotonic() - begin
 
 

@@ -266,9 +266,7 @@ def _train(
                     sharding.split_batch(mesh),
                     energy_scale=slower,
                 )
-                updates[terms] = jax.jit(
-                    update, donate_argnums=0, out_shardings=sharding.replicated(mesh)
-                )
+                updates[terms] = builders.jitted(update, sharding.replicated(mesh))
             state, metrics = updates[terms](state, next(batches), np.float32(now), run_key)
             step += 1
             bar.n = min(int(position()), config.num_steps)

@@ -15,7 +15,7 @@ from mmebm_jax.inference import AGGREGATORS
 from mmebm_jax.langevin import Chain
 from mmebm_jax.modality import Modality
 from mmebm_jax.model import NETWORKS, Model
-from mmebm_jax.networks.convolution import convolution_for
+from mmebm_jax.networks.convolution import compiler_options_for, convolution_for
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
 from mmebm_jax.sampling import SamplerSettings
 from mmebm_jax.train_state import Optimisers
@@ -316,6 +316,17 @@ def build_update(
         batch_sharding,
         config.accumulation_steps,
     )
+
+
+def jitted(update: Update, out_sharding: jax.sharding.Sharding | None = None) -> jax.stages.Wrapped:
+    """The update as a jitted function that consumes the state it is given.
+
+    Args:
+      update: from `build_update`, or a function of the same arguments around it.
+      out_sharding: of the new state and the metrics.
+    """
+    options = compiler_options_for(jax.default_backend())
+    return jax.jit(update, donate_argnums=0, out_shardings=out_sharding, compiler_options=options)
 
 
 def _delayed(schedule: optax.Schedule, start: int) -> optax.Schedule:

@@ -22,7 +22,7 @@ from experiments.benchmarks.measure import (
 )
 from experiments.benchmarks.workload import Workload
 from experiments.log import Log
-from mmebm_jax import sharding
+from mmebm_jax import builders, sharding
 from mmebm_jax.data import ArraySource
 
 NUM_STEPS = 5  # of training, in one timed call
@@ -108,7 +108,7 @@ def _steps(work: Workload, read: Callable[[], Any], log: Log, *, guarded: bool) 
             metrics = {k: v for k, v in metrics.items() if not k.startswith(WATCHED)}
         return state, metrics
 
-    compiled = jax.jit(step, donate_argnums=0)
+    compiled = builders.jitted(step)
     state, key, numbers = jax.tree.map(jax.numpy.array, work.state), jax.random.key(1), count(1)
 
     def call() -> Any:

@@ -73,7 +73,7 @@ class Workload:
     def lowered(self) -> jax.stages.Lowered:
         """The update's program, its state donated as in training."""
         arguments = self.state, self.raw, self.position, jax.random.key(0)
-        return jax.jit(self.function, donate_argnums=0).lower(*arguments)
+        return builders.jitted(self.function).lower(*arguments)
 
     @cached_property
     def update(self) -> jax.stages.Compiled:

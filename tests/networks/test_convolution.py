@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from jax import lax
 
-from mmebm_jax.networks.convolution import convolution_for, scan_safe_convolution
+from mmebm_jax.networks import convolution
+from mmebm_jax.networks.convolution import (
+    CPU_OPTIONS,
+    compiler_options_for,
+    convolution_for,
+    scan_safe_convolution,
+)
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -106,3 +112,13 @@ def test_dilation_and_groups_are_refused(options):
 def test_accelerators_get_the_built_in_convolution():
     assert convolution_for("cpu") is scan_safe_convolution
     assert convolution_for("gpu") is convolution_for("tpu") is lax.conv_general_dilated
+
+
+def test_options_are_for_the_cpu_and_only_where_its_compiler_knows_them(monkeypatch):
+    compiler_options_for.cache_clear()
+    assert compiler_options_for("gpu") == compiler_options_for("tpu") == {}
+    assert compiler_options_for("cpu") in ({}, CPU_OPTIONS)
+    compiler_options_for.cache_clear()
+    monkeypatch.setattr(f"{convolution.__name__}.CPU_OPTIONS", {"xla_no_such_option": "1"})
+    assert compiler_options_for("cpu") == {}
+    compiler_options_for.cache_clear()
