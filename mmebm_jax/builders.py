@@ -17,6 +17,7 @@ from mmebm_jax.modality import Modality
 from mmebm_jax.model import NETWORKS, Model
 from mmebm_jax.networks.convolution import compiler_options_for, convolution_for
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
+from mmebm_jax.optimisation import clip_by_global_norm
 from mmebm_jax.sampling import SamplerSettings
 from mmebm_jax.train_state import Optimisers
 from mmebm_jax.update import Terms, Update, UpdateSettings, make_update
@@ -256,7 +257,7 @@ def build_optimisers(config: ConfigDict) -> dict[str, optax.GradientTransformati
     """One Optax transformation a network, at unit learning rate (see `build_schedules`)."""
     return {
         name: optax.chain(
-            optax.clip_by_global_norm(config.optimiser[name].gradient_clip),
+            clip_by_global_norm(config.optimiser[name].gradient_clip),
             optax.scale_by_adam(b1=config.optimiser[name].b1, b2=config.optimiser[name].b2),
         )
         for name in NETWORKS

@@ -21,6 +21,7 @@ from mmebm_jax.elbo import Bound
 from mmebm_jax.langevin import Chain
 from mmebm_jax.modality import from_raw, means
 from mmebm_jax.model import NETWORKS, Model
+from mmebm_jax.optimisation import global_norm
 from mmebm_jax.prior import BasePrior
 from mmebm_jax.train_state import Optimisers, TrainState, Weights
 from mmebm_jax.typing import Mask, Params
@@ -328,9 +329,9 @@ def make_update(
             rate = schedules[name](position)
             step = jax.tree.map(lambda u, rate=rate: -rate * u, step)
             params[name] = optax.apply_updates(params[name], step)
-            metrics[f"gradient_norm/{name}"] = optax.tree.norm(gradients[name])
-            metrics[f"update_norm/{name}"] = optax.tree.norm(step)
-            metrics[f"parameter_norm/{name}"] = optax.tree.norm(params[name])
+            metrics[f"gradient_norm/{name}"] = global_norm(gradients[name])
+            metrics[f"update_norm/{name}"] = global_norm(step)
+            metrics[f"parameter_norm/{name}"] = global_norm(params[name])
             # A network that begins late must not be averaged with its random start.
             count = num_updates[name] = num_updates[name] + 1
             decay = jnp.minimum(settings.averaging, count / (count + 10.0))
