@@ -19,7 +19,7 @@ from absl import flags
 from etils import epath
 
 from experiments import command_line
-from experiments.benchmarks import chains, complexity, flops, loop, memory, scaling
+from experiments.benchmarks import arithmetic, chains, complexity, flops, loop, memory, scaling
 from experiments.benchmarks.measure import Options, Part
 from mmebm_jax.files import write_whole
 
@@ -29,6 +29,7 @@ PARTS = {
     "flops": "FLOPs against the limit",
     "scaling": "Growth",
     "memory": "Memory of one update",
+    "arithmetic": "bfloat16 in the networks",
     "loop": "The guard and the input",
     "complexity": "Complexity of the methods",
 }
@@ -70,6 +71,7 @@ def main() -> None:
         "flops": lambda: flops.measure(options),
         "scaling": lambda: scaling.measure(options),
         "memory": lambda: memory.measure(options),
+        "arithmetic": lambda: arithmetic.measure(options),
         "loop": lambda: loop.measure(options),
         "complexity": lambda: complexity.measure(options, workdir),
     }

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -53,6 +53,11 @@ COLUMNS = {
     "seconds": ("train_seconds",),
     "steps": ("step",),
 }
+DETAILS = {
+    **{f"coherence given {n}": ("coherence_by_inputs", str(n)) for n in range(1, 5)},
+    "examples a second": ("examples_per_second",),
+}
+WHOLE_NUMBERS = ("seconds", "steps", "examples a second")
 
 
 def read_config(name: str) -> ConfigDict:
@@ -96,7 +101,14 @@ def run_one(
             seconds += time.monotonic() - begin
         sampler = train.make_sampler(run, state.weights, checkpoint.trained_networks(state))
         result = evaluate.evaluate(run, sampler, int(state.step), judge)
-        results[name] = result | {"train_seconds": round(seconds, 1)}
+        rate = int(state.step) * config.batch_size / seconds
+        results[name] = result | {
+            "coherence_by_inputs": {
+                str(count): share for count, share in result.get("coherence_by_inputs", {}).items()
+            },
+            "train_seconds": round(seconds, 1),
+            "examples_per_second": round(rate, 1),
+        }
         path.mkdir(parents=True, exist_ok=True)
         evaluate.write(path, results[name])
         print(f"\n{path}\n{evaluate.table(results[name])}\n", flush=True)
@@ -116,7 +128,7 @@ def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, A
     summary: dict[str, dict[str, Any]] = {}
     for method, runs in results.items():
         summary[method] = {}
-        for column, path in COLUMNS.items():
+        for column, path in (COLUMNS | DETAILS).items():
             values = [value for run in runs if (value := lookup(run, path)) is not None]
             if values:
                 summary[method][column] = {
@@ -127,15 +139,15 @@ def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, A
     return summary
 
 
-def to_markdown(summary: dict[str, dict[str, Any]]) -> str:
-    """The comparison as a Markdown table."""
+def to_markdown(summary: dict[str, dict[str, Any]], columns: Iterable[str] = COLUMNS) -> str:
+    """The comparison as a Markdown table of these columns."""
     rows = []
-    for method, columns in summary.items():
+    for method, entries in summary.items():
         row = [method]
-        for column in COLUMNS:
-            entry = columns.get(column)
+        for column in columns:
+            entry = entries.get(column)
             digits = 3 if "coherence" in column or column.startswith(("joint", "cross")) else 1
-            digits = 0 if column in ("seconds", "steps") else digits
+            digits = 0 if column in WHOLE_NUMBERS else digits
             if entry is None:
                 row.append("–")
             elif entry["standard_deviation"] is None or digits == 0:
@@ -143,7 +155,7 @@ def to_markdown(summary: dict[str, dict[str, Any]]) -> str:
             else:
                 row.append(f"{entry['mean']:.{digits}f} ± {entry['standard_deviation']:.{digits}f}")
         rows.append(row)
-    return tabulate(rows, ["method", *COLUMNS], tablefmt="github", disable_numparse=True)
+    return tabulate(rows, ["method", *columns], tablefmt="github", disable_numparse=True)
 
 
 def draw(summary: dict[str, dict[str, Any]], path: epath.Path) -> None:
@@ -271,7 +283,8 @@ def short_name(name: str) -> str:
 def write_table(summary: dict[str, dict[str, Any]], workdir: epath.Path) -> None:
     """Write the comparison's three files."""
     write_whole(workdir / "comparison.json", json.dumps(summary, indent=2) + "\n")
-    write_whole(workdir / "comparison.md", to_markdown(summary) + "\n")
+    tables = to_markdown(summary), to_markdown(summary, DETAILS)
+    write_whole(workdir / "comparison.md", "\n\n".join(tables) + "\n")
     draw(summary, workdir)
 
 

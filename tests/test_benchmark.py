@@ -39,7 +39,7 @@ def test_ratios_are_of_pairs():
 def test_calls_take_turns():
     order = []
     times = measure.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
-    assert order == ["a", "b"] * 3
+    assert order == ["a", "b", "b", "a", "a", "b"]
     assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
 
 

@@ -18,6 +18,7 @@ def result(joint, distance, cross):
         "joint_coherence": joint,
         "frechet": distance,
         "cross_coherence": {"mean": cross},
+        "coherence_by_inputs": {"1": cross, "2": 0.75},
     }
 
 
@@ -38,6 +39,10 @@ def test_mean_and_deviation_over_seeds(tmp_path):
     table = compare.to_markdown(summary).splitlines()
     assert "0.300 ± 0.265" in table[2]
     assert "±" not in table[3]
+    details = compare.to_markdown(summary, compare.DETAILS).splitlines()
+    cells = [cell.strip() for cell in details[2].strip("|").split("|")]
+    assert cells == ["vae", "0.500 ± 0.000", "0.750 ± 0.000", "–", "–", "–"]
+    assert details[3].count("–") == 3  # no subset of three or four inputs, and no rate
     compare.draw(summary, epath.Path(tmp_path))
     assert (tmp_path / "comparison.png").stat().st_size > 1000
 

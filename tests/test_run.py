@@ -395,3 +395,26 @@ def test_two_runs_do_not_share_a_folder(straight):
         pytest.raises(ValueError, match="another process trains in"),
     ):
         train.train(straight.run)
+
+
+def test_steps_compile_once_whatever_comes_between(tmp_path, caplog):
+    config = make_config()
+    config.update(num_steps=50, picture_every=10, checkpoint_every=10)
+    run = train.prepare(config, epath.Path(tmp_path))
+    starts = {}  # step → how many programs had been compiled when it was logged
+
+    def compiled():
+        lines = [record.getMessage() for record in caplog.records]
+        return [line for line in lines if line.startswith("Compiling ")]
+
+    def add(log, step, metrics, add=train.Log.add):
+        starts[step] = len(compiled())
+        add(log, step, metrics)
+
+    with jax.log_compiles(), mock.patch.object(train.Log, "add", add):
+        train.train(run)
+    updates = [line for line in compiled() if "update" in line.split(" with ")[0]]
+    assert len(updates) == 2  # before and after both energies join, in step 2
+    # The first pictures, diagnostics and checkpoint compile programs of their own; later ones none.
+    assert starts[50] == starts[11]
+    assert starts[11] > starts[2] > starts[1] > 0

@@ -53,11 +53,14 @@ def typical(call: Call, repeats: int) -> float:
 
 
 def interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call, in turn (A B A B), so that what else a machine does weighs on all."""
+    """Seconds of each call, in turn (A B B A A B), so that what else a machine does weighs on all.
+
+    Every second round goes backwards: neither a drift nor what a call leaves behind favours one.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(seconds(call))
+    for index in range(rounds):
+        for name in list(calls)[:: -1 if index % 2 else 1]:
+            times[name].append(seconds(calls[name]))
     return times
 
 

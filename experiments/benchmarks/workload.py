@@ -82,16 +82,20 @@ class Workload:
 
 
 @lru_cache(maxsize=2)
-def build(variant: str, shape: Shape, *, quick: bool = False) -> Workload:
+def build(
+    variant: str, shape: Shape, *, quick: bool = False, arithmetic: str = "float32"
+) -> Workload:
     """The update of a variant of configs/polymnist.py when all of its terms are on.
 
     Args:
       variant: as after the config's colon.
       shape: sizes; the networks' are the config's.
       quick: networks an eighth as wide.
+      arithmetic: of the networks, float32 or bfloat16.
     """
     config = polymnist.get_config(variant)
     config.batch_size = shape.batch_size
+    config.model.arithmetic = arithmetic
     config.posterior.chain.num_steps = config.energy.chain.num_steps = shape.num_steps
     if quick:
         for name in ("width", "hidden", "energy_width", "energy_hidden", "prior_hidden"):
