@@ -1,5 +1,7 @@
 """Whether the PyTorch update computes what ours does: both on the same numbers, piece by piece."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -17,11 +19,21 @@ from mmebm_jax.typing import Latents
 TOLERANCE = 1e-4
 
 
+def device() -> str:
+    """Where PyTorch runs: on the kind of device that JAX has."""
+    if jax.default_backend() == "cpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ValueError("JAX has an accelerator and PyTorch has none: install PyTorch for CUDA.")
+    return "cuda"
+
+
 def torch_update(work: Workload, *, compiled: bool) -> TorchUpdate:
-    """The PyTorch update at a workload's parameters."""
+    """The PyTorch update at a workload's parameters, on `device()`."""
+    networks = converted(work.model, jax.device_get(work.state.params))
     return TorchUpdate(
         work.model,
-        converted(work.model, jax.device_get(work.state.params)),
+        {name: network.to(device()) for name, network in networks.items()},
         work.settings,
         work.terms,
         work.config.optimiser,
@@ -34,7 +46,8 @@ def differences(work: Workload) -> dict[str, float]:
 
     Chains run at temperature 0.
     """
-    ours, theirs = _ours(work), _theirs(work)
+    with jax.default_matmul_precision("highest"), _exact_products():
+        ours, theirs = _ours(work), _theirs(work)
     return {name: _relative(theirs[name], ours[name]) for name in ours}
 
 
@@ -49,6 +62,19 @@ def assert_equal(work: Workload) -> dict[str, float]:
     if wrong:
         raise ValueError(f"the PyTorch update differs from ours by more than {TOLERANCE}: {wrong}.")
     return found
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """PyTorch's products and convolutions in float32, where a GPU would round them to TF32."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def _relative(values: Any, expected: Any) -> float:
@@ -161,8 +187,13 @@ def _ours(work: Workload) -> dict[str, Any]:
 def _theirs(work: Workload) -> dict[str, Any]:
     update = torch_update(work, compiled=False)
     samples, noise, prior_shared = _inputs(work)
-    images, others = images_first(work.batch), images_first(samples)
-    latents = torch.tensor(np.asarray(work.latents.shared))
+    images, others, data_noise = (
+        images_first(batch).to(device()) for batch in (work.batch, samples, noise)
+    )
+    latents, prior_latents, bound_noise = (
+        torch.tensor(np.asarray(values), device=device())
+        for values in (work.latents.shared, prior_shared, _bound_noise(work))
+    )
     weights = normalised(dict(update.energy.named_parameters()), update.gain)
     posterior_chain = update.settings.posterior_chain._replace(temperature=0.0)
     data_chain = update.settings.data_chain._replace(temperature=0.0)
@@ -170,9 +201,8 @@ def _theirs(work: Workload) -> dict[str, Any]:
     position = images.clone().requires_grad_()
     total = update.data_energy(weights, position).sum()
     (slope,) = torch.autograd.grad(total, position, retain_graph=True)
-    targets = Targets(images, latents, torch.tensor(np.asarray(prior_shared)), others)
-    draws = Noise(torch.tensor(np.asarray(_bound_noise(work))), images_first(noise))
-    loss, parts = update.losses(targets, draws)
+    targets = Targets(images, latents, prior_latents, others)
+    loss, parts = update.losses(targets, Noise(bound_noise, data_noise))
     loss.backward()
     norms = {
         name: _norm([p.grad for p in network.parameters() if p.grad is not None])
@@ -188,7 +218,7 @@ def _theirs(work: Workload) -> dict[str, Any]:
         **{f"loss {name}": value for name, value in parts.items()},
         **{f"gradient norm {name}": value for name, value in norms.items()},
     }
-    return {name: value.detach().numpy() for name, value in results.items()}
+    return {name: value.detach().cpu().numpy() for name, value in results.items()}
 
 
 def _norm(gradients: list[torch.Tensor]) -> torch.Tensor:

@@ -19,9 +19,13 @@ from experiments.benchmarks.measure import (
     table,
 )
 from experiments.benchmarks.torch_networks import images_first
+from experiments.benchmarks.torch_update import TorchUpdate
 
-# What the design promises on a CPU: PyTorch's seconds over ours, the median of the pairs.
-BARS = {"eager": 1.3, "torch.compile": 1.0}
+# What the design promises, by device: PyTorch's seconds over ours, the median of the pairs.
+BARS = {
+    "cpu": {"eager": 1.3, "torch.compile": 1.0},
+    "cuda": {"eager": 3.0, "torch.compile": 1.5},
+}
 
 
 def measure(options: Options) -> Part:
@@ -33,14 +37,17 @@ def measure(options: Options) -> Part:
         workload.build("paper_b", shape._replace(batch_size=8), quick=quick)
     )
     work = workload.build("paper_b", shape, quick=quick)
-    raw = images_first(work.raw)
+    device = torch_check.device()
+    # As XLA multiplies in float32 by default: on a GPU's TF32 units, and exactly on a CPU.
+    torch.set_float32_matmul_precision("highest" if device == "cpu" else "high")
+    raw = images_first(work.raw).to(device)
     compile_seconds = seconds(lambda: work.update and None)
     ours = workload.stepper(work)
     updates = {"eager": torch_check.torch_update(work, compiled=False)}
     if not quick:
         updates["torch.compile"] = torch_check.torch_update(work, compiled=True)
     calls: dict[str, Call] = {"ours": ours}
-    calls |= {name: partial(update, raw) for name, update in updates.items()}
+    calls |= {name: partial(_awaited, update, raw) for name, update in updates.items()}
     first = {"ours": compile_seconds} | {name: seconds(calls[name]) for name in updates}
     for call in calls.values():
         seconds(call)  # what the first call left to settle: Adam's states, recompilation
@@ -60,11 +67,12 @@ def measure(options: Options) -> Part:
             "our_seconds": spread(pair["ours"]),
             "over_ours": ratio,
         }
-        kept = "kept" if ratio.median >= BARS[name] else "MISSED"
+        bar = BARS[device][name]
+        kept = "kept" if ratio.median >= bar else "MISSED"
         rows.append(
             [
                 *(f"PyTorch, {name}", spread(pair["ours"]).median, spread(pair[name]).median),
-                *(str(ratio), f"≥ {BARS[name]}: {'small sizes' if quick else kept}", first[name]),
+                *(str(ratio), f"≥ {bar}: {'small sizes' if quick else kept}", first[name]),
             ]
         )
     headers = ["", "ours, s", "PyTorch, s", "PyTorch / ours: min / median / max", "bar"]
@@ -78,3 +86,10 @@ def measure(options: Options) -> Part:
         "would refuse a state of other shapes or types: nothing is compiled again.\n\n"
         + table(rows, [*headers, "first call, s"]),
     )
+
+
+def _awaited(update: TorchUpdate, raw: torch.Tensor) -> dict[str, torch.Tensor]:
+    losses = update(raw)
+    if raw.is_cuda:
+        torch.cuda.synchronize()
+    return losses

@@ -16,6 +16,7 @@ from torch.func import functional_call
 from experiments.benchmarks.torch_networks import Energy, Generator, Inference
 from mmebm_jax.langevin import Chain
 from mmebm_jax.model import Model
+from mmebm_jax.networks.spectral import NUM_SQUARINGS, SMALLEST
 from mmebm_jax.update import Terms, UpdateSettings
 
 Weights = dict[str, Tensor]
@@ -58,6 +59,16 @@ def log_likelihood(outputs: Tensor, images: Tensor, scale: float) -> Tensor:
     return -0.5 * squares / scale**2 - size * (math.log(scale) + 0.5 * LOG_TWO_PI)
 
 
+def leading_direction(gram: Tensor) -> Tensor:
+    """The unit eigenvector of the largest eigenvalue; see `mmebm_jax.networks.spectral`."""
+    power = gram
+    for _ in range(NUM_SQUARINGS):
+        power = power / power.trace().clamp_min(SMALLEST)
+        power = power @ power
+    column = power[:, power.diagonal().argmax()]
+    return column / column.norm().clamp_min(SMALLEST)
+
+
 def normalised(weights: Mapping[str, Tensor], gain: float) -> Weights:
     """Every kernel at the spectral norm `gain`; the gradient passes through the norm."""
     result = {}
@@ -67,7 +78,7 @@ def normalised(weights: Mapping[str, Tensor], gain: float) -> Weights:
             matrix = kernel.flatten(1)
             with torch.no_grad():
                 wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-                left = torch.linalg.eigh(wide @ wide.T)[1][:, -1]
+                left = leading_direction(wide @ wide.T)
                 right = wide.T @ left
                 right = right / right.norm().clamp_min(1e-12)
                 if wide is not matrix:
@@ -227,8 +238,8 @@ class TorchUpdate:
             images = raw.float() / 127.5 - 1.0
             means, scales = self.encode(images)
             num_modalities, num_examples = images.shape[:2]
-            chosen = torch.randint(num_modalities, (num_examples,))
-            rows = torch.arange(num_examples)
+            chosen = torch.randint(num_modalities, (num_examples,), device=images.device)
+            rows = torch.arange(num_examples, device=images.device)
             start = means[chosen, rows]
             start = start + scales[chosen, rows] * torch.randn_like(start)
             prior_latents = torch.randn_like(start)
@@ -242,7 +253,8 @@ class TorchUpdate:
         """One update; returns every loss."""
         targets = self.targets(raw)
         shape = (*targets.images.shape[:2], self.num_latents)
-        noise = Noise(torch.randn(shape), torch.randn_like(targets.images))
+        bound = torch.randn(shape, device=raw.device)
+        noise = Noise(bound, torch.randn_like(targets.images))
         total, parts = self.losses(targets, noise)
         total.backward()
         self.count += 1
