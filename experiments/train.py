@@ -111,20 +111,21 @@ def train(run: Run) -> tuple[TrainState, float]:
     """Run the schedule to its end, from the newest checkpoint if there is one.
 
     When numbers explode, the run goes on from the newest checkpoint with other keys and, with
-    `guard.halve_energy_rate`, half the learning rate of the energies. On SIGTERM or SIGINT it ends
-    the step, saves, and leaves by `SystemExit`.
+    `guard.halve_energy_rate`, half the learning rate of the energies. If that explodes before a
+    newer checkpoint, the newest may hold what is about to: it is set aside for the one before. On
+    SIGTERM or SIGINT the run ends the step, saves, and leaves by `SystemExit`.
 
     Returns:
       The final state, which is also saved, and the seconds of training: compilation, pictures and
       the base prior's fits included, set-up not.
 
     Raises:
-      FloatingPointError: the numbers exploded once more than `guard.retries` times from the same
+      FloatingPointError: the numbers exploded once more than `guard.retries` times before a newer
         checkpoint; the line names the step and the network, and `explosion.json` tells the rest.
       ValueError: the folder's checkpoints cannot be read.
       OSError: the disk is full; what is there stays whole.
     """
-    tries, begun_at = 0, -1
+    tries, farthest = 0, -1
     with sole_writer(run.workdir), Interruption() as interruption:
         if processes.is_first():
             # Another run may have begun and ended here since this one was prepared.
@@ -138,8 +139,11 @@ def train(run: Run) -> tuple[TrainState, float]:
                     return _train(run, manager, interruption, num_explosions)
             except Explosion as explosion:
                 newest = checkpoint.newest_step(run.workdir) or 0
-                tries = tries + 1 if newest == begun_at else 1
-                begun_at, num_explosions = newest, num_explosions + 1
+                tries = 1 if newest > farthest else tries + 1
+                farthest, num_explosions = max(farthest, newest), num_explosions + 1
+                if 1 < tries <= run.config.guard.retries:
+                    with checkpoint.open_manager(run.workdir) as manager:
+                        newest = checkpoint.set_newest_aside(manager)
                 write_event(run.workdir, "explosion", explosion.facts | {"resumed_from": newest})
                 if tries > run.config.guard.retries:
                     path = report(run.workdir, explosion)

@@ -108,6 +108,18 @@ def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[Train
     return state, items["meta"]["progress"]
 
 
+def set_newest_aside(manager: ocp.CheckpointManager) -> int:
+    """Move the newest of several checkpoints out of the way; gives the newest step then.
+
+    The only checkpoint stays; the step is 0 when there is none.
+    """
+    steps = sorted(manager.all_steps())
+    if len(steps) < 2:
+        return steps[0] if steps else 0
+    _set_aside(manager, steps[-1:])
+    return steps[-2]
+
+
 def restore_weights(workdir: epath.Path, template: Weights) -> tuple[Weights, int, list[str]]:
     """The newest readable sampling weights of a run; no optimiser is read.
 

@@ -364,6 +364,22 @@ def test_a_run_that_explodes_goes_on_from_its_newest_checkpoint(straight, tmp_pa
     assert not (workdir / "explosion.json").exists()
 
 
+def test_a_checkpoint_that_holds_an_explosion_is_set_aside(tmp_path):
+    workdir = epath.Path(tmp_path)
+    config = make_config()
+    config.num_steps = 6
+    config.model.spectral_gain = 0.0
+    # The energy's third update is that of step 4, whose checkpoint is written before it shows.
+    with faults.explosion(2):
+        state, _ = train.train(train.prepare(config, workdir))
+    assert int(state.step) == 6
+    events = read_events(workdir, "explosion")
+    assert [(event["step"], event["resumed_from"]) for event in events] == [(5, 4), (5, 2)]
+    assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4, 5, 6]
+    assert (workdir / "damaged_checkpoints" / "4").exists()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
 def test_a_run_that_keeps_exploding_ends_with_a_report(tmp_path):
     workdir = epath.Path(tmp_path)
     config = make_config()
