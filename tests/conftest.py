@@ -35,6 +35,11 @@ def pytest_configure(config):
     hypothesis.settings.load_profile("rounds")
 
 
+def pytest_collection_modifyitems(items):
+    """The longest file first: else one worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_run.py")
+
+
 @pytest.fixture(scope="module")
 def quick_compilation():
     """For tiny programs, which take longer to compile well than to run."""

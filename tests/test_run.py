@@ -351,6 +351,7 @@ def test_a_run_that_explodes_goes_on_from_its_newest_checkpoint(straight, tmp_pa
     # The energy's second update, like the generator's third, is that of step 3.
     plant = faults.nan_in_gradient(2) if network == "generator" else faults.explosion(1)
     config = make_config()
+    config.guard.halve_energy_rate = network == "energy"  # which compiles the update anew
     config.model.spectral_gain = 0.0  # which would keep the energies in bounds
     with plant:
         state, _ = train.train(train.prepare(config, workdir))
@@ -369,6 +370,7 @@ def test_a_checkpoint_that_holds_an_explosion_is_set_aside(tmp_path):
     config = make_config()
     config.num_steps = 6
     config.model.spectral_gain = 0.0
+    config.guard.halve_energy_rate = False  # another rate is another program to compile
     # The energy's third update is that of step 4, whose checkpoint is written before it shows.
     with faults.explosion(2):
         state, _ = train.train(train.prepare(config, workdir))
@@ -431,6 +433,7 @@ def test_steps_compile_once_whatever_comes_between(tmp_path, caplog):
         train.train(run)
     updates = [line for line in compiled() if "update" in line.split(" with ")[0]]
     assert len(updates) == 2  # before and after both energies join, in step 2
-    # The first pictures, diagnostics and checkpoint compile programs of their own; later ones none.
+    # The first pictures, diagnostics and checkpoint may compile programs of their own; later ones
+    # do not.
     assert starts[50] == starts[11]
-    assert starts[11] > starts[2] > starts[1] > 0
+    assert starts[2] > starts[1] > 0
