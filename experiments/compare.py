@@ -88,12 +88,12 @@ def run_one(
     control_folder = folder / "mixture_control"
     plain = not (config.prior.learn or config.energy.learn or config.prior.fit_mixture)
     wanted = {"": folder} | ({CONTROL: control_folder} if plain else {})
-    if all((path / "evaluation.json").exists() for path in wanted.values()):
-        return {k: json.loads((p / "evaluation.json").read_text()) for k, p in wanted.items()}
+    files = {name: path / "evaluation.json" for name, path in wanted.items()}
+    if all(file.exists() for file in files.values()):
+        return {name: json.loads(file.read_text()) for name, file in files.items()}
     run = train.prepare(config, folder)
     state, seconds = train.train(run)
     judge = evaluate.Judge(run, classifiers)
-    results = {}
     for name, path in wanted.items():
         if name:
             begin = time.monotonic()
@@ -102,17 +102,12 @@ def run_one(
         sampler = train.make_sampler(run, state.weights, checkpoint.trained_networks(state))
         result = evaluate.evaluate(run, sampler, int(state.step), judge)
         rate = int(state.step) * config.batch_size / seconds
-        results[name] = result | {
-            "coherence_by_inputs": {
-                str(count): share for count, share in result.get("coherence_by_inputs", {}).items()
-            },
-            "train_seconds": round(seconds, 1),
-            "examples_per_second": round(rate, 1),
-        }
+        result |= {"train_seconds": round(seconds, 1), "examples_per_second": round(rate, 1)}
         path.mkdir(parents=True, exist_ok=True)
-        evaluate.write(path, results[name])
-        print(f"\n{path}\n{evaluate.table(results[name])}\n", flush=True)
-    return results
+        evaluate.write(path, result)
+        print(f"\n{path}\n{evaluate.table(result)}\n", flush=True)
+    # As written: a table is the same whether a run is new or read.
+    return {name: json.loads(file.read_text()) for name, file in files.items()}
 
 
 def lookup(result: dict[str, Any], path: Sequence[str]) -> float | None:

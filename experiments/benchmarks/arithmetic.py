@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments.benchmarks import workload
 from experiments.benchmarks.measure import Options, Part, interleaved, ratios, table
@@ -45,7 +44,7 @@ def measure(options: Options) -> Part:
         "seconds": times,
         "bfloat16_over_float32": ratio,
     }
-    rows = [[n.removeprefix("loss/"), v[0], float(np.max(v))] for n, v in differences.items()]
+    rows = [[n.removeprefix("loss/"), v[0], max(v)] for n, v in differences.items()]
     return Part(
         figures,
         f"{NUM_UPDATES} updates from one state with the same keys: relative difference of every "

@@ -85,7 +85,7 @@ def measure(options: Options) -> Part:
     figures |= {name: ratio for name, (ratio, _) in compared.items()}
     return Part(
         figures,
-        f"Training in turn, with a row written after every call: a step with or without the "
+        "Training in turn, with a row written after every call: a step with or without the "
         "guard, which takes and checks every network's norms "
         f"({GUARD_ROUNDS * options.pairs} pairs), then {NUM_STEPS} guarded steps on each input.\n\n"
         + table(
