@@ -27,6 +27,8 @@ from mmebm_jax.validation import Rule, brief, check, choice, plain, shown
 
 Meta = dict[str, Any]
 MOST_JSON_BYTES = 2**20
+# A file of arrays has at most twice as many, so that a checkpoint travels in parts of 13 MB.
+FILE_BYTES = 6 * 2**20
 LOGGER = logging.getLogger("mmebm_jax")
 FREE_FIELDS = (
     "log_every",
@@ -66,8 +68,8 @@ def save(
     saved = manager.save(
         step + 1 if last and step in manager.all_steps() else step,
         args=ocp.args.Composite(
-            state=ocp.args.StandardSave(_without_empty(trained._asdict() | {"weights": {}})),
-            weights=ocp.args.StandardSave(_without_empty(state.weights._asdict())),
+            state=_saving(trained._asdict() | {"weights": {}}),
+            weights=_saving(state.weights._asdict()),
             meta=ocp.args.JsonSave({"trained": trained_networks(state), "progress": meta}),
         ),
     )
@@ -94,8 +96,8 @@ def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[Train
     found = _newest_readable(
         manager,
         ocp.args.Composite(
-            state=ocp.args.StandardRestore(_abstract(trained)),
-            weights=ocp.args.StandardRestore(_abstract(template.weights._asdict())),
+            state=_restoring(trained),
+            weights=_restoring(template.weights._asdict()),
             meta=ocp.args.JsonRestore(),
         ),
     )
@@ -134,10 +136,8 @@ def restore_weights(workdir: epath.Path, template: Weights) -> tuple[Weights, in
     if not (workdir / "checkpoints").exists():
         raise missing
     manager = _manager(workdir, ocp.CheckpointManagerOptions(create=False, read_only=True))
-    wanted = ocp.args.StandardRestore(_abstract(template._asdict()))
-    found = _newest_readable(
-        manager, ocp.args.Composite(weights=wanted, meta=ocp.args.JsonRestore())
-    )
+    wanted = ocp.args.Composite(weights=_restoring(template._asdict()), meta=ocp.args.JsonRestore())
+    found = _newest_readable(manager, wanted)
     if found is None:
         raise missing
     items, step = found
@@ -213,8 +213,13 @@ def _newest_readable(
     return None
 
 
-def _abstract(tree: Any) -> Any:
-    return jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_empty(tree))
+def _saving(tree: Any) -> ocp.args.PyTreeSave:
+    return ocp.args.PyTreeSave(_without_empty(tree), ocdbt_target_data_file_size=FILE_BYTES)
+
+
+def _restoring(tree: Any) -> ocp.args.PyTreeRestore:
+    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_empty(tree))
+    return ocp.args.PyTreeRestore(like, ocp.checkpoint_utils.construct_restore_args(like))
 
 
 def _without_empty(tree: Any) -> Any:

@@ -77,18 +77,20 @@ def silence() -> Iterator[None]:
     is closed, of which Python tells on stderr.
     """
     hook, verbosity = sys.unraisablehook, absl.logging.get_verbosity()
-    asyncio_logger = logging.getLogger("asyncio")
-    was_disabled = asyncio_logger.disabled
     sys.unraisablehook = lambda _: None
-    asyncio_logger.disabled = True
+    logging.getLogger("asyncio").addFilter(_is_no_late_read)
     absl.logging.set_verbosity(absl.logging.FATAL)
     try:
         yield
     finally:
         absl.logging.set_verbosity(verbosity)
-        asyncio_logger.disabled = was_disabled
-        # The last reads may end any time later.
+        # The last reads may end any time later, of which the logger's filter keeps silent too.
         sys.unraisablehook = _without_late_reads(hook)
+
+
+def _is_no_late_read(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return "OCDBT" not in str(error) and not record.getMessage().startswith(LATE_READS)
 
 
 def _without_late_reads(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:

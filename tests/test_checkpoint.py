@@ -5,6 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import chex
+import jax
 import pytest
 from etils import epath
 
@@ -15,15 +17,15 @@ from tests.commands import digest, first_files, save_run, small_config
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A run with checkpoints of the steps 0 and 1, and its weights."""
+    """A run with checkpoints of the steps 0 and 1, and its state."""
     folder = tmp_path_factory.mktemp("saved")
-    return folder, save_run(folder, small_config(), steps=(0, 1)).weights
+    return folder, save_run(folder, small_config(), steps=(0, 1))
 
 
 @pytest.fixture
 def run(saved, tmp_path):
     """A copy of that run that a test may damage, and the weights."""
-    return Path(shutil.copytree(saved[0], tmp_path / "run")), saved[1]
+    return Path(shutil.copytree(saved[0], tmp_path / "run")), saved[1].weights
 
 
 def test_all_that_training_keeps_of_its_progress_has_a_rule():
@@ -71,6 +73,19 @@ def test_a_checkpoint_whose_record_is_damaged_is_passed_over(run, monkeypatch, c
     assert line.endswith("taking step 0.")
     assert "\n" not in line
     assert digest(folder) == before
+
+
+def test_large_arrays_are_written_in_files_that_travel(tmp_path, saved):
+    incompressible = {"kernel": jax.random.bits(jax.random.key(0), (31360, 256))}
+    state = saved[1]._replace(params=saved[1].params | {"energy": incompressible})
+    with checkpoint.open_manager(epath.Path(tmp_path)) as manager:
+        checkpoint.save(manager, state, Progress()._asdict())
+        manager.wait_until_finished()
+        restored, _ = checkpoint.restore(manager, state)
+    chex.assert_trees_all_equal(restored, state)
+    sizes = [path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()]
+    assert sum(sizes) > incompressible["kernel"].nbytes
+    assert max(sizes) <= 15e6
 
 
 def test_a_manifest_of_absurd_size_is_not_read(run):
