@@ -218,7 +218,11 @@ def _saving(tree: Any) -> ocp.args.PyTreeSave:
 
 
 def _restoring(tree: Any) -> ocp.args.PyTreeRestore:
-    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_empty(tree))
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or here),
+        _without_empty(tree),
+    )
     return ocp.args.PyTreeRestore(like, ocp.checkpoint_utils.construct_restore_args(like))
 
 

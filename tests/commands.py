@@ -63,14 +63,14 @@ def save_run(folder, config, steps=(0,)):
     return state
 
 
-def run_here(capsys, *arguments):
-    """The command in this process: (exit status, stderr)."""
+def run_here(capsys, *arguments, program=main):
+    """The command `experiments.main`, or another, in this process: (exit status, stderr)."""
 
     argv = ["main", *map(str, arguments)]
 
     def command():
         command_line.parse(argv)
-        command_line.guarded(main.main)
+        command_line.guarded(program.main)
 
     capsys.readouterr()
     # The flags of a config's fields are made from sys.argv.

@@ -1,5 +1,6 @@
 """Settings and tiny models that several test files share."""
 
+import os
 import tempfile
 
 import hypothesis
@@ -12,9 +13,13 @@ from mmebm_jax.networks.convolution import scan_safe_convolution
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
 
 jax.config.update("jax_enable_x64", False)
-# Runs that a test repeats need not be compiled again; the folder lives as long as the tests.
-COMPILED = tempfile.TemporaryDirectory(prefix="mmebm_tests_")
-jax.config.update("jax_compilation_cache_dir", COMPILED.name)
+# What one test compiled, no other need, nor its child processes: workers and children inherit it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory(prefix="mmebm_tests_")  # lives as long as the tests
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def pytest_addoption(parser):
@@ -36,8 +41,10 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """The longest file first: else one worker is left alone with it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_run.py")
+    """The longest files first: else one worker is left alone with one at the end."""
+    longest = ["test_run.py", "test_update.py", "test_processes.py", "test_chaos.py"]
+    rank = {name: place for place, name in enumerate(longest)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(longest)))
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,9 @@ def call(workdir, **values):
 def test_a_disturbed_run_ends_as_an_undisturbed_one(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     workdir = tmp_path / "chaos"
-    call(workdir, rounds=1, fault_seed=18, faults=["kill", "terminate", "truncate"])
+    call(workdir, rounds=1, fault_seed=162, faults=["kill", "truncate"])
     (outcome,) = json.loads((workdir / "chaos.json").read_text())
-    assert outcome["faults"] == ["terminate", "kill", "truncate"]
+    assert outcome["faults"] == ["kill", "truncate"]
     assert outcome["finished"]
     assert outcome["each_step_once"]
     assert outcome["unchanged"]

@@ -642,7 +642,7 @@ def test_parts_of_a_batch_are_averaged(tiny_model, state):
     )
 
 
-DEVICES_SCRIPT = """
+DEVICES_SCRIPT = r"""
 import json
 import re
 import tempfile
@@ -687,15 +687,16 @@ def batch_sized_gathers(mesh, state, update):
     key = sharding.replicate(jax.random.key(1), mesh)
     text = update.lower(state, batch, jax.numpy.float32(1), key).compile().as_text()
     assert "all-reduce" in text
-    shapes = re.findall(r"= *[(]?[a-z0-9]+[[]([0-9,]*)[]][^=]* all-gather", text)
+    shapes = re.findall(r"= *[(]?[a-z0-9]+\[([0-9,]*)\][^=]* all-gather", text)
     return [shape for shape in shapes if any(int(n) >= BATCH for n in shape.split(",") if n)]
 
 with tempfile.TemporaryDirectory() as folder:
     for count in (1, 2, 4, 8):
         mesh, state, update = prepare(count)
-        sampler = Sampler(model, jax.device_get(state.weights), test_sampling.SETTINGS, mesh)
-        drawn.append(sampler.sample(jax.random.key(2), 8))
-        assert len(drawn[-1]["picture"].sharding.device_set) == count
+        if count in (1, 8):
+            sampler = Sampler(model, jax.device_get(state.weights), test_sampling.SETTINGS, mesh)
+            drawn.append(sampler.sample(jax.random.key(2), 8))
+            assert len(drawn[-1]["picture"].sharding.device_set) == count
         state, first = run(mesh, state, update, range(STEPS // 2))
         if count == 8:
             manager = checkpoint.open_manager(epath.Path(folder))
@@ -705,9 +706,9 @@ with tempfile.TemporaryDirectory() as folder:
             gathered += batch_sized_gathers(*prepare(8, accumulation_steps=3))
         state, second = run(mesh, state, update, range(STEPS // 2, STEPS))
         histories[count] = first + second
-    for other in drawn[1:]:
-        for name in drawn[0]:
-            np.testing.assert_allclose(drawn[0][name], other[name], atol=1e-4)
+    one, other = drawn
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], atol=1e-4)
     mesh, state, update = prepare(1)
     state, _ = checkpoint.restore(checkpoint.open_manager(epath.Path(folder)), state)
     _, second = run(mesh, state, update, range(STEPS // 2, STEPS))
