@@ -52,8 +52,9 @@ missing: venv
 toy: venv
 	$(RUN) -m experiments.toy $(CACHE) --config=configs/toy.py --workdir=runs/toy
 
+# Most of the time goes into compiling: XLA's older emitters need three quarters of it.
 test: venv
-	$(RUN) -m pytest -n logical --dist loadfile
+	XLA_FLAGS=--xla_cpu_use_fusion_emitters=false $(RUN) -m pytest -n logical --dist loadfile
 
 lint: venv
 	$(RUN) -m ruff check .
