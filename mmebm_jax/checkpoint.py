@@ -125,6 +125,8 @@ def set_newest_aside(manager: ocp.CheckpointManager) -> int:
 def restore_weights(workdir: epath.Path, template: Weights) -> tuple[Weights, int, list[str]]:
     """The newest readable sampling weights of a run; no optimiser is read.
 
+    They are put on the template's devices, or on this host's first where it names none.
+
     Returns:
       The weights, their step, and the networks that had learned anything by then.
 

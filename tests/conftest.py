@@ -6,6 +6,7 @@ import tempfile
 import hypothesis
 import jax
 import pytest
+from absl import flags
 
 from mmebm_jax.modality import Modality
 from mmebm_jax.model import Model
@@ -14,7 +15,7 @@ from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEn
 
 jax.config.update("jax_enable_x64", False)
 # What one test compiled, no other need, nor its child processes: workers and children inherit it.
-if "PYTEST_XDIST_WORKER" not in os.environ:
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     COMPILED = tempfile.TemporaryDirectory(prefix="mmebm_tests_")  # lives as long as the tests
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
@@ -43,6 +44,13 @@ def pytest_collection_modifyitems(items):
     longest = ["test_run.py", "test_update.py", "test_processes.py", "test_chaos.py"]
     rank = {name: place for place, name in enumerate(longest)}
     items.sort(key=lambda item: rank.get(item.path.name, len(longest)))
+
+
+@pytest.fixture
+def parsed_flags():
+    """For what reads flags outside a command."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["tests"])
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 from etils import epath
 
 from experiments import chaos, command_line
 
-
-@pytest.fixture(scope="module", autouse=True)
-def parsed_flags():
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["chaos"])
+pytestmark = pytest.mark.usefixtures("parsed_flags")
 
 
 def call(workdir, **values):
@@ -24,9 +19,9 @@ def call(workdir, **values):
 def test_a_disturbed_run_ends_as_an_undisturbed_one(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     workdir = tmp_path / "chaos"
-    call(workdir, rounds=1, fault_seed=162, faults=["kill", "truncate"])
+    call(workdir, rounds=1, fault_seed=18, faults=["kill", "terminate", "truncate"])
     (outcome,) = json.loads((workdir / "chaos.json").read_text())
-    assert outcome["faults"] == ["kill", "truncate"]
+    assert outcome["faults"] == ["terminate", "kill", "truncate"]
     assert outcome["finished"]
     assert outcome["each_step_once"]
     assert outcome["unchanged"]

@@ -3,7 +3,6 @@ import os
 import subprocess
 
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 from etils import epath
 
@@ -59,9 +58,8 @@ def test_a_finished_run_is_read_and_not_trained_again(tmp_path):
     ]
 
 
+@pytest.mark.usefixtures("parsed_flags")
 def test_a_budget_keeps_the_schedules_proportions():
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
     base = get_config("full")
     with flagsaver.flagsaver(budget_steps=600):
         config = compare.with_budget(base, seed=3)
@@ -102,6 +100,7 @@ def test_bad_flags_end_with_one_line(tmp_path, capsys, arguments, message):
     assert not (tmp_path / "runs" / "comparison.json").exists()
 
 
+@pytest.mark.usefixtures("parsed_flags")
 def test_jobs_have_cores_of_their_own(tmp_path, monkeypatch):
     cores, commands = [], []
 
@@ -114,8 +113,6 @@ def test_jobs_have_cores_of_their_own(tmp_path, monkeypatch):
     before = os.sched_getaffinity(0)
     names = {name: f"configs/polydigits.py:{name}" for name in ("mmvae", "full")}
     jobs = min(2, len(before))
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["compare"])
     with flagsaver.flagsaver(budget_minutes=0.5):
         compare.run_jobs(names, [0, 1], epath.Path(tmp_path), jobs)
         asked = {(c[3], c[4]) for c in commands}
