@@ -5,6 +5,8 @@ RUN := $(VENV)/bin/python
 CACHE := --compilation_cache=runs/.compiled
 SEEDS ?= 0
 MINUTES ?= 3
+FLAGS ?=
+SAMPLES ?= 2000
 JOBS ?= 1
 VARIANTS := mmvae ebm_prior paper_b full
 VAES := mvae mmvae mopoe mmvae_plus helvae
@@ -16,7 +18,7 @@ space := $(empty) $(empty)
 
 configs = $(subst $(space),$(comma),$(1:%=configs/polydigits.py:%))
 
-.PHONY: venv demo compare family missing toy test lint clean
+.PHONY: venv demo compare family missing toy polymnist benchmark test lint clean
 
 venv: $(VENV)/.ready
 
@@ -51,6 +53,20 @@ missing: venv
 # Both kinds of energy on a mixture of eight Gaussians, drawn beside the truth.
 toy: venv
 	$(RUN) -m experiments.toy $(CACHE) --config=configs/toy.py --workdir=runs/toy
+
+# Paper B on PolyMNIST for 60 epochs, from the MNIST files in data/mnist, then the coherence of all
+# its checkpoints: made for a GPU, where the whole data set lies on the device.
+polymnist: venv
+	$(RUN) -m experiments.main $(CACHE) --config=configs/polymnist.py:paper_b \
+		--workdir=runs/polymnist --config.num_steps=28200 --config.warmup_steps=9400 \
+		--config.energy.start_step=21150 --config.keep_checkpoints=100 \
+		--config.input.device_resident=True $(FLAGS)
+	$(RUN) -m experiments.main $(CACHE) --mode=curve --workdir=runs/polymnist --num_samples=$(SAMPLES)
+	$(RUN) -m experiments.main $(CACHE) --mode=evaluate --workdir=runs/polymnist
+
+# Speed: every part of it, against PyTorch too where that is installed.
+benchmark: venv
+	$(RUN) -m experiments.benchmark --workdir=runs/benchmark
 
 # Most of the time goes into compiling: XLA's older emitters need three quarters of it.
 test: venv

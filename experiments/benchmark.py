@@ -19,13 +19,23 @@ from absl import flags
 from etils import epath
 
 from experiments import command_line
-from experiments.benchmarks import arithmetic, chains, complexity, flops, loop, memory, scaling
+from experiments.benchmarks import (
+    arithmetic,
+    chains,
+    complexity,
+    flops,
+    loop,
+    memory,
+    modalities,
+    scaling,
+)
 from experiments.benchmarks.measure import Options, Part
 from mmebm_jax.files import write_whole
 
 PARTS = {
     "torch": "Against PyTorch",
     "chains": "Chains and networks",
+    "modalities": "Looped and stacked modalities",
     "flops": "FLOPs against the limit",
     "scaling": "Growth",
     "memory": "Memory of one update",
@@ -68,6 +78,7 @@ def main() -> None:
     measures: dict[str, Callable[[], Part]] = {
         "torch": (lambda: against_torch(options)) if has_torch else without_torch,
         "chains": lambda: chains.measure(options),
+        "modalities": lambda: modalities.measure(options),
         "flops": lambda: flops.measure(options),
         "scaling": lambda: scaling.measure(options),
         "memory": lambda: memory.measure(options),

@@ -1,8 +1,9 @@
-"""Train, evaluate, sample or check: flags and dispatch only.
+"""Train, evaluate (one checkpoint or all), sample or check: flags and dispatch only.
 
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo --mode=check
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo --mode=evaluate
+python -m experiments.main --workdir=runs/demo --mode=curve
 python -m experiments.main --workdir=runs/demo --mode=sample --num_samples=16
 """
 
@@ -12,13 +13,15 @@ from ml_collections import config_flags
 
 from experiments import command_line
 
-MODES = ["train", "evaluate", "sample", "check"]
+MODES = ["train", "evaluate", "curve", "sample", "check"]
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file of the run.")
-_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do; check prints the plan, no more.")
+_MODE = flags.DEFINE_enum(
+    "mode", "train", MODES, "What to do: curve evaluates all checkpoints, check prints the plan."
+)
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples",
     None,
-    "Number of samples; by default 16, or one for each given example.",
+    "Of samples: 16 by default, or one for each given example; for a curve 2000 of each kind.",
     1,
     2**16,
 )
@@ -45,7 +48,7 @@ def main() -> None:
     # Imported late: a misspelt flag should not wait for the networks.
     import jax
 
-    from experiments import check, evaluate, sample, train
+    from experiments import check, curve, evaluate, sample, train
     from mmebm_jax import checkpoint
 
     if command_line.WORKDIR.value is None:
@@ -61,10 +64,14 @@ def main() -> None:
             num_steps=_REFINEMENT.value,
             seed=_SEED.value,
         )
-    elif _MODE.value == "evaluate":
+    elif _MODE.value in ("evaluate", "curve"):
         run = train.prepare(_CONFIG.value or checkpoint.read_config(workdir), workdir)
+        classifiers = epath.Path(_CLASSIFIERS.value or workdir / "classifiers")
+        if _MODE.value == "curve":
+            print(curve.draw(run, classifiers, _NUM_SAMPLES.value))
+            return
         sampler, step = train.restore_sampler(run)
-        judge = evaluate.Judge(run, epath.Path(_CLASSIFIERS.value or workdir / "classifiers"))
+        judge = evaluate.Judge(run, classifiers)
         result = evaluate.evaluate(run, sampler, step, judge, num_steps=_REFINEMENT.value)
         evaluate.write(workdir, result)
         print(evaluate.table(result))

@@ -33,6 +33,8 @@ from mmebm_jax.validation import brief
 FIT_BATCH = 100
 # The first fit of a mixture, which training only leans on, takes this share of the last's examples.
 FIT_RATIO = 3
+# A mixture's smallest standard deviation, in steps of the prior's chain, which diverges below 1/2.
+NARROWEST = 0.6
 # A full disk, a quota that is used up, a file that may not grow.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOGGER = logging.getLogger("mmebm_jax")
@@ -331,14 +333,14 @@ def make_sampler(run: Run, weights: Weights, trained: Collection[str]) -> Sample
     return Sampler(run.model, sharding.local(weights), settings, mesh)
 
 
-def restore_sampler(run: Run) -> tuple[Sampler, int]:
-    """The sampler of a run's newest checkpoint, and its step.
+def restore_sampler(run: Run, latest: int | None = None) -> tuple[Sampler, int]:
+    """The sampler of a run's newest checkpoint, up to a step where one is given, and its step.
 
     Raises:
       FileNotFoundError: it has none.
     """
     shapes = train_state.template(run.model, run.config.prior.num_components)
-    weights, step, trained = checkpoint.restore_weights(run.workdir, shapes)
+    weights, step, trained = checkpoint.restore_weights(run.workdir, shapes, latest)
     return make_sampler(run, weights, trained), step
 
 
@@ -383,6 +385,7 @@ def fit_base_prior(
             run.config.seed,
             start=jax.device_get(base_prior) if again else None,
             max_iterations=50 if last else 10,
+            smallest_scale=NARROWEST * settings.chain.step_size,
         )
         LOGGER.info(
             "fitted the base prior to %d latents (standard deviation %.2f).",

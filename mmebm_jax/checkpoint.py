@@ -82,6 +82,11 @@ def newest_step(workdir: epath.Path) -> int | None:
     return _manager(workdir, ocp.CheckpointManagerOptions(read_only=True)).latest_step()
 
 
+def all_steps(workdir: epath.Path) -> list[int]:
+    """The steps of a run's checkpoints in order, damaged or not; empty without any."""
+    return sorted(_manager(workdir, ocp.CheckpointManagerOptions(read_only=True)).all_steps())
+
+
 def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, Meta] | None:
     """The newest checkpoint that can be read, on the template's devices; None without any.
 
@@ -122,10 +127,15 @@ def set_newest_aside(manager: ocp.CheckpointManager) -> int:
     return steps[-2]
 
 
-def restore_weights(workdir: epath.Path, template: Weights) -> tuple[Weights, int, list[str]]:
+def restore_weights(
+    workdir: epath.Path, template: Weights, latest: int | None = None
+) -> tuple[Weights, int, list[str]]:
     """The newest readable sampling weights of a run; no optimiser is read.
 
-    They are put on the template's devices, or on this host's first where it names none.
+    Args:
+      workdir: of the run.
+      template: they are put on its devices, or on this host's first where it names none.
+      latest: a step; what was saved later is passed over.
 
     Returns:
       The weights, their step, and the networks that had learned anything by then.
@@ -139,7 +149,7 @@ def restore_weights(workdir: epath.Path, template: Weights) -> tuple[Weights, in
         raise missing
     manager = _manager(workdir, ocp.CheckpointManagerOptions(create=False, read_only=True))
     wanted = ocp.args.Composite(weights=_restoring(template._asdict()), meta=ocp.args.JsonRestore())
-    found = _newest_readable(manager, wanted)
+    found = _newest_readable(manager, wanted, latest)
     if found is None:
         raise missing
     items, step = found
@@ -188,11 +198,12 @@ def _manager(workdir: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.
 
 
 def _newest_readable(
-    manager: ocp.CheckpointManager, wanted: ocp.args.Composite
+    manager: ocp.CheckpointManager, wanted: ocp.args.Composite, latest: int | None = None
 ) -> tuple[Any, int] | None:
     """Items of the newest checkpoint that is not damaged, and its step; None without any."""
     damaged: dict[int, str] = {}
-    for step in sorted(manager.all_steps(), reverse=True):
+    steps = [step for step in manager.all_steps() if latest is None or step <= latest]
+    for step in sorted(steps, reverse=True):
         with silence():
             try:
                 check_manifests(epath.Path(manager.directory) / str(step))

@@ -53,6 +53,7 @@ def fit_mixture(
     seed: int = 0,
     start: BasePrior | None = None,
     max_iterations: int = 15,
+    smallest_scale: float = 0.0,
 ) -> BasePrior:
     """Fit a mixture of full-covariance Gaussians to latents `[N, Z]` by scikit-learn.
 
@@ -62,6 +63,8 @@ def fit_mixture(
       seed: of the first guess.
       start: a mixture that was fitted to similar latents: it needs fewer iterations.
       max_iterations: of expectation maximisation.
+      smallest_scale: standard deviation that every component gets at least, in every direction, in
+        units of the latents: few latents in many dimensions leave directions without any.
 
     Raises:
       ValueError: fewer latents than twice the components.
@@ -92,10 +95,18 @@ def fit_mixture(
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = mixture.fit(np.asarray(latents, np.float32))
+    whitening = fitted.precisions_cholesky_.transpose(0, 2, 1)
+    variances, directions = np.linalg.eigh(fitted.covariances_)  # ascending
+    narrow = variances[:, 0] < smallest_scale**2
+    if narrow.any():
+        scales = np.sqrt(np.maximum(variances[narrow], smallest_scale**2))
+        factors = directions[narrow] * scales[:, None]
+        widened = np.linalg.cholesky(factors @ factors.transpose(0, 2, 1))
+        whitening[narrow] = np.tril(np.linalg.inv(widened))
     return BasePrior(
         jnp.asarray(np.log(fitted.weights_), jnp.float32),
         jnp.asarray(fitted.means_, jnp.float32),
-        jnp.asarray(fitted.precisions_cholesky_.transpose(0, 2, 1), jnp.float32),
+        jnp.asarray(whitening, jnp.float32),
         jnp.asarray(False),
     )
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import flops, measure, workload
+from experiments.benchmarks import flops, measure, modalities, workload
 from experiments.benchmarks.workload import Shape
 
 TINY = Shape(num_modalities=1, image_size=4, batch_size=2, num_steps=3)
@@ -57,6 +57,19 @@ def test_the_steps_that_the_analysis_leaves_out_are_added():
         return flops.counted(lambda *a: chain.run(unroll, *a), *arguments)
 
     assert count(1) + flops.of_repetitions([chain]) == pytest.approx(count(3), rel=0.02)
+
+
+def test_stacked_modalities_have_the_same_energies():
+    shape = Shape(num_modalities=2, image_size=8, batch_size=3, num_steps=1)
+    work = workload.build("paper_b", shape, quick=True)
+    looped, together = workload.revisions(work), modalities.stacked(work)
+    assert looped.keys() == together.keys()
+    for name, chain in together.items():
+        np.testing.assert_allclose(
+            chain.energy(chain.arrays, chain.start),
+            looped[name].energy(looped[name].arrays, looped[name].start),
+            rtol=1e-5,
+        )
 
 
 def test_flops_of_a_matrix_product():

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import binom, laplace, multivariate_normal, norm
 
-from mmebm_jax import prior
+from mmebm_jax import langevin, prior
 from mmebm_jax.langevin import Chain
 from mmebm_jax.typing import Latents
 
@@ -137,6 +137,30 @@ def test_a_fit_ends_with_its_iterations():
     latents = np.random.default_rng(0).normal(size=(500, 2))
     short, long = (prior.fit_mixture(latents, 4, max_iterations=n) for n in (1, 15))
     assert abs(short.mean - long.mean).max() > 0.01
+
+
+def test_a_chain_stays_on_a_fit_to_few_latents():
+    latents = np.random.default_rng(0).normal(size=(20, 12))  # of ten, no covariance is regular
+    chain = Chain(num_steps=50, step_size=0.16, temperature=0.1)
+
+    def reach(fitted):
+        energy_fn = prior.tilted_energy(fitted, None)
+        start = prior.base_sample(jax.random.key(0), fitted, 30)
+        position = langevin.run(jax.random.key(1), start, energy_fn, chain).position
+        return abs(np.asarray(position)).max()
+
+    assert not reach(prior.fit_mixture(latents, 2)) < 100
+    wide = prior.fit_mixture(latents, 2, smallest_scale=0.6 * chain.step_size)
+    assert reach(wide) < 5
+    for whitening in np.asarray(wide.whitening, np.float64):
+        assert not np.triu(whitening, 1).any()
+        assert np.linalg.svd(whitening)[1].max() == pytest.approx(1 / 0.096, rel=1e-4)
+
+
+def test_a_fit_that_is_wide_enough_stays_as_it_is():
+    latents = np.asarray(prior.base_sample(jax.random.key(0), make_mixture(), 3000))
+    plain, bounded = (prior.fit_mixture(latents, 3, smallest_scale=s) for s in (0.0, 0.2))
+    jax.tree.map(np.testing.assert_array_equal, plain, bounded)
 
 
 def test_too_few_latents_are_refused():

@@ -14,7 +14,7 @@ from etils import epath
 
 import mmebm_jax
 from configs.polydigits import NO_PRIOR_ENERGY, NO_REVISION, get_config
-from experiments import evaluate, faults, sample, train
+from experiments import curve, evaluate, faults, sample, train
 from experiments.log import read_events
 from mmebm_jax import builders, checkpoint, data, train_state
 from mmebm_jax.data.source import IncompleteSource
@@ -319,6 +319,42 @@ def test_a_metric_that_the_model_lacks_is_absent(straight, judge):
     assert set(result["joint_coherence"]) == {"generator"}
     assert set(result["frechet"]) == {"generator", "cross"}
     assert result["protocol"]["refinement_steps"] == result["protocol"]["prior_steps"] == 0
+
+
+def test_a_curve_evaluates_each_checkpoint_once(straight, judge, tmp_path, monkeypatch):
+    def steps_of(folder):
+        return [json.loads(line)["step"] for line in (folder / "curve.jsonl").open()]
+
+    folder = epath.Path(shutil.copytree(straight.run.workdir, tmp_path / "run"))
+    run, classifiers = train.prepare(make_config(), folder), folder / "classifiers"
+    table = curve.draw(run, classifiers, 30)
+    assert steps_of(folder) == checkpoint.all_steps(folder) == [2, 4]
+    assert "cross coherence" in table
+    assert len((folder / "curve.png").read_bytes()) > 5000
+    row = json.loads((folder / "curve.jsonl").read_text().splitlines()[1])
+    assert row["epoch"] == 4 * run.config.batch_size / len(run.splits.train)
+    assert row["num_samples"] == 30
+    # What stands there is not done again, and what is damaged is left out.
+    (folder / "curve.jsonl").write_text(json.dumps(row) + "\n")
+    damage(folder / "checkpoints" / "2")
+    with monkeypatch.context() as patch:
+        patch.setattr(curve, "evaluate", None)
+        assert curve.draw(run, classifiers, 30).count("\n") == 2
+    assert steps_of(folder) == [4]
+    with pytest.raises(ValueError, match="another --num_samples than 40"):
+        curve.draw(run, classifiers, 40)
+    with pytest.raises(ValueError, match="2 or more"):
+        curve.draw(run, classifiers, 1)
+    (folder / "curve.jsonl").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        curve.draw(run, classifiers, 30)
+
+
+def test_a_curve_needs_a_checkpoint(straight, tmp_path):
+    folder = epath.Path(shutil.copytree(straight.run.workdir, tmp_path / "run"))
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        curve.draw(train.prepare(make_config(), folder), folder / "classifiers")
 
 
 def test_classifiers_are_kept(straight, judge):

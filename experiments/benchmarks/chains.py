@@ -20,7 +20,6 @@ from experiments.benchmarks.measure import (
 )
 from experiments.benchmarks.workload import Workload
 from mmebm_jax import inference
-from mmebm_jax.networks.convolution import compiler_options_for
 
 
 def measure(options: Options) -> Part:
@@ -41,14 +40,12 @@ def measure(options: Options) -> Part:
 
 def _chains(work: Workload, options: Options) -> tuple[dict[str, Any], list[list[Any]]]:
     key, figures, rows = jax.random.key(1), {}, []
-    compiler_options = compiler_options_for(jax.default_backend())  # as in the update
     for name, chain in workload.revisions(work).items():
         arguments = chain.arrays, key, chain.start
         calls: dict[str, Call] = {}
         compiling = {}
         for kind, unroll in (("rolled", 1), ("unrolled", chain.chain.num_steps)):
-            run = jax.jit(partial(chain.run, unroll), compiler_options=compiler_options)
-            program = run.lower(*arguments)
+            program = workload.jitted(partial(chain.run, unroll)).lower(*arguments)
             begin = time.perf_counter()
             calls[kind] = partial(program.compile(), *arguments)
             compiling[kind] = time.perf_counter() - begin
@@ -92,7 +89,7 @@ def _networks(work: Workload, options: Options) -> tuple[dict[str, Any], list[li
     }
     figures, rows = {}, []
     for name, (loss, params) in losses.items():
-        forward, both = jax.jit(loss), jax.jit(jax.value_and_grad(loss))
+        forward, both = workload.jitted(loss), workload.jitted(jax.value_and_grad(loss))
         times = {
             "forward": typical(partial(forward, params), options.repeats),
             "forward_and_backward": typical(partial(both, params), options.repeats),

@@ -54,17 +54,18 @@ def matrix_product_rate(repeats: int, size: int = MATRIX_SIZE) -> float:
 
 
 def measure(options: Options) -> Part:
-    """The update and the gradients of both chains."""
+    """The update and both chains."""
     shape = workload.SMALL if options.quick else workload.PAPER
     work = workload.build("paper_b", shape, quick=options.quick)
     key = jax.random.key(2)
     limit = matrix_product_rate(5 * options.repeats, 512 if options.quick else MATRIX_SIZE)
     calls: dict[str, tuple[float, Any]] = {}
     for name, chain in workload.revisions(work).items():
-        arguments = chain.arrays, key, chain.start
-        calls[f"a step of the {name} chain"] = (
-            counted(chain.step, *arguments),
-            partial(jax.jit(chain.step), *arguments),
+        arguments, steps = (chain.arrays, key, chain.start), chain.chain.num_steps
+        run = workload.jitted(partial(chain.run, 1))
+        calls[f"{name} chain, {steps} steps"] = (
+            steps * counted(chain.step, *arguments),
+            partial(run, *arguments),
         )
     calls["update"] = (of_update(work), workload.stepper(work))
     figures: dict[str, Any] = {"matrix_product_gflops_per_second": limit / 1e9}

@@ -16,6 +16,7 @@ from mmebm_jax.data.source import Field
 from mmebm_jax.langevin import Chain
 from mmebm_jax.modality import from_raw
 from mmebm_jax.model import Model
+from mmebm_jax.networks.convolution import compiler_options_for
 from mmebm_jax.train_state import TrainState
 from mmebm_jax.typing import EnergyFn, Latents
 from mmebm_jax.update import Terms, Update, UpdateSettings
@@ -148,6 +149,11 @@ def stepper(work: Workload) -> Callable[[], dict[str, jax.Array]]:
         return metrics
 
     return step
+
+
+def jitted(function: Callable[..., Any]) -> jax.stages.Wrapped:
+    """`jax.jit` with the compiler's options of the update."""
+    return jax.jit(function, compiler_options=compiler_options_for(jax.default_backend()))
 
 
 class Revision(NamedTuple):

@@ -1,0 +1,90 @@
+"""Modalities looped over in Python, as the library does, against modalities stacked under `vmap`.
+
+Stacked networks need equal shapes, as PolyMNIST's modalities have; their convolutions become
+grouped ones. Both evaluate the same energies of both chains.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmarks import workload
+from experiments.benchmarks.measure import Options, Part, interleaved, ratios, spread, table
+from experiments.benchmarks.workload import Revision, Workload
+from mmebm_jax import prior, revision
+from mmebm_jax.networks.image import ImageDecoder, ImageTrunk
+from mmebm_jax.typing import Latents
+
+
+def stacked(work: Workload) -> dict[str, Revision]:
+    """Paper B's chains, "posterior" and "data", over stacked modalities.
+
+    The position of the data chain is one array `[B, M, H, W, C]`.
+    """
+    model, params = work.model, work.state.params
+    names = [modality.name for modality in model.modalities]
+    looped = workload.revisions(work)
+
+    def stack(trees: dict[str, Any], axis: int = 0) -> Any:
+        return jax.tree.map(lambda *x: jnp.stack(x, axis), *(trees[name] for name in names))
+
+    generator = model.generator
+    decoder = ImageDecoder(
+        *(model.modalities[0].shape, generator.width, generator.hidden, generator.convolution)
+    )
+    trunk = ImageTrunk(model.energy.width, model.energy.convolution)
+
+    def posterior(arrays: Any, latents: Latents) -> jax.Array:
+        weights, batch = arrays
+        outputs = jax.vmap(lambda p: decoder.apply({"params": p}, latents.shared))(weights)
+        by_name = dict(zip(names, outputs, strict=True))
+        of_prior = prior.joint_energy(None, None, model.prior_family)(latents)
+        return of_prior - revision.joint_log_likelihood(model.modalities, by_name, batch)
+
+    def data(arrays: Any, images: jax.Array) -> jax.Array:
+        weights, joint = arrays
+        each = jax.vmap(lambda p, x: trunk.apply({"params": p}, x), in_axes=(0, 1), out_axes=1)
+        hidden = jnp.reshape(each(weights, images), [len(images), -1])  # type: ignore[arg-type]
+        for name in ("joint_0", "joint_1"):
+            hidden = nn.silu(hidden @ joint[name]["kernel"] + joint[name]["bias"])
+        return (hidden @ joint["energy"]["kernel"] + joint["energy"]["bias"])[:, 0]
+
+    of_posterior, of_data = looped["posterior"], looped["data"]
+    return {
+        "posterior": of_posterior._replace(
+            arrays=(stack(params["generator"]), work.batch), energy=posterior
+        ),
+        "data": of_data._replace(
+            arrays=(stack(of_data.arrays), of_data.arrays),
+            start=stack(of_data.start, axis=1),
+            energy=data,
+        ),
+    }
+
+
+def measure(options: Options) -> Part:
+    """Both chains, looped and stacked in turn."""
+    shape = workload.SMALL if options.quick else workload.PAPER
+    work = workload.build("paper_b", shape, quick=options.quick)
+    looped, key = workload.revisions(work), jax.random.key(4)
+    figures: dict[str, Any] = {}
+    rows = []
+    for name, together in stacked(work).items():
+        calls = {}
+        for kind, chain in (("looped", looped[name]), ("stacked", together)):
+            run = workload.jitted(partial(chain.run, 1))
+            calls[kind] = partial(run, chain.arrays, key, chain.start)
+            jax.block_until_ready(calls[kind]())
+        times = interleaved(calls, options.pairs)
+        ratio = ratios(times["stacked"], times["looped"])
+        figures[name] = {
+            **{kind: spread(values) for kind, values in times.items()},
+            "stacked_over_looped": ratio,
+        }
+        medians = [spread(values).median for values in times.values()]
+        rows.append([f"{name} chain, {shape.num_steps} steps", *medians, str(ratio)])
+    headers = ["", "looped, s", "stacked, s", "stacked / looped: min / median / max"]
+    return Part(figures, table(rows, headers))

@@ -1,0 +1,104 @@
+"""Evaluate every checkpoint of a run: how its coherence grew.
+
+Writes `curve.jsonl`, a line a checkpoint as it is evaluated, `curve.md` and `curve.png`. What
+stands in `curve.jsonl` is not evaluated again: a call that was stopped, or a run that went on, adds
+to it.
+"""
+
+import json
+import logging
+from typing import Any
+
+from etils import epath
+from tabulate import tabulate
+
+from experiments.evaluate import Judge, evaluate
+from experiments.train import Run, restore_sampler
+from mmebm_jax import checkpoint, plotting
+from mmebm_jax.files import write_whole
+
+NUM_SAMPLES = 2000
+LOGGER = logging.getLogger("mmebm_jax")
+
+COLUMNS = {
+    "joint coherence, refined": ("joint_coherence", "energy"),
+    "joint coherence, generator": ("joint_coherence", "generator"),
+    "cross coherence": ("cross_coherence", "mean"),
+    "Fréchet, refined": ("frechet", "energy"),
+    "Fréchet, generator": ("frechet", "generator"),
+}
+
+
+def row_of(result: dict[str, Any], examples_per_step: int, num_train: int) -> dict[str, float]:
+    """The line of a checkpoint: its step, the epochs until then and what of `COLUMNS` it has."""
+    row = {name: result[name] for name in ("step", "num_samples")}
+    row["epoch"] = result["step"] * examples_per_step / num_train
+    for name, (group, key) in COLUMNS.items():
+        if key in result.get(group, {}):
+            row[name] = result[group][key]
+    return row
+
+
+def read(path: epath.Path) -> list[dict[str, Any]]:
+    """The lines that an earlier call wrote; none without a file.
+
+    Raises:
+      ValueError: a line that is not JSON.
+    """
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}): move it away to evaluate anew.") from error
+
+
+def draw(run: Run, classifiers: epath.Path, num_samples: int | None = None) -> str:
+    """Evaluate what has not been, write the three files and give the table.
+
+    Args:
+      run: with its checkpoints; `keep_checkpoints` says how many it has.
+      classifiers: folder of the evaluation's classifiers.
+      num_samples: of each kind, as `evaluation.num_samples`; None for 2,000.
+
+    Raises:
+      FileNotFoundError: no checkpoint.
+      ValueError: none that can be read, fewer than 2 samples, or a `curve.jsonl` that is damaged or
+        of another number of samples.
+    """
+    path = run.workdir / "curve.jsonl"
+    rows, num_samples = read(path), num_samples or NUM_SAMPLES
+    if num_samples < 2:
+        raise ValueError(f"--num_samples={num_samples}: a curve takes 2 or more.")
+    if any(row["num_samples"] != num_samples for row in rows):
+        raise ValueError(f"{path} has another --num_samples than {num_samples}: move it away.")
+    steps = checkpoint.all_steps(run.workdir)
+    if not steps:
+        raise FileNotFoundError(f"{run.workdir} holds no checkpoint: train there first.")
+    run.config.evaluation.num_samples = num_samples
+    judge = Judge(run, classifiers)
+    for wanted in sorted(set(steps) - {row["step"] for row in rows}):
+        try:
+            sampler, step = restore_sampler(run, wanted)
+        except ValueError as error:  # Damaged, and so is all before it.
+            LOGGER.warning("%s", error)
+            continue
+        if step < wanted:  # Damaged; it has been said.
+            continue
+        result = evaluate(run, sampler, step, judge)
+        rows.append(row_of(result, run.config.batch_size, len(run.splits.train)))
+        rows.sort(key=lambda row: row["step"])
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
+    if not rows:
+        raise ValueError(f"no checkpoint of {run.workdir} can be read: train in another folder.")
+    names = [name for name in COLUMNS if any(name in row for row in rows)]
+    table = tabulate(
+        [[row["step"], row["epoch"], *(row.get(name) for name in names)] for row in rows],
+        ["step", "epoch", *names],
+        tablefmt="github",
+        floatfmt=("", ".1f", *(".1f" if "Fréchet" in name else ".3f" for name in names)),
+        missingval="–",
+    )
+    write_whole(run.workdir / "curve.md", table + "\n")
+    plotting.save_curves(run.workdir / "curve.png", rows, names)
+    return table
