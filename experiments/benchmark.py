@@ -12,6 +12,7 @@ import importlib.util
 import json
 import logging
 import os
+import time
 from collections.abc import Callable
 
 import jax
@@ -32,14 +33,15 @@ from experiments.benchmarks import (
 from experiments.benchmarks.measure import Options, Part
 from mmebm_jax.files import write_whole
 
+# Those of one shape first: its compiled update serves them all.
 PARTS = {
     "torch": "Against PyTorch",
     "chains": "Chains and networks",
     "modalities": "Looped and stacked modalities",
     "flops": "FLOPs against the limit",
-    "scaling": "Growth",
     "memory": "Memory of one update",
     "arithmetic": "bfloat16 in the networks",
+    "scaling": "Growth",
     "loop": "The guard and the input",
     "complexity": "Complexity of the methods",
 }
@@ -80,9 +82,9 @@ def main() -> None:
         "chains": lambda: chains.measure(options),
         "modalities": lambda: modalities.measure(options),
         "flops": lambda: flops.measure(options),
-        "scaling": lambda: scaling.measure(options),
         "memory": lambda: memory.measure(options),
         "arithmetic": lambda: arithmetic.measure(options),
+        "scaling": lambda: scaling.measure(options),
         "loop": lambda: loop.measure(options),
         "complexity": lambda: complexity.measure(options, workdir),
     }
@@ -94,7 +96,9 @@ def main() -> None:
     for name in PARTS:
         if name not in _PARTS.value:
             continue
+        begin = time.monotonic()
         part = measures[name]()
+        logger.info("%s: %.0f s.", name, time.monotonic() - begin)
         figures[name] = part.figures
         sections.append(f"## {PARTS[name]}\n\n{part.markdown}")
         logger.info("%s\n", sections[-1])

@@ -17,7 +17,6 @@ QUICK_AXES: dict[str, tuple[int, ...]] = {
     "num_steps": (2, 8),
     "num_modalities": (2, 3),
     "batch_size": (8, 32),
-    "image_size": (16, 24),
 }
 # What the design promises: loops over steps and over modalities, and nothing that grows faster.
 LIMITS = {"num_steps": 1.05, "num_modalities": 1.1}

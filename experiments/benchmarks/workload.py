@@ -82,11 +82,12 @@ class Workload:
         return self.lowered.compile()
 
 
-@lru_cache(maxsize=2)
 def build(
     variant: str, shape: Shape, *, quick: bool = False, arithmetic: str = "float32"
 ) -> Workload:
     """The update of a variant of configs/polymnist.py when all of its terms are on.
+
+    The last two are kept, with their compiled updates.
 
     Args:
       variant: as after the config's colon.
@@ -94,6 +95,11 @@ def build(
       quick: networks an eighth as wide.
       arithmetic: of the networks, float32 or bfloat16.
     """
+    return _build(variant, shape, quick, arithmetic)
+
+
+@lru_cache(maxsize=2)
+def _build(variant: str, shape: Shape, quick: bool, arithmetic: str) -> Workload:
     config = polymnist.get_config(variant)
     config.batch_size = shape.batch_size
     config.model.arithmetic = arithmetic
