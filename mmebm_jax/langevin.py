@@ -14,12 +14,13 @@ arXiv:1904.09770): use at test time the chain that was used in training.
 """
 
 from collections.abc import Callable
-from math import prod
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from mmebm_jax import noise
+from mmebm_jax.noise import rows
 from mmebm_jax.typing import EnergyFn
 
 
@@ -83,24 +84,16 @@ def step(
     if gradient_clip > 0:
         factor = jnp.minimum(1.0, gradient_clip / jnp.maximum(norm, 1e-12))
         leaves = [g * factor.reshape((-1,) + (1,) * (g.ndim - 1)) for g in leaves]
-    drift, noise = -0.5 * step_size**2, step_size * jnp.sqrt(temperature)
+    drift, spread = -0.5 * step_size**2, step_size * jnp.sqrt(temperature)
     moved = [
-        (v + drift * g + noise * normal_like(k, v)).astype(v.dtype)
+        (rows(v) + drift * rows(g) + spread * rows(noise.normal_like(k, v)))
+        .astype(v.dtype)
+        .reshape(v.shape)
         for k, v, g in zip(
             jax.random.split(key, len(leaves)), jax.tree.leaves(position), leaves, strict=True
         )
     ]
     return jax.tree.unflatten(structure, moved), LangevinInfo(energies, norm)
-
-
-def normal_like(key: jax.Array, values: jax.Array) -> jax.Array:
-    """`jax.random.normal` of the shape and dtype of `values`, `[B, ...]`.
-
-    The numbers are the same, but drawn as rows: counting through an image's few channels would cost
-    a CPU twice as long.
-    """
-    rows = jax.random.normal(key, (len(values), prod(values.shape[1:])), values.dtype)
-    return rows.reshape(values.shape)
 
 
 def run(
@@ -128,10 +121,19 @@ def run(
       unroll: as in `lax.scan`.
     """
 
-    def body(position: Any, step_key: jax.Array) -> tuple[Any, tuple[LangevinInfo, Any]]:
+    start = jax.lax.stop_gradient(position)
+
+    # Carried as rows: a loop over an image's few channels would cost a CPU several times as long.
+    def as_rows(position: Any) -> Any:
+        return jax.tree.map(rows, position)
+
+    def from_rows(position: Any) -> Any:
+        return jax.tree.map(lambda values, like: values.reshape(like.shape), position, start)
+
+    def body(carried: Any, step_key: jax.Array) -> tuple[Any, tuple[LangevinInfo, Any]]:
         position, info = step(
             step_key,
-            position,
+            from_rows(carried),
             energy_fn,
             chain.step_size,
             chain.temperature,
@@ -139,10 +141,8 @@ def run(
         )
         if project is not None:
             position = project(position)
-        return position, (info, position if keep_trajectory else None)
+        return as_rows(position), (info, position if keep_trajectory else None)
 
     keys = jax.random.split(key, chain.num_steps)
-    final, (info, trajectory) = jax.lax.scan(
-        body, jax.lax.stop_gradient(position), keys, unroll=unroll
-    )
-    return jax.lax.stop_gradient(LangevinResult(final, info, trajectory))
+    final, (info, trajectory) = jax.lax.scan(body, as_rows(start), keys, unroll=unroll)
+    return jax.lax.stop_gradient(LangevinResult(from_rows(final), info, trajectory))

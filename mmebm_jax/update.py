@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmebm_jax import elbo, inference, langevin, objectives, prior, revision
+from mmebm_jax import elbo, inference, noise, objectives, prior, revision
 from mmebm_jax.data.source import OBSERVED
 from mmebm_jax.elbo import Bound
 from mmebm_jax.langevin import Chain
@@ -221,7 +221,7 @@ def losses(
         # Clipped as the chain is: what leaves the range would tell data from samples.
         noisy = {
             m.name: jnp.clip(
-                data[m.name] + settings.data_noise * langevin.normal_like(k, data[m.name]),
+                data[m.name] + settings.data_noise * noise.normal_like(k, data[m.name]),
                 *m.bounds,
             )
             for m, k in zip(modalities, noise_keys, strict=True)

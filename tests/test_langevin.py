@@ -163,10 +163,3 @@ def test_a_chain_of_no_steps_stays():
     result = langevin.run(jax.random.key(0), jnp.ones([3, 2]), quartic, Chain(0, 0.3))
     np.testing.assert_array_equal(result.position, np.ones([3, 2]))
     assert result.info.energy.shape == (0, 3)
-
-
-@pytest.mark.parametrize("shape", [(5,), (4, 3), (3, 4, 5, 2), (2, 0), (0, 3, 2)])
-def test_noise_drawn_as_rows_is_jaxs_own(shape):
-    key = jax.random.key(7)
-    drawn = langevin.normal_like(key, jnp.zeros(shape, jnp.float32))
-    np.testing.assert_array_equal(drawn, jax.random.normal(key, shape))
