@@ -4,7 +4,7 @@
     python -m experiments.benchmark --workdir=runs/benchmark --quick --parts=chains,scaling
 
 Writes `benchmark.json`, `benchmark.md` and `complexity.png`. Without --quick all is at PolyMNIST's
-shapes: 5 × 28×28×3, batch 64, chains of 10 steps; a quarter of an hour on two CPU cores. PyTorch
+shapes: 5 × 28×28×3, batch 64, chains of 10 steps; twenty minutes on two CPU cores. PyTorch
 comes with `pip install -e '.[bench]'`. Compilation is timed apart; every figure is of one call.
 """
 
