@@ -86,9 +86,7 @@ def step(
         leaves = [g * factor.reshape((-1,) + (1,) * (g.ndim - 1)) for g in leaves]
     drift, spread = -0.5 * step_size**2, step_size * jnp.sqrt(temperature)
     moved = [
-        (rows(v) + drift * rows(g) + spread * rows(noise.normal_like(k, v)))
-        .astype(v.dtype)
-        .reshape(v.shape)
+        (v + drift * g + spread * noise.normal_like(k, v)).astype(v.dtype)
         for k, v, g in zip(
             jax.random.split(key, len(leaves)), jax.tree.leaves(position), leaves, strict=True
         )

@@ -17,10 +17,11 @@ PARITY = 0x1BD11BDA
 
 
 def normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """`jax.random.normal`, to the last bit while JAX's threefry is partitionable, as by default.
+    """N(0, 1) of a shape: the numbers of `jax.random.normal`, to the last bit.
 
-    Rows `[B, N]` of many numbers are fastest: short last axes keep a CPU from working on several
-    numbers at once.
+    So it is while JAX's threefry is partitionable, as by default. Keys of other kinds than
+    threefry's and types other than float32 are left to JAX. Rows `[B, N]` of many numbers are
+    fastest: short last axes keep a CPU from working on several numbers at once.
     """
     if dtype == jnp.float32 and jax.random.key_impl(key) == "threefry2x32":
         key = jax.random.wrap_key_data(jax.random.key_data(key), impl=_WRITTEN_OUT)
@@ -28,12 +29,12 @@ def normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> 
 
 
 def normal_like(key: jax.Array, values: jax.Array) -> jax.Array:
-    """Noise of the shape and dtype of `values`, `[B, ...]`, drawn as rows."""
+    """N(0, 1) of the shape and dtype of `values`, `[B, ...]`, drawn as rows."""
     return normal(key, rows(values).shape, values.dtype).reshape(values.shape)
 
 
 def rows(values: jax.Array) -> jax.Array:
-    """`[B, ...]` as `[B, N]`."""
+    """`[B, ...]` as `[B, N]`: how noise is drawn, and how chains are carried."""
     return values.reshape(len(values), prod(values.shape[1:]))
 
 
