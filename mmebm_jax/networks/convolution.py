@@ -34,7 +34,51 @@ def channels_last_convolution(
 
     `pads` holds (low, high) for each spatial axis.
     """
-    return lax.conv_general_dilated(inputs, kernel, strides, pads, dimension_numbers=DIMENSIONS)
+    return _convolve(inputs, kernel, strides, pads)
+
+
+def _convolve(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, int],
+    pads: Pads,
+    dilation: tuple[int, int] = (1, 1),
+) -> jax.Array:
+    """`channels_last_convolution` of inputs spread out by `dilation`, without its gradient."""
+    height, _, num_inputs, num_outputs = kernel.shape
+    undilated = strides == dilation == (1, 1)
+    if undilated and num_outputs < num_inputs and height > 1 and min(pads[0]) >= 0:
+        return _by_rows(inputs, kernel, pads)
+    return lax.conv_general_dilated(
+        inputs, kernel, strides, pads, lhs_dilation=dilation, dimension_numbers=DIMENSIONS
+    )
+
+
+def _by_rows(inputs: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    """A convolution as that of every row of its kernel, and their sum.
+
+    Eigen spends much of its time on copying each pixel's neighbourhood. That of one kernel row is a
+    fraction of it, and the results of all rows are channels of one convolution. They are summed as
+    windows, which XLA keeps apart: additions it would merge into a slower loop with what follows.
+    """
+    height, width, num_inputs, num_outputs = kernel.shape
+    beside = kernel.transpose(1, 2, 0, 3).reshape(1, width, num_inputs, height * num_outputs)
+    each = lax.conv_general_dilated(
+        inputs, beside, (1, 1), ((0, 0), pads[1]), dimension_numbers=DIMENSIONS
+    )
+    # With lines, columns and kernel rows on one axis, a window's members lie equally far apart.
+    batch, lines, columns, _ = each.shape
+    step = height * columns
+    total = lax.reduce_window(
+        each.reshape(batch, lines * step, num_outputs),
+        0.0,
+        lax.add,
+        window_dimensions=(1, height, 1),
+        window_strides=(1, height, 1),
+        window_dilation=(1, step + 1, 1),
+        padding=((0, 0), (step * pads[0][0], step * pads[0][1]), (0, 0)),
+    )
+    return total.reshape(batch, lines + sum(pads[0]) - height + 1, columns, num_outputs)
 
 
 def _forward(
@@ -58,9 +102,7 @@ def _backward(
         for width, (low, _), size, span in zip(widths, pads, sizes, spans, strict=True)
     ]
     mirrored = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
-    input_gradient = lax.conv_general_dilated(
-        gradient, mirrored, (1, 1), spread_pads, lhs_dilation=strides, dimension_numbers=DIMENSIONS
-    )
+    input_gradient = _convolve(gradient, mirrored, (1, 1), tuple(spread_pads), strides)
 
     # d/d kernel: channels take the place of examples, and one array that of the kernel. The array
     # with more channels does: as channels of the output they fill the matrix product better.

@@ -39,6 +39,8 @@ def arrays(height, width, kernel, channels=2, features=3):
         ((6, 7), (3, 4), (1, 2), ((0, 2), (3, 1))),
         ((5, 5), (1, 1), (2, 2), "VALID"),
         ((5, 4), (5, 3), (1, 1), ((2, 0), (0, 1))),
+        ((6, 5), (4, 2), (1, 1), ((3, 1), (0, 2))),
+        ((4, 6), (2, 3), (1, 1), ((0, 3), (1, 0))),  # a line that reads padding alone
     ],
 )
 @pytest.mark.parametrize("channels", [(2, 3), (4, 2), (3, 3)])  # each way round is its own form
@@ -66,6 +68,15 @@ def test_equals_the_built_in_convolution(size, kernel, strides, padding, channel
     np.testing.assert_allclose(got[0], expected, rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("channels", [(4, 2), (2, 4)])
+def test_keeps_bfloat16(channels):
+    whole = [jnp.round(values) for values in arrays(5, 4, (3, 3), *channels)]
+    exact = builtin(*whole, (1, 1), "SAME")  # sums of small integers: no rounding on either side
+    rounded = scan_safe_convolution(*(x.astype("bfloat16") for x in whole), (1, 1), "SAME")
+    assert rounded.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(rounded.astype("float32"), exact)
 
 
 @pytest.mark.parametrize(("strides", "padding"), [(1, "SAME"), ((2, 2), "VALID"), (1, (1, 0))])
