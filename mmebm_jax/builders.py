@@ -17,6 +17,7 @@ from mmebm_jax.modality import Modality
 from mmebm_jax.model import NETWORKS, Model
 from mmebm_jax.networks.convolution import compiler_options_for, convolution_for
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
+from mmebm_jax.networks.product import dot_general_for
 from mmebm_jax.optimisation import clip_by_global_norm
 from mmebm_jax.sampling import SamplerSettings
 from mmebm_jax.train_state import Optimisers
@@ -175,7 +176,13 @@ def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
             sizes.hidden,
             *shared,
         ),
-        generator=Generator(modalities, sizes.width, sizes.hidden, *shared),
+        generator=Generator(
+            modalities,
+            sizes.width,
+            sizes.hidden,
+            *shared,
+            dot_general=dot_general_for(jax.default_backend()),
+        ),
         prior=LatentEnergy(sizes.prior_hidden, sizes.prior_bound),
         energy=JointEnergy(modalities, sizes.energy_width, sizes.energy_hidden, *shared),
         spectral_gain=sizes.spectral_gain,

@@ -33,7 +33,11 @@ def stacked(work: Workload) -> dict[str, Revision]:
 
     generator = model.generator
     decoder = ImageDecoder(
-        *(model.modalities[0].shape, generator.width, generator.hidden, generator.convolution)
+        model.modalities[0].shape,
+        generator.width,
+        generator.hidden,
+        generator.convolution,
+        generator.dot_general,
     )
     trunk = ImageTrunk(model.energy.width, model.energy.convolution)
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax import lax
+
+from mmebm_jax.networks.activation import silu
 
 
 def space_to_depth(maps: jax.Array, block: int = 2) -> jax.Array:
@@ -30,9 +33,12 @@ def depth_to_space(maps: jax.Array, block: int = 2) -> jax.Array:
 
 
 def average_pool(maps: jax.Array) -> jax.Array:
-    """Mean of 2×2 blocks; as a reshape it stays cheap to differentiate inside a scan."""
+    """Mean of 2×2 blocks; as reshapes it stays cheap to differentiate inside a scan."""
     batch, height, width, channels = maps.shape
-    return maps.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+    lines = maps.reshape(batch, height // 2, 2, width, channels)
+    # A CPU adds whole lines several numbers at a time, a mean's neighbours one by one.
+    pairs = lines[:, :, 0] + lines[:, :, 1]
+    return 0.5 * pairs.reshape(batch, height // 2, width // 2, 2, channels).mean(axis=3)
 
 
 class ImageExpert(nn.Module):
@@ -62,13 +68,15 @@ class ImageDecoder(nn.Module):
     width: int
     hidden: int
     convolution: Callable[..., Any]
+    dot_general: Callable[..., Any] = lax.dot_general  # of the wide layer
 
     @nn.compact
     def __call__(self, latents: jax.Array) -> jax.Array:
         """Decode a batch of latents."""
         height, width, channels = self.shape
-        hidden = nn.silu(nn.Dense(self.hidden)(latents))
-        maps = nn.silu(nn.Dense((height // 2) * (width // 2) * self.width)(hidden))
+        hidden = silu(nn.Dense(self.hidden)(latents))
+        num_features = (height // 2) * (width // 2) * self.width
+        maps = silu(nn.Dense(num_features, dot_general=self.dot_general)(hidden))
         maps = maps.reshape(len(latents), height // 2, width // 2, self.width)
         layer = nn.Conv(4 * channels, (3, 3), conv_general_dilated=self.convolution)
         return depth_to_space(layer(maps))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from mmebm_jax.families import Diagonal
 from mmebm_jax.modality import Modality
@@ -93,6 +94,7 @@ class Generator(nn.Module):
     hidden: int
     convolution: Callable[..., Any]
     rematerialise: bool = False  # compute a modality's activations again to save memory
+    dot_general: Callable[..., Any] = lax.dot_general  # of the decoders' wide layers
 
     @nn.compact
     def __call__(
@@ -107,8 +109,9 @@ class Generator(nn.Module):
             image, other = (
                 _saving(kind, self.rematerialise) for kind in (ImageDecoder, PerceptronDecoder)
             )
+            sizes = self.width, self.hidden
             network = (
-                image(modality.shape, self.width, self.hidden, self.convolution, name=name)
+                image(modality.shape, *sizes, self.convolution, self.dot_general, name=name)
                 if modality.kind == "image"
                 else other(modality.shape, self.hidden, name=name)
             )
