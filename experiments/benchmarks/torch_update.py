@@ -126,7 +126,7 @@ class TorchUpdate:
         *,
         compiled: bool,
     ) -> None:
-        self.networks = dict(networks)
+        self.networks: dict[str, Any] = dict(networks)
         self.settings, self.terms = settings, terms
         self.gain, self.num_latents = model.spectral_gain, model.num_latents
         self.scale = model.modalities[0].scale
