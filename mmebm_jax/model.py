@@ -11,7 +11,13 @@ from mmebm_jax import inference, prior
 from mmebm_jax.inference import Encoding
 from mmebm_jax.langevin import Chain
 from mmebm_jax.modality import Modality
-from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
+from mmebm_jax.networks.joint import (
+    JOINT_LAYER,
+    Generator,
+    Inference,
+    JointEnergy,
+    LatentEnergy,
+)
 from mmebm_jax.networks.spectral import normalise_kernels
 from mmebm_jax.prior import BasePrior
 from mmebm_jax.typing import Batch, EnergyFn, Latents, Mask, Params
@@ -107,7 +113,7 @@ class Model(NamedTuple):
         """
         if not self.spectral_gain:
             return energy_params
-        return normalise_kernels(energy_params, self.spectral_gain)
+        return normalise_kernels(energy_params, self.spectral_gain, apart=(JOINT_LAYER,))
 
     def data_energy(self, normalised_params: Params, batch: Mapping[str, jax.Array]) -> jax.Array:
         """E_α(x), `[B]`, over all modalities jointly."""

@@ -16,6 +16,7 @@ from experiments.benchmarks.measure import Options, Part, interleaved, ratios, s
 from experiments.benchmarks.workload import Revision, Workload
 from mmebm_jax import prior, revision
 from mmebm_jax.networks.image import ImageDecoder, ImageTrunk
+from mmebm_jax.networks.joint import JOINT_LAYER, ScaledDense
 from mmebm_jax.typing import Latents
 
 
@@ -52,9 +53,11 @@ def stacked(work: Workload) -> dict[str, Revision]:
         weights, joint = arrays
         each = jax.vmap(lambda p, x: trunk.apply({"params": p}, x), in_axes=(0, 1), out_axes=1)
         hidden = jnp.reshape(each(weights, images), [len(images), -1])  # type: ignore[arg-type]
-        for name in ("joint_0", "joint_1"):
-            hidden = nn.silu(hidden @ joint[name]["kernel"] + joint[name]["bias"])
-        return (hidden @ joint["energy"]["kernel"] + joint["energy"]["bias"])[:, 0]
+        for name in (JOINT_LAYER, "joint_1", "energy"):
+            layer = ScaledDense(len(joint[name]["bias"]))
+            hidden = layer.apply({"params": joint[name]}, hidden)  # type: ignore[assignment]
+            hidden = hidden if name == "energy" else nn.silu(hidden)
+        return hidden[:, 0]
 
     of_posterior, of_data = looped["posterior"], looped["data"]
     return {

@@ -23,6 +23,7 @@ from mmebm_jax.typing import Latents
 
 EXPERTS = {"sequence": SequenceExpert, "vector": VectorExpert}
 TRUNKS = {"sequence": SequenceTrunk, "vector": VectorTrunk}
+JOINT_LAYER = "joint_0"  # from all features, by far the largest kernel of the energy
 SMALLEST_SCALE = 1e-3
 UNIT = log(e - 1)  # softplus of it is 1
 
@@ -122,6 +123,24 @@ class Generator(nn.Module):
         return outputs
 
 
+class ScaledDense(nn.Module):
+    """`flax.linen.Dense` whose parameters may hold a "scale": inputs · kernel · scale + bias.
+
+    It is the layer whose kernel is multiplied by the scale, without that kernel written to memory.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """`[B, I]` → `[B, features]`."""
+        shape = (inputs.shape[-1], self.features)
+        outputs = inputs @ self.param("kernel", nn.initializers.lecun_normal(), shape)
+        if self.has_variable("params", "scale"):
+            outputs = outputs * self.get_variable("params", "scale")
+        return outputs + self.param("bias", nn.initializers.zeros, shape[1:])
+
+
 class JointEnergy(nn.Module):
     """E_α(x): a trunk a modality, joined by a perceptron into one number."""
 
@@ -147,7 +166,7 @@ class JointEnergy(nn.Module):
             for modality in self.modalities
         ]
         joint = jnp.concatenate(features, axis=-1)
-        joint = nn.silu(nn.Dense(self.hidden, name="joint_0")(joint))
+        joint = nn.silu(ScaledDense(self.hidden, name=JOINT_LAYER)(joint))
         joint = nn.silu(nn.Dense(self.hidden, name="joint_1")(joint))
         return nn.Dense(1, name="energy")(joint)[:, 0]
 

@@ -5,6 +5,8 @@ that a chain must not touch. Here each kernel is divided by its exact value, onc
 outside every chain, so there is no state at all.
 """
 
+from collections.abc import Collection
+
 import jax
 import jax.numpy as jnp
 
@@ -47,11 +49,19 @@ def _leading_direction(gram: jax.Array) -> jax.Array:
     return column / jnp.maximum(jnp.linalg.norm(column), SMALLEST)
 
 
-def normalise_kernels(params: Params, gain: float) -> Params:
-    """Scale every kernel (leaf of two or more axes) to the spectral norm `gain` > 0."""
-    return jax.tree.map(
-        lambda leaf: (
-            leaf * (gain / jnp.maximum(spectral_norm(leaf), 1e-12)) if leaf.ndim > 1 else leaf
-        ),
-        params,
-    )
+def normalise_kernels(params: Params, gain: float, apart: Collection[str] = ()) -> Params:
+    """Scale every kernel (leaf of two or more axes) to the spectral norm `gain` > 0.
+
+    The layers named in `apart` keep their kernel and get its factor beside it, as "scale".
+    """
+
+    def factor(kernel: jax.Array) -> jax.Array:
+        return gain / jnp.maximum(spectral_norm(kernel), 1e-12)
+
+    def scaled(layer: Params) -> Params:
+        return jax.tree.map(lambda leaf: leaf * factor(leaf) if leaf.ndim > 1 else leaf, layer)
+
+    return {
+        name: {**layer, "scale": factor(layer["kernel"])} if name in apart else scaled(layer)
+        for name, layer in params.items()
+    }

@@ -1,9 +1,12 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmebm_jax.networks.joint import SMALLEST_SCALE, LatentEnergy
+from mmebm_jax.networks.joint import JOINT_LAYER, SMALLEST_SCALE, LatentEnergy
+from mmebm_jax.networks.spectral import normalise_kernels
 from mmebm_jax.typing import Latents
 
 NAMES = ("picture", "text")
@@ -90,6 +93,27 @@ def test_activations_that_are_computed_again_change_nothing(tiny_model):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *gradients)
     text = jax.jit(jax.grad(total), static_argnums=1).lower(params, saving).as_text()
     assert "optimization_barrier" in text
+
+
+def test_a_scale_beside_the_joint_kernel_is_a_scaled_kernel(tiny_model):
+    params = jax.jit(tiny_model.init)(jax.random.key(0))["energy"]
+    rng = np.random.default_rng(0)
+    batch = {"picture": rng.normal(size=(4, 8, 8, 1)), "text": rng.normal(size=(4, 3, 4))}
+
+    @partial(jax.jit, static_argnums=1)
+    def energies(params, normalise):
+        def total(params):
+            values = tiny_model.data_energy(normalise(params), batch)
+            return jnp.sum(jnp.sin(values)), values
+
+        return jax.grad(total, has_aux=True)(params)
+
+    ours = energies(params, tiny_model.normalised)
+    expected = energies(params, lambda p: normalise_kernels(p, tiny_model.spectral_gain))
+    assert tiny_model.normalised(params)[JOINT_LAYER]["kernel"] is params[JOINT_LAYER]["kernel"]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), ours, expected
+    )
 
 
 def test_networks_in_short_floats_keep_the_rest_in_long_ones(tiny_model):

@@ -58,6 +58,19 @@ def test_every_kernel_gets_the_gain_and_biases_stay():
         np.testing.assert_array_equal(layer["bias"], params[name]["bias"])
 
 
+def test_layers_named_apart_keep_their_kernel_and_get_its_factor():
+    rng = np.random.default_rng(0)
+    kernels = {name: jnp.asarray(rng.normal(size=(6, 5)), jnp.float32) for name in ("a", "b")}
+    params = {name: {"kernel": kernel, "bias": jnp.ones(5)} for name, kernel in kernels.items()}
+    everywhere = normalise_kernels(params, 1.7)
+    partly = normalise_kernels(params, 1.7, apart=("b",))
+    jax.tree.map(np.testing.assert_array_equal, partly["a"], everywhere["a"])
+    assert partly["b"]["kernel"] is kernels["b"]
+    np.testing.assert_allclose(
+        partly["b"]["scale"] * kernels["b"], everywhere["b"]["kernel"], rtol=1e-6
+    )
+
+
 def test_a_kernel_of_zeros_stays_finite():
     params = {"kernel": jnp.zeros([3, 4])}
     value, gradient = jax.value_and_grad(lambda p: normalise_kernels(p, 1.0)["kernel"].sum())(
