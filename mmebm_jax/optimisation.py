@@ -6,16 +6,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
+NUM_FOLDS, SMALLEST_FOLDED = 32, 2**17
+
 
 def global_norm(tree: Any) -> jax.Array:
     """The Euclidean norm of all leaves together, a scalar.
 
-    As products of vectors: a reduction of squares, as Optax has it, is two programs to XLA:CPU, of
-    which one writes every square to memory, and there are a few norms of all parameters an update.
+    There are a few norms of all parameters an update. To XLA:CPU a sum over a large array, as Optax
+    takes it, is several programs, of which the first writes every square to memory: here large
+    leaves are folded first.
     """
-    leaves = jax.tree.leaves(tree)
-    squares = (jnp.vdot(leaf, leaf, precision="highest") for leaf in leaves)
-    return jnp.sqrt(sum(squares, start=jnp.zeros(())))
+    return jnp.sqrt(sum(map(_sum_of_squares, jax.tree.leaves(tree)), start=jnp.zeros(())))
+
+
+def _sum_of_squares(leaf: jax.Array) -> jax.Array:
+    if leaf.size < SMALLEST_FOLDED or leaf.size % NUM_FOLDS:
+        return jnp.square(leaf).sum()
+    squares = map(jnp.square, leaf.reshape(NUM_FOLDS, -1))
+    return sum(squares, start=jnp.zeros(())).sum()
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:

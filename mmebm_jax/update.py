@@ -217,20 +217,15 @@ def losses(
             imputed = means(modalities, model.decode(frozen["generator"], revised))
             completed = revision.where_observed(mask, batch, imputed)
             data = refine(complete_key, completed, mask)
-        noise_keys = jax.random.split(noise_key, len(refined))
-        # Clipped as the chain is: what leaves the range would tell data from samples.
-        noisy = {
-            m.name: jnp.clip(
-                data[m.name] + settings.data_noise * noise.normal_like(k, data[m.name]),
-                *m.bounds,
-            )
-            for m, k in zip(modalities, noise_keys, strict=True)
-        }
-        # One pass for both, interleaved: so they stay where a sharded batch lies.
-        both = {
-            m.name: jnp.stack([noisy[m.name], refined[m.name]], axis=1).reshape(-1, *m.shape)
-            for m in modalities
-        }
+        both = {}
+        for m, k in zip(modalities, jax.random.split(noise_key, len(modalities)), strict=True):
+            values = noise.rows(data[m.name])
+            noisy = values + settings.data_noise * noise.normal(k, values.shape, values.dtype)
+            # Clipped as the chain is: what leaves the range would tell data from samples.
+            noisy = jnp.clip(noisy, *m.bounds)
+            # One pass for both, interleaved: so they stay where a sharded batch lies.
+            pairs = jnp.stack([noisy, noise.rows(refined[m.name])], axis=1)
+            both[m.name] = pairs.reshape(-1, *m.shape)
         of_data, of_samples = model.data_energy(energy_params, both).reshape(-1, 2).T
         contrast = objectives.contrast_loss(of_data, of_samples, settings.energy_penalty)
         parts["energy"] = contrast.mean()
@@ -327,10 +322,10 @@ def make_update(
                 gradients[name], optimiser[name], params[name]
             )
             rate = schedules[name](position)
+            metrics[f"gradient_norm/{name}"] = global_norm(gradients[name])
+            metrics[f"update_norm/{name}"] = rate * global_norm(step)
             step = jax.tree.map(lambda u, rate=rate: -rate * u, step)
             params[name] = optax.apply_updates(params[name], step)
-            metrics[f"gradient_norm/{name}"] = global_norm(gradients[name])
-            metrics[f"update_norm/{name}"] = global_norm(step)
             metrics[f"parameter_norm/{name}"] = global_norm(params[name])
             # A network that begins late must not be averaged with its random start.
             count = num_updates[name] = num_updates[name] + 1
