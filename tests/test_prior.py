@@ -45,6 +45,23 @@ def test_log_density_of_a_mixture():
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_samples_whitened_by_their_component_are_the_noise_of_a_standard_mixture():
+    rng = np.random.default_rng(0)
+    whitening = np.tril(rng.normal(size=(3, 6, 6))) + 3 * np.eye(6)
+    means = rng.normal(size=(3, 6))
+    usual = prior.standard(3, 6)
+    mixture = usual._replace(
+        mean=jnp.asarray(means, jnp.float32), whitening=jnp.asarray(whitening, jnp.float32)
+    )
+    noise, samples = (
+        np.asarray(prior.base_sample(jax.random.key(0), p, 200)) for p in (usual, mixture)
+    )
+    whitened = np.einsum("kij,bkj->bki", whitening, samples[:, None] - means)
+    errors = abs(whitened - noise[:, None]).max(axis=-1)  # by example and component
+    assert set(errors.argmin(axis=-1)) == {0, 1, 2}
+    np.testing.assert_allclose(errors.min(axis=-1), 0, atol=2e-5)
+
+
 def test_samples_have_the_mixtures_moments():
     means, covariances = planted()
     count = 50_000
