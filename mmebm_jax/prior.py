@@ -137,7 +137,7 @@ def base_sample(key: jax.Array, prior: BasePrior, num_samples: int) -> jax.Array
 
 
 def _unwhiten(whitening: jax.Array, chosen: jax.Array, noise: jax.Array) -> jax.Array:
-    """The solution z of W_k z = noise for each example's component k; `[B, Z]`.
+    """The solutions `[B, Z]` of W_k z = noise `[B, Z]`, each with its chosen `[B]` component's W_k.
 
     By forward substitution, all examples a coordinate at a time. LAPACK's batched solver holds one
     of XLA's threads while it waits for the others, and so may take the length of a whole chain.

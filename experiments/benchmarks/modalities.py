@@ -53,11 +53,13 @@ def stacked(work: Workload) -> dict[str, Revision]:
         weights, joint = arrays
         each = jax.vmap(lambda p, x: trunk.apply({"params": p}, x), in_axes=(0, 1), out_axes=1)
         hidden = jnp.reshape(each(weights, images), [len(images), -1])  # type: ignore[arg-type]
-        for name in (JOINT_LAYER, "joint_1", "energy"):
-            layer = ScaledDense(len(joint[name]["bias"]))
-            hidden = layer.apply({"params": joint[name]}, hidden)  # type: ignore[assignment]
-            hidden = hidden if name == "energy" else nn.silu(hidden)
-        return hidden[:, 0]
+
+        def layer(name: str, inputs: Any) -> Any:
+            return ScaledDense(len(joint[name]["bias"])).apply({"params": joint[name]}, inputs)
+
+        for name in (JOINT_LAYER, "joint_1"):
+            hidden = nn.silu(layer(name, hidden))
+        return layer("energy", hidden)[:, 0]
 
     of_posterior, of_data = looped["posterior"], looped["data"]
     return {

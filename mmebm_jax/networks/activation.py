@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 @jax.custom_vjp
 def silu(inputs: jax.Array) -> jax.Array:
-    """x / (1 + exp(−x)), as `jax.nn.silu`, but its gradient needs the inputs alone.
+    """x / (1 + exp(−x)), as `jax.nn.silu`, of any shape; its gradient needs the inputs alone.
 
     `jax.nn.silu` keeps the sigmoid for its gradient, so that XLA:CPU writes it to memory and reads
     it back twice. Here it is computed again, which pays where arrays are large and the gradient is
