@@ -4,7 +4,7 @@ Not of a paper: the full method on eight Gaussians, with both energies, private 
 fitted twice, and steps, rows and checkpoints whose numbers share no factor.
 Hardware: 1 CPU core, seconds.
 Expected: nothing of its samples.
-Command: python -m experiments.chaos --workdir=runs/chaos
+Command: python -m experiments.reliability.chaos --workdir=runs/chaos
 """
 
 from ml_collections import ConfigDict

@@ -31,7 +31,7 @@ from experiments.benchmarks import (
     scaling,
 )
 from experiments.benchmarks.measure import Options, Part
-from mmebm_jax.files import write_whole
+from mmebm_jax.storage.files import write_whole
 
 # Those of one shape first: its compiled update serves them all.
 PARTS = {

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from tabulate import tabulate
 
-from experiments.train import Run
-from mmebm_jax import builders, checkpoint, sharding, train_state
 from mmebm_jax.data import whole
-from mmebm_jax.files import nearest_existing
-from mmebm_jax.model import NETWORKS
-from mmebm_jax.train_state import TrainState
-from mmebm_jax.update import Terms
+from mmebm_jax.method import train_state
+from mmebm_jax.method.model import NETWORKS
+from mmebm_jax.method.train_state import TrainState
+from mmebm_jax.method.update import Terms
+from mmebm_jax.runs import builders, checkpoint, sharding
+from mmebm_jax.storage.files import nearest_existing
+from mmebm_jax.training.loop import Run
 
 MEGABYTE = 2**20
 

@@ -11,7 +11,7 @@ import jax
 from absl import app, flags
 from etils import epath
 
-from experiments import processes
+from mmebm_jax.training import processes
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder to work in.")
 _COMPILATION_CACHE = flags.DEFINE_string(

@@ -29,9 +29,11 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from experiments import command_line, evaluate, train
-from mmebm_jax import builders, checkpoint, plotting
-from mmebm_jax.files import write_whole
+from experiments import command_line, evaluate
+from mmebm_jax.runs import builders, checkpoint
+from mmebm_jax.storage.files import write_whole
+from mmebm_jax.training import loop as train
+from mmebm_jax.training import plotting
 
 _CONFIGS = flags.DEFINE_list("configs", [], "Config files, each with a variant after a colon.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, each a run of every config.")

@@ -13,9 +13,10 @@ from etils import epath
 from tabulate import tabulate
 
 from experiments.evaluate import Judge, evaluate
-from experiments.train import Run, restore_sampler
-from mmebm_jax import checkpoint, plotting
-from mmebm_jax.files import write_whole
+from mmebm_jax.runs import checkpoint
+from mmebm_jax.storage.files import write_whole
+from mmebm_jax.training import plotting
+from mmebm_jax.training.loop import Run, restore_sampler
 
 NUM_SAMPLES = 2000
 LOGGER = logging.getLogger("mmebm_jax")

@@ -10,12 +10,12 @@ import numpy as np
 from etils import epath
 from tabulate import tabulate
 
-from experiments.train import Run
 from mmebm_jax import data
-from mmebm_jax.files import write_whole
 from mmebm_jax.metrics import classifier, coherence, frechet, probe
-from mmebm_jax.modality import from_raw
-from mmebm_jax.sampler import Sampler
+from mmebm_jax.modalities.modality import from_raw
+from mmebm_jax.runs.sampler import Sampler
+from mmebm_jax.storage.files import write_whole
+from mmebm_jax.training.loop import Run
 
 CHUNK = 500
 NUM_PROBE_EXAMPLES = 5000

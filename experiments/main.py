@@ -48,8 +48,9 @@ def main() -> None:
     # Imported late: a misspelt flag should not wait for the networks.
     import jax
 
-    from experiments import check, curve, evaluate, sample, train
-    from mmebm_jax import checkpoint
+    from experiments import check, curve, evaluate, sample
+    from mmebm_jax.runs import checkpoint
+    from mmebm_jax.training import loop as train
 
     if command_line.WORKDIR.value is None:
         command_line.fail("--workdir is missing: name the folder of the run.")

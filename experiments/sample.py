@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from etils import epath
 
-from mmebm_jax import checkpoint, plotting
-from mmebm_jax.files import write_whole
-from mmebm_jax.npz import MOST_BYTES, read_npz
-from mmebm_jax.sampler import Sampler, load
+from mmebm_jax.runs import checkpoint
+from mmebm_jax.runs.sampler import Sampler, load
+from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.npz import MOST_BYTES, read_npz
+from mmebm_jax.training import plotting
 
 DEFAULT_NUM_SAMPLES = 16
 NUM_DRAWN = 32

@@ -24,14 +24,18 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict, config_flags
 from tabulate import tabulate
 
-from experiments import command_line, train
-from mmebm_jax import builders, checkpoint, data, langevin, plotting, prior
-from mmebm_jax.data.ring import centres
+from experiments import command_line
+from mmebm_jax import data
+from mmebm_jax.data.sets.ring import centres
 from mmebm_jax.data.source import DataSplits
-from mmebm_jax.files import write_whole
-from mmebm_jax.langevin import Chain
+from mmebm_jax.method import langevin, prior
+from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.losses import contrast_loss
 from mmebm_jax.networks.joint import LatentEnergy
-from mmebm_jax.objectives import contrast_loss
+from mmebm_jax.runs import builders, checkpoint
+from mmebm_jax.storage.files import write_whole
+from mmebm_jax.training import loop as train
+from mmebm_jax.training import plotting
 from mmebm_jax.typing import EnergyFn, Params
 
 _NUM_CHAINS = flags.DEFINE_integer("num_chains", 2000, "Long chains of each start.", 1)

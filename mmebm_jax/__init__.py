@@ -1,6 +1,29 @@
-"""Multimodal energy-based models learned with a multimodal VAE by MCMC revision."""
+"""Multimodal energy-based models learned with a multimodal VAE by MCMC revision.
 
-from mmebm_jax.sampler import Sampler, load
+The rooms, each importing only those above it:
+
+    cpu          what exists for XLA:CPU's sake
+    networks     Flax modules
+    modalities   what an example is made of
+    method       the papers
+    data, metrics
+    runs         from a configuration to objects, checkpoints, the sampler
+    training     the loop
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmebm_jax.runs.sampler import Sampler, load
 
 __all__ = ["Sampler", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+
+def __getattr__(name: str) -> Any:
+    # On demand: `import mmebm_jax.method` should not wait for Orbax.
+    if name in __all__:
+        from mmebm_jax.runs import sampler
+
+        return getattr(sampler, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

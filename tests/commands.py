@@ -13,7 +13,8 @@ from etils import epath
 
 from configs.polydigits import get_config
 from experiments import command_line, main
-from mmebm_jax import builders, checkpoint, train_state
+from mmebm_jax.method import train_state
+from mmebm_jax.runs import builders, checkpoint
 
 SHRINK = {
     "data.num_modalities": 2,

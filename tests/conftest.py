@@ -8,9 +8,9 @@ import jax
 import pytest
 from absl import flags
 
-from mmebm_jax.modality import Modality
-from mmebm_jax.model import Model
-from mmebm_jax.networks.convolution import scan_safe_convolution
+from mmebm_jax.cpu.convolution import scan_safe_convolution
+from mmebm_jax.method.model import Model
+from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
 
 jax.config.update("jax_enable_x64", False)
@@ -41,7 +41,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """The longest files first: else one worker is left alone with one at the end."""
-    longest = ["test_run.py", "test_update.py", "test_processes.py", "test_chaos.py"]
+    longest = ["test_loop.py", "test_update.py", "test_processes.py", "test_chaos.py"]
     rank = {name: place for place, name in enumerate(longest)}
     items.sort(key=lambda item: rank.get(item.path.name, len(longest)))
 

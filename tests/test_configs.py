@@ -5,8 +5,8 @@ import pytest
 
 from configs import digits_text, polydigits, polymnist
 from experiments.compare import read_config
-from mmebm_jax import builders
-from mmebm_jax.update import Terms
+from mmebm_jax.method.update import Terms
+from mmebm_jax.runs import builders
 
 CASES = [
     (module, variant)

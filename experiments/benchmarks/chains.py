@@ -19,7 +19,7 @@ from experiments.benchmarks.measure import (
     typical,
 )
 from experiments.benchmarks.workload import Workload
-from mmebm_jax import inference
+from mmebm_jax.method import inference
 
 
 def measure(options: Options) -> Part:

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from experiments.benchmarks import flops, workload
 from experiments.benchmarks.measure import Options, Part, table, typical
 from experiments.benchmarks.workload import Workload
-from mmebm_jax import builders, plotting, sampling
+from mmebm_jax.method import sampling
+from mmebm_jax.runs import builders
+from mmebm_jax.training import plotting
 
 METHODS = {
     "mmvae": "MMVAE",

@@ -10,20 +10,13 @@ import jax
 import numpy as np
 from etils import epath
 
-from experiments import feed
 from experiments.benchmarks import workload
-from experiments.benchmarks.measure import (
-    Options,
-    Part,
-    interleaved,
-    ratios,
-    spread,
-    table,
-)
+from experiments.benchmarks.measure import Options, Part, interleaved, ratios, spread, table
 from experiments.benchmarks.workload import Workload
-from experiments.log import Log
-from mmebm_jax import builders, sharding
 from mmebm_jax.data import ArraySource
+from mmebm_jax.runs import builders, sharding
+from mmebm_jax.training import feed
+from mmebm_jax.training.log import Log
 
 NUM_STEPS = 5  # of training, in one timed call of the input
 # The guard should cost less than a machine's noise: many single steps, whose median is steadier.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from experiments.benchmarks import workload
 from experiments.benchmarks.measure import Options, Part, interleaved, ratios, spread, table
 from experiments.benchmarks.workload import Revision, Workload
-from mmebm_jax import prior, revision
+from mmebm_jax.method import prior, revision
 from mmebm_jax.networks.image import ImageDecoder, ImageTrunk
 from mmebm_jax.networks.joint import JOINT_LAYER, ScaledDense
 from mmebm_jax.typing import Latents

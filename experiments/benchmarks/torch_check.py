@@ -13,7 +13,9 @@ import torch
 from experiments.benchmarks.torch_networks import converted, images_first
 from experiments.benchmarks.torch_update import Noise, Targets, TorchUpdate, normalised
 from experiments.benchmarks.workload import Workload
-from mmebm_jax import elbo, objectives, prior, revision
+from mmebm_jax.method import bounds as elbo
+from mmebm_jax.method import losses as objectives
+from mmebm_jax.method import prior, revision
 from mmebm_jax.typing import Latents
 
 TOLERANCE = 1e-4

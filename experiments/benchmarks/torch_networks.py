@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmebm_jax.model import Model
+from mmebm_jax.method.model import Model
 from mmebm_jax.networks.joint import SMALLEST_SCALE
 
 Params = Mapping[str, Any]

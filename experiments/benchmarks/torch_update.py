@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from experiments.benchmarks.torch_networks import Energy, Generator, Inference
-from mmebm_jax.langevin import Chain
-from mmebm_jax.model import Model
+from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.model import Model
+from mmebm_jax.method.update import Terms, UpdateSettings
 from mmebm_jax.networks.spectral import NUM_SQUARINGS, SMALLEST
-from mmebm_jax.update import Terms, UpdateSettings
 
 Weights = dict[str, Tensor]
 LOG_TWO_PI = math.log(2 * math.pi)

@@ -11,15 +11,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import polymnist
-from mmebm_jax import builders, langevin, prior, revision, train_state
+from mmebm_jax.cpu.convolution import compiler_options_for
 from mmebm_jax.data.source import Field
-from mmebm_jax.langevin import Chain
-from mmebm_jax.modality import from_raw
-from mmebm_jax.model import Model
-from mmebm_jax.networks.convolution import compiler_options_for
-from mmebm_jax.train_state import TrainState
+from mmebm_jax.method import langevin, prior, revision, train_state
+from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.model import Model
+from mmebm_jax.method.train_state import TrainState
+from mmebm_jax.method.update import Terms, Update, UpdateSettings
+from mmebm_jax.modalities.modality import from_raw
+from mmebm_jax.runs import builders
 from mmebm_jax.typing import EnergyFn, Latents
-from mmebm_jax.update import Terms, Update, UpdateSettings
 
 
 class Shape(NamedTuple):

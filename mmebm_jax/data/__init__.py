@@ -4,10 +4,10 @@ from typing import Any
 
 from mmebm_jax.data.options import OPTIONS
 from mmebm_jax.data.pipeline import batches, index_batches, iterate, whole
-from mmebm_jax.data.polydigits import polydigits
-from mmebm_jax.data.ring import ring
+from mmebm_jax.data.sets.polydigits import polydigits
+from mmebm_jax.data.sets.ring import ring
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
-from mmebm_jax.validation import check, choice
+from mmebm_jax.storage.validation import check, choice
 
 __all__ = [
     "ArraySource",
@@ -42,6 +42,6 @@ def load_data(name: str, *, prepare: bool = True, **options: Any) -> DataSplits:
     if name == "ring":
         return ring(**options)
     # TensorFlow Datasets takes seconds to import, so only those who use it wait.
-    from mmebm_jax.data.polymnist import polymnist
+    from mmebm_jax.data.sets.polymnist import polymnist
 
     return polymnist(**options, prepare=prepare)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, Source
-from mmebm_jax.validation import plain, shown
+from mmebm_jax.storage.validation import plain, shown
 
 RANKS = {"image": 3, "sequence": 2, "vector": 1}
 DTYPES = {"image": np.uint8, "sequence": np.int32, "vector": np.float32}

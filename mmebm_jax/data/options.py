@@ -1,6 +1,6 @@
 """The options of every data set, and what each may hold."""
 
-from mmebm_jax.validation import Rules, choice, real, switch, text, whole
+from mmebm_jax.storage.validation import Rules, choice, real, switch, text, whole
 
 POLYMNIST_VARIANTS = ("from_mnist", "official_png", "official_pt")
 _SEED = whole(0, 2**31 - 1).optional

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from mmebm_jax.validation import brief
+from mmebm_jax.storage.validation import brief
 
 OBSERVED = "observed"  # of a batch: which modalities each example has
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from arviz_stats.base import array_stats
 
-from mmebm_jax.langevin import Chain, LangevinInfo
+from mmebm_jax.method.langevin import Chain, LangevinInfo
 
 FEWEST_STEPS = 4  # of a chain that split R-hat can halve
 

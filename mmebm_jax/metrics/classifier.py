@@ -18,8 +18,8 @@ import optax
 from etils import epath
 from flax import traverse_util
 
-from mmebm_jax.files import write_whole
-from mmebm_jax.npz import read_npz
+from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.npz import read_npz
 from mmebm_jax.typing import Params
 
 ToModel = Callable[[np.ndarray], Any]

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 from jax import lax
 
-from mmebm_jax.networks.activation import silu
+from mmebm_jax.cpu.activation import silu
 
 
 def space_to_depth(maps: jax.Array, block: int = 2) -> jax.Array:

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mmebm_jax.families import Diagonal
-from mmebm_jax.modality import Modality
+from mmebm_jax.modalities.latents import Diagonal
+from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.image import ImageDecoder, ImageExpert, ImageTrunk
 from mmebm_jax.networks.perceptron import PerceptronDecoder
-from mmebm_jax.networks.sequence import SequenceExpert, SequenceTrunk
+from mmebm_jax.networks.text import SequenceExpert, SequenceTrunk
 from mmebm_jax.networks.vector import VectorExpert, VectorTrunk
 from mmebm_jax.typing import Latents
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mmebm_jax.data import whole
-from mmebm_jax.data.photographs import PHOTOGRAPHS, draw_over, photograph
-from mmebm_jax.data.polydigits import ALPHABET, WORDS, handwriting, polydigits
+from mmebm_jax.data.sets.photographs import PHOTOGRAPHS, draw_over, photograph
+from mmebm_jax.data.sets.polydigits import ALPHABET, WORDS, handwriting, polydigits
 
 
 def recover_mask(image, photo):

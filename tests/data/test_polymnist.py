@@ -17,10 +17,10 @@ import pytest
 from skimage.io import imsave
 
 from mmebm_jax.data import batches, whole
-from mmebm_jax.data.photographs import PHOTOGRAPHS, photograph
-from mmebm_jax.data.polymnist import MODALITIES, fetch_archive, polymnist, read_idx
+from mmebm_jax.data.sets.photographs import PHOTOGRAPHS, photograph
+from mmebm_jax.data.sets.polymnist import MODALITIES, fetch_archive, polymnist, read_idx
+from mmebm_jax.data.sets.torch_file import read_tensor
 from mmebm_jax.data.source import RecordSource
-from mmebm_jax.data.torch_file import read_tensor
 from tests.data.test_polydigits import recover_mask
 
 NUM = {"train": 40, "test": 20}

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmebm_jax import langevin
-from mmebm_jax.langevin import Chain, LangevinInfo
+from mmebm_jax.method import langevin
+from mmebm_jax.method.langevin import Chain, LangevinInfo
 from mmebm_jax.metrics.chains import chain_health
 
 

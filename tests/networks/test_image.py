@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmebm_jax.networks.convolution import scan_safe_convolution
+from mmebm_jax.cpu.convolution import scan_safe_convolution
 from mmebm_jax.networks.image import (
     ImageDecoder,
     ImageExpert,

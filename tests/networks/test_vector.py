@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmebm_jax import modality
-from mmebm_jax.modality import Modality
-from mmebm_jax.networks.convolution import scan_safe_convolution
+from mmebm_jax.cpu.convolution import scan_safe_convolution
+from mmebm_jax.modalities import modality
+from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy
 from mmebm_jax.networks.perceptron import PerceptronDecoder
 from mmebm_jax.networks.vector import VectorExpert, VectorTrunk

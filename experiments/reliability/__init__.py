@@ -1,0 +1,1 @@
+"""What the world does to long runs, done on purpose."""

@@ -1,0 +1,1 @@
+"""Multimodal data sets that can be named in a configuration, one file each."""

@@ -1,0 +1,352 @@
+"""PolyMNIST (Sutter et al. 2021, https://arxiv.org/abs/2105.02470) as a TFDS data set.
+
+Five views of one digit class: another person's digit over another photograph in each. Three
+variants: built from MNIST over bundled photographs, or read from the official release in either
+of the layouts it circulates in. Prepared once into ArrayRecord files; TensorFlow is not needed.
+"""
+
+import dataclasses
+import gzip
+import math
+import re
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pooch
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from mmebm_jax.data.options import POLYMNIST_VARIANTS as VARIANTS
+from mmebm_jax.data.sets.photographs import PHOTOGRAPHS, draw_over, photograph
+from mmebm_jax.data.sets.torch_file import read_tensor
+from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
+from mmebm_jax.storage.validation import brief, shown
+
+SIZE = 28
+MODALITIES = ("m0", "m1", "m2", "m3", "m4")
+
+_SPLITS = ("train", "test")
+_MNIST_PREFIX = {"train": "train", "test": "t10k"}
+_PHOTO_SHORT_SIDE = 6 * SIZE
+_MOST_IDX_BYTES = 2**26  # MNIST's largest file has 45 MiB
+_RELEASE = "the PolyMNIST archive (Zenodo record 4899160)"
+
+
+class Examples(NamedTuple):
+    """One split in memory: ``images`` name → uint8 ``[N, 28, 28, 3]``, ``labels`` int ``[N]``."""
+
+    images: dict[str, np.ndarray]
+    labels: np.ndarray
+
+
+# --- variant from_mnist ---------------------------------------------------------------------
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Reads a gzipped IDX file of unsigned bytes, MNIST's format, in its stored shape.
+
+    Raises:
+        ValueError: the file is not that.
+    """
+    try:
+        with gzip.open(path) as file:
+            raw = file.read(_MOST_IDX_BYTES + 1)
+    except (OSError, EOFError, zlib.error):
+        raise ValueError(f"{path} is not a whole gzip file: download it again") from None
+    if len(raw) > _MOST_IDX_BYTES:
+        raise ValueError(f"{path} unpacks to more than MNIST's files: download it again")
+    if raw[:3] != b"\x00\x00\x08":
+        raise ValueError(f"{path} is not an IDX file of bytes: download it again")
+    begin = 4 + 4 * raw[3] if len(raw) > 3 else 4
+    shape = [int.from_bytes(raw[i : i + 4], "big") for i in range(4, begin, 4)]
+    if len(raw) < begin or len(raw) - begin != math.prod(shape):
+        raise ValueError(f"{path} is cut short: download it again")
+    return np.frombuffer(raw, np.uint8, offset=begin).reshape(shape)
+
+
+def _mnist_files(source: Path, split: str) -> tuple[Path, Path]:
+    prefix = source / _MNIST_PREFIX[split]
+    return Path(f"{prefix}-images-idx3-ubyte.gz"), Path(f"{prefix}-labels-idx1-ubyte.gz")
+
+
+def _from_mnist(source: Path, split: str, seed: int) -> Examples:
+    """PolyMNIST's published rule over the bundled photographs, from MNIST's own split."""
+    digits, labels = (read_idx(path) for path in _mnist_files(source, split))
+    if digits.shape != (len(labels), SIZE, SIZE):
+        raise ValueError(f"MNIST {split} images have shape {digits.shape}: download them again")
+    if labels.max(initial=0) > 9:
+        raise ValueError(f"MNIST {split} labels leave 0..9: download them again")
+    images = {}
+    for m, (name, photo_name) in enumerate(zip(MODALITIES, PHOTOGRAPHS, strict=True)):
+        rng = np.random.default_rng([seed, _SPLITS.index(split), m])
+        drawn = np.arange(len(labels))
+        for digit in range(10):
+            of_class = np.flatnonzero(labels == digit)
+            drawn[of_class] = rng.permutation(of_class)
+        photo = photograph(photo_name, _PHOTO_SHORT_SIDE)
+        images[name] = draw_over(rng, digits[drawn] > 128, photo)
+    return Examples(images, labels)
+
+
+# --- variants official_png and official_pt ----------------------------------------------------
+
+
+def _release_root(source: Path) -> Path:
+    """The folder that holds train/ and test/: archives differ in the folder around them."""
+    for root in (source / "MMNIST", source / "PolyMNIST"):
+        if root.is_dir():
+            return root
+    return source
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    try:
+        # PNG alone: a damaged file should not be tried with every reader there is.
+        with Image.open(path, formats=("PNG",)) as image:
+            if (*image.size, image.mode) == (SIZE, SIZE, "RGB"):
+                return np.asarray(image)
+            found = f"{image.mode} {' x '.join(map(str, image.size))}"
+    except Exception as error:  # Pillow raises many kinds for damaged files.
+        raise ValueError(f"{path} is no picture that can be read: unpack it again") from error
+    raise ValueError(f"{path} is {found}, not 8-bit RGB {SIZE} x {SIZE}: unpack it again")
+
+
+def _from_png(source: Path, split: str) -> Examples:
+    """Reads ``{split}/m{k}/{i}.{digit}.png``, ordered by i."""
+    pattern = re.compile(r"(\d+)\.(\d)\.png")
+    images: dict[str, np.ndarray] = {}
+    reference: list[tuple[int, int]] = []
+    for name in MODALITIES:
+        folder = _release_root(source) / split / name
+        matches = [m for m in (pattern.fullmatch(path.name) for path in folder.iterdir()) if m]
+        matches.sort(key=lambda m: int(m[1]))
+        identities = [(int(m[1]), int(m[2])) for m in matches]
+        reference = reference or identities
+        if not identities or identities != reference:
+            raise ValueError(
+                f"{folder} lacks pictures, or has others than {MODALITIES[0]}: unpack it again"
+            )
+        images[name] = np.empty((len(matches), SIZE, SIZE, 3), np.uint8)
+        for i, match in enumerate(matches):
+            images[name][i] = _read_picture(folder / match[0])
+    return Examples(images, np.array([digit for _, digit in reference]))
+
+
+def _pictures(path: Path) -> np.ndarray:
+    """A ``[N, 3, 28, 28]`` tensor as uint8 ``[N, 28, 28, 3]``; floats may span 0..1 or 0..255."""
+    tensor = read_tensor(path)
+    if tensor.ndim != 4 or tensor.shape[1:] != (3, SIZE, SIZE):
+        raise ValueError(f"{path} has shape {tensor.shape}, not (N, 3, {SIZE}, {SIZE}): replace it")
+    if tensor.dtype != np.uint8:
+        low, high = tensor.min(), tensor.max()
+        if not (low >= 0 and high <= 255):
+            raise ValueError(f"{path} spans {low}..{high}: save it in 0..1 or 0..255")
+        scale = 255 if high <= 1 else 1
+        # One example at a time would be slow, all at once would hold the floats twice.
+        parts = np.array_split(tensor, max(1, len(tensor) // 4096))
+        tensor = np.concatenate([np.rint(part * scale).astype(np.uint8) for part in parts])
+    return np.ascontiguousarray(np.moveaxis(tensor, 1, -1))
+
+
+def _from_pt(source: Path, split: str) -> Examples:
+    """Reads ``MMNIST/{split}/m{k}.pt`` and ``labels.pt``."""
+    folder = _release_root(source) / split
+    labels = read_tensor(folder / "labels.pt").astype(np.int64).reshape(-1)
+    images = {name: _pictures(folder / f"{name}.pt") for name in MODALITIES}
+    for name, array in images.items():
+        if len(array) != len(labels):
+            raise ValueError(
+                f"{folder / name}.pt has {len(array)} pictures for {len(labels)} labels: replace it"
+            )
+    return Examples(images, labels)
+
+
+# --- the builder ------------------------------------------------------------------------------
+
+
+def _required(variant: str, source: Path) -> list[Path]:
+    """The files and folders that a variant is built from."""
+    if variant == "from_mnist":
+        return [path for split in _SPLITS for path in _mnist_files(source, split)]
+    folders = [_release_root(source) / split for split in _SPLITS]
+    if variant == "official_png":
+        return [folder / name for folder in folders for name in MODALITIES]
+    names = [f"{name}.pt" for name in MODALITIES] + ["labels.pt"]
+    return [folder / name for folder in folders for name in names]
+
+
+def _check_source(variant: str, source_dir: str) -> None:
+    source = Path(source_dir).expanduser()
+    missing = [path for path in _required(variant, source) if not path.exists()]
+    if not missing and source_dir:
+        if variant == "from_mnist":
+            for path in _required(variant, source):
+                read_idx(path)  # Now, before anything is written.
+        return
+    if variant == "from_mnist":
+        wanted = "MNIST's files " + ", ".join(path.name for path in _required(variant, source))
+    else:
+        wanted = _RELEASE
+    where = f"{missing[0]} is missing" if source_dir else "source_dir is empty"
+    raise FileNotFoundError(
+        f"polymnist {variant}: {where}: download {wanted} into a folder and name it in source_dir"
+    )
+
+
+@dataclasses.dataclass(kw_only=True)
+class PolyMnistConfig(tfds.core.BuilderConfig):
+    """What to build: ``variant`` is one of `VARIANTS`; ``seed`` matters to from_mnist alone."""
+
+    variant: str = "from_mnist"
+    seed: int = 0
+
+
+class PolyMnist(tfds.core.GeneratorBasedBuilder):
+    """TFDS builder: "m0" … "m4" uint8 ``[28, 28, 3]``, and "label" in 0..9."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    # TFDS would look for checksums beside this file, through importlib_resources, which it uses
+    # but does not require. There are none: it downloads nothing here.
+    code_path = None
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        PolyMnistConfig(name=variant, variant=variant) for variant in VARIANTS
+    ]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"from_mnist: the four gzipped MNIST IDX files. official_*: {_RELEASE}, unpacked."
+    )
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        """See the base class."""
+        # Bytes, not TFDS's default list of int64: an eighth of the size, many times faster.
+        image = tfds.features.Tensor(shape=(SIZE, SIZE, 3), dtype=np.uint8, encoding="bytes")
+        features = dict.fromkeys(MODALITIES, image)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=__doc__,
+            features=tfds.features.FeaturesDict(
+                {**features, "label": tfds.features.ClassLabel(num_classes=10)}
+            ),
+            # The pipeline shuffles; stored order keeps the source's numbering.
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        """See the base class."""
+        source = Path(dl_manager.manual_dir)
+        return {split: self._generate_examples(source, split) for split in _SPLITS}
+
+    def _generate_examples(self, source: Path, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """See the base class."""
+        config = self.builder_config
+        if config.variant == "from_mnist":
+            examples = _from_mnist(source, split, config.seed)
+        elif config.variant == "official_png":
+            examples = _from_png(source, split)
+        else:
+            examples = _from_pt(source, split)
+        for i, label in enumerate(examples.labels):
+            views = {name: images[i] for name, images in examples.images.items()}
+            yield i, {**views, "label": int(label)}
+
+
+def fetch_archive(url: str, sha256: str, folder: str) -> None:
+    """Downloads a zip or tar archive into ``folder``, checks it and unpacks it there.
+
+    Raises:
+        ValueError: ``sha256`` is no checksum or does not match what was downloaded, or the archive
+            is damaged or would write outside the folder.
+        ConnectionError: the address cannot be read.
+    """
+    if not sha256:
+        raise ValueError("sha256 is empty: set it to the archive's checksum from its release page")
+    if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise ValueError(f"sha256 is {shown(sha256)}: give its 64 hexadecimal digits")
+    try:
+        archive = pooch.retrieve(url, f"sha256:{sha256}", fname="download.archive", path=folder)
+    except ValueError as error:
+        raise ValueError(f"{url} does not match sha256 {sha256}: correct one of them") from error
+    except OSError as error:
+        raise ConnectionError(f"{url} cannot be downloaded: check the address") from error
+    # zipfile drops parts that would leave the folder by itself; tar needs telling.
+    try:
+        if zipfile.is_zipfile(archive):
+            shutil.unpack_archive(archive, folder, "zip")
+        else:
+            shutil.unpack_archive(archive, folder, "tar", filter="data")
+    except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{url} is no safe zip or tar archive ({brief(str(error))})") from error
+
+
+def _open(builder: PolyMnist, split: str, in_memory: bool) -> Source:
+    records = RecordSource(builder.as_data_source(split))
+    return ArraySource(records.gather(np.arange(len(records)))) if in_memory else records
+
+
+def polymnist(
+    data_dir: str,
+    variant: str = "from_mnist",
+    source_dir: str = "",
+    seed: int = 0,
+    download_url: str = "",
+    sha256: str = "",
+    in_memory: bool = False,
+    *,
+    prepare: bool = True,
+) -> DataSplits:
+    """Opens PolyMNIST, preparing it in ``data_dir`` first where it is not prepared yet.
+
+    Args:
+        data_dir: where prepared data sets live, a local path or gs://.
+        variant: "from_mnist" (built from the four gzipped MNIST IDX files), "official_png"
+            (``{train,test}/m{k}/{i}.{digit}.png``) or "official_pt"
+            (``MMNIST/{train,test}/m{k}.pt`` and ``labels.pt``).
+        source_dir: the local folder with those files; unused once prepared.
+        seed: of from_mnist's draws; each seed is prepared on its own.
+        download_url: an archive to unpack into ``source_dir`` when its files are missing.
+        sha256: that archive's checksum.
+        in_memory: reads everything into memory first (0.8 GB kept, 2 GB at the peak); batches
+            then cost a tenth of reading them from disk.
+        prepare: whether to prepare it where it is not prepared yet.
+
+    Returns:
+        Modalities "m0" … "m4", uint8 ``[28, 28, 3]``; from_mnist has 60,000 train and 10,000 test
+        examples, the official variants whatever their folders hold.
+
+    Raises:
+        ValueError: an argument is not one of its choices, a source file is damaged, or the data set
+            is not prepared and should not be.
+        FileNotFoundError: a source file is missing; nothing has been written then.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
+    if seed < 0 or (seed and variant != "from_mnist"):
+        raise ValueError(f"seed is {seed}: set it to 0, or more for from_mnist")
+    name = f"{variant}_seed{seed}" if seed else variant
+    config = PolyMnistConfig(name=name, variant=variant, seed=seed) if seed else name
+    builder = PolyMnist(data_dir=data_dir, config=config, file_format="array_record")
+    if not builder.is_prepared():
+        try:
+            _check_source(variant, source_dir)
+        except FileNotFoundError:
+            if not (source_dir and download_url):
+                raise
+            if prepare:
+                fetch_archive(download_url, sha256, source_dir)
+                _check_source(variant, source_dir)
+        if not prepare:
+            raise ValueError(
+                f"PolyMNIST is not prepared in {data_dir} yet: training prepares it, once."
+            )
+        manual_dir = str(Path(source_dir).expanduser())
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+        )
+    train, test = (_open(builder, split, in_memory) for split in _SPLITS)
+    fields = {name: Field("image", (SIZE, SIZE, 3)) for name in MODALITIES}
+    return DataSplits(train, test, fields, num_classes=10, alphabet="")

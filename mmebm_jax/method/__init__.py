@@ -1,0 +1,1 @@
+"""The method: chains, bounds, losses, the update and sampling, as pure functions."""

@@ -1,0 +1,304 @@
+"""Bounds of the multimodal VAE family, as losses of one value an example.
+
+| objective | bound | aggregator: method |
+|---|---|---|
+| mmvae | one stratum a component, density of the mixture | mixture: MMVAE, MMVAE+ |
+| joint | one draw, mean KL of the components | mixture_of_products: MoPoE, |
+| | | hellinger: HELVAE, wasserstein: WB-VAE |
+| mvae | the joint bound, and one a modality alone | product_with_prior: MVAE |
+| mvtcae | total correlation | product: MVTCAE |
+| code | every subset, with learned weights | consensus: CoDE-VAE |
+
+All move the inference network and the generator. With an energy the prior is exp(−E_γ(z)) p_0(z),
+and its unknown log Z, a constant for both networks, is left out.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mmebm_jax.method import inference
+from mmebm_jax.method.inference import Encoding
+from mmebm_jax.method.revision import joint_log_likelihood
+from mmebm_jax.modalities import latents as families
+from mmebm_jax.modalities.latents import Diagonal, log_density
+from mmebm_jax.modalities.modality import Modality
+from mmebm_jax.typing import Batch, EnergyFn, Latents, Mask
+
+ESTIMATORS = ("elbo", "iwae", "dreg")
+
+DecodeNamed = Callable[..., dict[str, jax.Array]]
+"""(latents, names or None) → outputs of those modalities."""
+
+
+class Bound(NamedTuple):
+    """Which bound, and its constants."""
+
+    objective: str = "mmvae"
+    beta: float = 1.0  # weight of the divergence, ≥ 0
+    num_samples: int = 1  # K draws a stratum, of "mmvae"
+    estimator: str = "elbo"  # of "mmvae": the mean, the K-sample bound, its DReG gradient
+    total_correlation: float = 0.5  # α of "mvtcae", in [0, 1]
+    entropy_weight: float = 0.0  # of the learned weights of subsets, of "code"
+
+
+class Setting(NamedTuple):
+    """What every bound of a model shares."""
+
+    modalities: tuple[Modality, ...]
+    decode: DecodeNamed
+    prior_family: str = "gaussian"
+    prior_energy: EnergyFn | None = None  # −log p(z) relative to the standard prior, z `[B, Z]`
+    correlation: float = 0.0  # ρ of the experts' errors, of "code"
+
+
+class Problem(NamedTuple):
+    """A batch, what the inference network says of it, and the bound to take."""
+
+    encoding: Encoding
+    batch: Batch
+    bound: Bound
+    setting: Setting
+    mask: Mask | None
+
+    def log_likelihood(
+        self, outputs: Batch, modalities: tuple[Modality, ...] | None = None
+    ) -> jax.Array:
+        """Σ_m log p(x_m | outputs `[..., B, *shape]`) over what is observed, `[..., B]`."""
+        return joint_log_likelihood(
+            modalities or self.setting.modalities, outputs, self.batch, self.mask
+        )
+
+
+def negative_bound(
+    key: jax.Array,
+    encoding: Encoding,
+    batch: Batch,
+    bound: Bound,
+    setting: Setting,
+    mask: Mask | None = None,
+) -> jax.Array:
+    """The negative of the chosen bound, `[B]` nats.
+
+    Args:
+      key: PRNG key.
+      encoding: of the batch under the same mask.
+      batch: data, name → `[B, *shape]`; what is missing has no influence, but must be finite.
+      bound: a name of `OBJECTIVES`, and its constants.
+      setting: networks and prior.
+      mask: which examples have which modality.
+    """
+    return OBJECTIVES[bound.objective](key, Problem(encoding, batch, bound, setting, mask))
+
+
+def mmvae(key: jax.Array, problem: Problem) -> jax.Array:
+    """Σ_k π_k E_{z ~ q_k} [Σ_n log p(x_n | z, w_n) + β (log p(u) − log q(u | x))].
+
+    Shi et al. 2019 (arXiv:1911.03393), equations 3 to 5; with private latents Palumbo et al. 2023
+    (MMVAE+, equation 4): the stratum of modality m draws w_m from q_m and the w_n of every other
+    modality from r_n, of mean 0 and learned scale, so that what crosses over must come through z.
+    """
+    encoding, bound, setting = problem.encoding, problem.bound, problem.setting
+    family = encoding.posterior.family
+    z_key, own_key, other_key = jax.random.split(key, 3)
+    z = inference.stratified_sample(z_key, encoding.posterior, bound.num_samples)
+    drawn = {
+        name: families.sample(
+            jax.random.fold_in(own_key, index),
+            jax.tree.map(lambda x: jnp.tile(x, [bound.num_samples, 1, 1]), distribution),
+            family,
+        )
+        for index, (name, distribution) in enumerate(encoding.private.items())
+    }
+
+    def log_weights(
+        encoding: Encoding, z: jax.Array, drawn: dict[str, jax.Array], decode: DecodeNamed
+    ) -> jax.Array:
+        """log p(x, u) − log q(u | x), `[num_samples, K, B]`."""
+        private, own = {}, []
+        for index, name in enumerate(drawn):
+            other = encoding.auxiliary_scale[name] * families.standard_noise(
+                jax.random.fold_in(other_key, index),
+                family,
+                (*z.shape[:-1], drawn[name].shape[-1]),
+            )
+            is_source = (jnp.arange(z.shape[1]) == index)[:, None, None]
+            private[name] = jnp.where(is_source, drawn[name][:, None], other)
+            own.append(
+                log_density(setting.prior_family, drawn[name]).sum(axis=-1)
+                - log_density(family, drawn[name], *encoding.private[name]).sum(axis=-1)
+            )
+        outputs = _decode_flat(Latents(z, private), decode)
+        reconstruction = problem.log_likelihood(outputs)
+        ratio = _log_prior(setting, z) - inference.log_prob(encoding.posterior, z)
+        if own:
+            ratio = ratio + jnp.stack(own, axis=1)
+        return reconstruction + bound.beta * ratio
+
+    weight = jnp.exp(encoding.posterior.log_weight)
+    if bound.estimator == "dreg":
+        values = _doubly_reparametrised(log_weights, encoding, z, drawn, setting, bound.beta)
+    else:
+        values = log_weights(encoding, z, drawn, setting.decode)
+        if bound.estimator == "iwae":
+            values = jax.nn.logsumexp(values, axis=0) - jnp.log(bound.num_samples)
+        else:
+            values = values.mean(axis=0)
+    return -jnp.sum(weight * values, axis=0)
+
+
+def _doubly_reparametrised(
+    log_weights: Callable[..., jax.Array],
+    encoding: Encoding,
+    z: jax.Array,
+    drawn: dict[str, jax.Array],
+    setting: Setting,
+    beta: float,
+) -> jax.Array:
+    """The K-sample bound whose gradient is DReG's (Tucker et al. 2019, arXiv:1810.04152, eq. 8).
+
+    The density's own parameters get no gradient, and each draw's path counts by its normalised
+    weight once more; as β times the density enters the weights, by (1 − β) + β times its share.
+    The expectation is that of the K-sample bound's gradient for one stratum or one draw; with
+    several strata, whose density is the whole mixture's, it is close but biased.
+    """
+    fixed = jax.lax.stop_gradient(encoding)
+    # The scales of r are not those of a density that is drawn from and scored.
+    fixed = fixed._replace(auxiliary_scale=encoding.auxiliary_scale)
+    plain = jax.lax.stop_gradient(log_weights(encoding, z, drawn, setting.decode))
+    share = jax.nn.softmax(plain, axis=0)
+    path = 1.0 - beta + beta * share
+
+    def scaled(values: jax.Array, factor: jax.Array) -> jax.Array:
+        held = jax.lax.stop_gradient(values)
+        return held + factor[..., None] * (values - held)
+
+    paths = {name: scaled(drawn[name], path[:, index]) for index, name in enumerate(drawn)}
+    values = jnp.sum(share * log_weights(fixed, scaled(z, path), paths, setting.decode), axis=0)
+    bound = jax.nn.logsumexp(plain, axis=0) - jnp.log(len(plain))
+    return bound + values - jax.lax.stop_gradient(values)
+
+
+def joint(key: jax.Array, problem: Problem) -> jax.Array:
+    """E_{z ~ q} [Σ_n log p(x_n | z)] − β Σ_k π_k KL(q_k ‖ p): MoPoE's bound for a mixture.
+
+    Sutter et al. 2021 (arXiv:2105.02470), equation 7.
+    """
+    rate, reconstruction = _joint_terms(key, problem)
+    return problem.bound.beta * rate - reconstruction
+
+
+def mvae(key: jax.Array, problem: Problem) -> jax.Array:
+    """The joint bound plus that of every observed modality alone.
+
+    Wu & Goodman 2018 (arXiv:1802.05335), equation 4, without its random further subsets.
+    """
+    joint_key, alone_key = jax.random.split(key)
+    experts, setting = problem.encoding.experts, problem.setting
+    alone_member = jnp.eye(len(experts.observed), dtype=bool)[:, :, None]
+    alone_member = jnp.broadcast_to(
+        alone_member, (*alone_member.shape[:2], experts.observed.shape[1])
+    )
+    alone = inference.product(experts, alone_member, prior=alone_member.any(axis=1))
+    z_alone = families.sample(alone_key, alone, "gaussian")
+    total = joint(joint_key, problem)
+    divergences = families.divergence_from_standard(alone) + _energy(setting, z_alone)
+    for index, modality in enumerate(setting.modalities):
+        outputs = setting.decode(Latents(z_alone[index], {}), (modality.name,))
+        reconstruction = problem.log_likelihood(outputs, (modality,))
+        loss = problem.bound.beta * divergences[index] - reconstruction
+        total = total + jnp.where(experts.observed[index], loss, 0.0)
+    return total
+
+
+def mvtcae(key: jax.Array, problem: Problem) -> jax.Array:
+    """(M − α)/M · NLL + β [(1 − α) KL(q ‖ p) + (α/M) Σ_m KL(q ‖ q_m)] over M observed ones.
+
+    Hwang et al. 2021 (Multi-view representation learning via total correlation objective), eq. 9.
+    """
+    encoding, bound = problem.encoding, problem.bound
+    experts, alpha = encoding.experts, bound.total_correlation
+    joint_rate, reconstruction = _joint_terms(key, problem)
+    joint_posterior = Diagonal(encoding.posterior.location, encoding.posterior.scale)
+    each = families.divergence(joint_posterior, Diagonal(experts.location, experts.scale))
+    each = jnp.where(experts.observed, each, 0.0).sum(axis=0)
+    count = experts.observed.sum(axis=0)
+    rate = (1 - alpha) * joint_rate + alpha / count * each
+    return bound.beta * rate - (count - alpha) / count * reconstruction
+
+
+def code(key: jax.Array, problem: Problem) -> jax.Array:
+    """Σ_S π_S [E_{q_S} log p(x | z) − β KL(q_S ‖ p)] + λ H(π) over the subsets observed.
+
+    CoDE-VAE's bound: π is learned, and the entropy keeps every subset in use.
+    """
+    encoding, bound, setting = problem.encoding, problem.bound, problem.setting
+    members, exists = inference.subset_members(encoding.experts)
+    subset = inference.consensus(encoding.experts, members, setting.correlation)
+    z = families.sample(key, subset, "gaussian")
+    outputs = _decode_flat(Latents(z[None], {}), setting.decode)
+    reconstruction = problem.log_likelihood(outputs)[0]
+    rate = families.divergence_from_standard(subset) + _energy(setting, z)
+    log_weight = jax.nn.log_softmax(
+        jnp.where(exists, encoding.subset_logit[:, None], -jnp.inf), axis=0
+    )
+    weight = jnp.exp(log_weight)
+    entropy = -jnp.sum(weight * jnp.where(exists, log_weight, 0.0), axis=0)
+    value = jnp.sum(jnp.where(exists, weight * (reconstruction - bound.beta * rate), 0.0), axis=0)
+    return -value - bound.entropy_weight * entropy
+
+
+OBJECTIVES: dict[str, Callable[[jax.Array, Problem], jax.Array]] = {
+    "mmvae": mmvae,
+    "joint": joint,
+    "mvae": mvae,
+    "mvtcae": mvtcae,
+    "code": code,
+}
+
+
+def _log_prior(setting: Setting, z: jax.Array) -> jax.Array:
+    return log_density(setting.prior_family, z).sum(axis=-1) - _energy(setting, z)
+
+
+def _energy(setting: Setting, z: jax.Array) -> jax.Array:
+    if setting.prior_energy is None:
+        return jnp.zeros(z.shape[:-1])
+    return _flatly(setting.prior_energy, z, z.shape[:-1])
+
+
+def _joint_terms(key: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
+    """The components' mean divergence from the prior, and the log-likelihood at one draw."""
+    posterior, setting = problem.encoding.posterior, problem.setting
+    z = inference.sample(key, posterior)
+    reconstruction = problem.log_likelihood(setting.decode(Latents(z, {})))
+    each = families.divergence_from_standard(Diagonal(posterior.location, posterior.scale))
+    weight = jnp.exp(posterior.log_weight)
+    mean = jnp.sum(jnp.where(weight > 0, weight * each, 0.0), axis=0)
+    return mean + _energy(setting, z), reconstruction
+
+
+def _decode_flat(latents: Latents, decode: DecodeNamed) -> dict[str, jax.Array]:
+    """Decode latents with leading axes `[S, K, B]` as one batch."""
+    return _flatly(decode, latents, latents.shared.shape[:-1])
+
+
+def _flatly(function: Callable[[Any], Any], tree: Any, leading: tuple[int, ...]) -> Any:
+    """A function of a batch, applied to arrays with the leading axes `[..., B]`.
+
+    Examples come first in that batch, so that one which is divided over devices stays where it is.
+    """
+    others, size = leading[:-1], leading[-1]
+    count = math.prod(others)
+
+    def flatten(values: jax.Array) -> jax.Array:
+        return jnp.moveaxis(values, len(others), 0).reshape(size * count, values.shape[-1])
+
+    def unflatten(values: jax.Array) -> jax.Array:
+        parts = values.reshape(size, *others, *values.shape[1:])
+        return jnp.moveaxis(parts, 0, len(others))
+
+    return jax.tree.map(unflatten, function(jax.tree.map(flatten, tree)))

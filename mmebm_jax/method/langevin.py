@@ -1,0 +1,146 @@
+r"""Langevin dynamics: the one kernel, for latents and data alike.
+
+One step moves a position v under an energy U by
+
+    v ← v − (s²/2) ∇U(v) + s √T ε,    ε ~ N(0, I)
+
+with step size s and temperature T. Small steps at T = 1 sample exp(−U); T = 0 is gradient descent
+with rate s²/2. A noise of standard deviation n, as other codes state it, is T = (n/s)².
+
+The chains used for training are short and are never corrected by an acceptance test, so their
+samples are biased towards where they start; on a Gaussian of variance σ² at T = 1 even a long chain
+has variance σ²/(1 − s²/(4σ²)). The networks learn *with* that bias (Nijkamp et al. 2019,
+arXiv:1904.09770): use at test time the chain that was used in training.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mmebm_jax.cpu import noise
+from mmebm_jax.cpu.noise import rows
+from mmebm_jax.typing import EnergyFn
+
+
+class Chain(NamedTuple):
+    """Settings of a chain.
+
+    `temperature` is T above; `gradient_clip` bounds the norm of one example's gradient (over all
+    leaves of the position), 0 leaves it alone.
+    """
+
+    num_steps: int
+    step_size: float
+    temperature: float = 1.0
+    gradient_clip: float = 0.0
+
+
+class LangevinInfo(NamedTuple):
+    """Diagnostics of a step, or of a run with a leading axis of steps."""
+
+    energy: jax.Array  # shape=[B], before the step
+    gradient_norm: jax.Array  # shape=[B], before clipping
+
+
+class LangevinResult(NamedTuple):
+    """What a run leaves."""
+
+    position: Any  # leaves [B, ...], gradient-stopped
+    info: LangevinInfo  # leaves [num_steps, B]
+    trajectory: Any  # leaves [num_steps, B, ...] after each step, or None
+
+
+def step(
+    key: jax.Array,
+    position: Any,
+    energy_fn: EnergyFn,
+    step_size: float | jax.Array,
+    temperature: float | jax.Array,
+    gradient_clip: float = 0.0,
+) -> tuple[Any, LangevinInfo]:
+    """One Langevin step for every example of a batch.
+
+    Args:
+      key: PRNG key.
+      position: pytree of `[B, ...]` floating arrays.
+      energy_fn: position → energies `[B]`; examples must not influence each other.
+      step_size: s > 0, in units of the position.
+      temperature: T ≥ 0.
+      gradient_clip: largest allowed gradient norm of one example; 0 for no bound.
+
+    Returns:
+      The new position (same dtypes), and the energy and gradient norm at the old one.
+    """
+
+    def total(position: Any) -> tuple[jax.Array, jax.Array]:
+        energies = energy_fn(position)
+        return energies.sum(), energies
+
+    gradient, energies = jax.grad(total, has_aux=True)(position)
+    leaves, structure = jax.tree.flatten(gradient)
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g), axis=tuple(range(1, g.ndim))) for g in leaves))
+    if gradient_clip > 0:
+        factor = jnp.minimum(1.0, gradient_clip / jnp.maximum(norm, 1e-12))
+        leaves = [g * factor.reshape((-1,) + (1,) * (g.ndim - 1)) for g in leaves]
+    drift, spread = -0.5 * step_size**2, step_size * jnp.sqrt(temperature)
+    moved = [
+        (v + drift * g + spread * noise.normal_like(k, v)).astype(v.dtype)
+        for k, v, g in zip(
+            jax.random.split(key, len(leaves)), jax.tree.leaves(position), leaves, strict=True
+        )
+    ]
+    return jax.tree.unflatten(structure, moved), LangevinInfo(energies, norm)
+
+
+def run(
+    key: jax.Array,
+    position: Any,
+    energy_fn: EnergyFn,
+    chain: Chain,
+    *,
+    project: Callable[[Any], Any] | None = None,
+    keep_trajectory: bool = False,
+    unroll: int | bool = 1,
+) -> LangevinResult:
+    """A short run of Langevin dynamics as one `lax.scan`; un-jitted, the caller jits.
+
+    No gradient flows through the chain: its start is read with, and its result carries,
+    `stop_gradient`.
+
+    Args:
+      key: PRNG key, split once into one key a step.
+      position: start, a pytree of `[B, ...]` floating arrays.
+      energy_fn: position → energies `[B]`.
+      chain: number of steps, step size, temperature, gradient bound.
+      project: applied to the position after every step (a range, clamped entries).
+      keep_trajectory: also return the position after each step.
+      unroll: as in `lax.scan`.
+    """
+
+    start = jax.lax.stop_gradient(position)
+
+    # Carried as rows: a loop over an image's few channels would cost a CPU several times as long.
+    def as_rows(position: Any) -> Any:
+        return jax.tree.map(rows, position)
+
+    def from_rows(position: Any) -> Any:
+        return jax.tree.map(lambda values, like: values.reshape(like.shape), position, start)
+
+    def body(carried: Any, step_key: jax.Array) -> tuple[Any, tuple[LangevinInfo, Any]]:
+        position, info = step(
+            step_key,
+            from_rows(carried),
+            energy_fn,
+            chain.step_size,
+            chain.temperature,
+            chain.gradient_clip,
+        )
+        if project is not None:
+            position = project(position)
+        return as_rows(position), (info, position if keep_trajectory else None)
+
+    keys = jax.random.split(key, chain.num_steps)
+    final, (info, trajectory) = jax.lax.scan(body, as_rows(start), keys, unroll=unroll)
+    return jax.lax.stop_gradient(LangevinResult(from_rows(final), info, trajectory))

@@ -1,0 +1,124 @@
+"""The four networks of the family as pure functions of their parameters."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmebm_jax.method import inference, prior
+from mmebm_jax.method.inference import Encoding
+from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.prior import BasePrior
+from mmebm_jax.modalities.modality import Modality
+from mmebm_jax.networks.joint import JOINT_LAYER, Generator, Inference, JointEnergy, LatentEnergy
+from mmebm_jax.networks.spectral import normalise_kernels
+from mmebm_jax.typing import Batch, EnergyFn, Latents, Mask, Params
+
+NETWORKS = ("inference", "generator", "prior", "energy")
+ARITHMETIC = ("float32", "bfloat16")
+
+
+class Model(NamedTuple):
+    """Modality specs and network definitions: static, hashable, without parameters."""
+
+    modalities: tuple[Modality, ...]
+    num_latents: int  # Z; 0 gives every modality a generator of its own
+    num_private: int  # W, of each modality; 0 for none
+    posterior_family: str  # of the experts
+    prior_family: str  # of p_0(z) until it is fitted, and of p(w)
+    aggregator: str  # see `inference`
+    correlation: float  # of the experts' errors, for the aggregator "consensus"
+    inference: Inference
+    generator: Generator
+    prior: LatentEnergy
+    energy: JointEnergy
+    spectral_gain: float  # spectral norm of every layer of the energy; 0 leaves them free
+    arithmetic: str = "float32"  # of the networks, or bfloat16; all between them is float32
+
+    @property
+    def private_names(self) -> tuple[str, ...]:
+        """Modalities that have a private latent."""
+        return tuple(m.name for m in self.modalities) if self.num_private else ()
+
+    def init(self, key: jax.Array) -> dict[str, Params]:
+        """Parameters of the four networks, by the names of `NETWORKS`."""
+        keys = dict(zip(NETWORKS, jax.random.split(key, len(NETWORKS)), strict=True))
+        batch = {m.name: jnp.zeros([1, *m.shape]) for m in self.modalities}
+        private = {name: jnp.zeros([1, self.num_private]) for name in self.private_names}
+        latents = Latents(jnp.zeros([1, self.num_latents]), private)
+        return {
+            "inference": self.inference.init(keys["inference"], batch)["params"],
+            "generator": self.generator.init(keys["generator"], latents)["params"],
+            "prior": self.prior.init(keys["prior"], latents.shared).get("params", {}),
+            "energy": self.energy.init(keys["energy"], batch)["params"],
+        }
+
+    def encode(self, params: Params, batch: Batch, mask: Mask | None = None) -> Encoding:
+        """The inference network's experts and their aggregate; the mask names what is observed."""
+        outputs = self._apply(self.inference, params, batch)
+        experts = inference.stack(outputs.shared, mask)
+        posterior = inference.aggregate(
+            experts, self.aggregator, correlation=self.correlation, family=self.posterior_family
+        )
+        return Encoding(
+            experts,
+            posterior,
+            outputs.private,
+            outputs.auxiliary_scale,
+            outputs.subset_logit,
+        )
+
+    def decode(
+        self, params: Params, latents: Latents, names: Sequence[str] | None = None
+    ) -> dict[str, jax.Array]:
+        """Outputs of the generator, name → `[B, *shape]`; `names` leaves other modalities out."""
+        names = None if names is None else tuple(names)
+        return self._apply(self.generator, params, latents, names=names)
+
+    def sample_prior(
+        self,
+        key: jax.Array,
+        base_prior: BasePrior,
+        energy_fn: EnergyFn | None,
+        num_samples: int,
+        chain: Chain,
+        num_candidates: int,
+    ) -> Latents:
+        """Latents to generate from: shared ones by `prior.sample`, private ones from p(w)."""
+        shared_key, private_key = jax.random.split(key)
+        shape = (num_samples, self.num_private)
+        return Latents(
+            prior.sample(
+                shared_key, base_prior, energy_fn, num_samples, chain, num_candidates
+            ).position,
+            prior.private_sample(private_key, self.private_names, shape, self.prior_family),
+        )
+
+    def latent_energy(self, params: Params, latents: jax.Array) -> jax.Array:
+        """E_γ(z) of shared latents `[B, Z]`, `[B]`."""
+        return self.prior.apply({"params": params}, latents)  # type: ignore[return-value]
+
+    def normalised(self, energy_params: Params) -> Params:
+        """The energy's parameters as `data_energy` takes them, spectrally normalised.
+
+        Call it once an update, outside every chain.
+        """
+        if not self.spectral_gain:
+            return energy_params
+        return normalise_kernels(energy_params, self.spectral_gain, apart=(JOINT_LAYER,))
+
+    def data_energy(self, normalised_params: Params, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """E_α(x), `[B]`, over all modalities jointly."""
+        return self._apply(self.energy, normalised_params, batch)
+
+    def _apply(self, network: nn.Module, params: Params, inputs: Any, **options: Any) -> Any:
+        if self.arithmetic == "float32":
+            return network.apply({"params": params}, inputs, **options)
+        params, inputs = _cast((params, inputs), self.arithmetic)
+        return _cast(network.apply({"params": params}, inputs, **options), "float32")
+
+
+def _cast(tree: Any, dtype: str) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)

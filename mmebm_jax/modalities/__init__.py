@@ -1,0 +1,1 @@
+"""What an example is made of: modalities, their likelihoods, and latents."""

@@ -1,0 +1,341 @@
+"""From a configuration to the objects of a run. Configuration objects stop here."""
+
+from collections.abc import Collection
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from mmebm_jax.cpu.convolution import compiler_options_for, convolution_for
+from mmebm_jax.cpu.dense import dot_general_for
+from mmebm_jax.cpu.norms import clip_by_global_norm
+from mmebm_jax.data import load_data
+from mmebm_jax.data.checks import checked
+from mmebm_jax.data.source import DataSplits, Field, Source, with_missing
+from mmebm_jax.method.bounds import Bound
+from mmebm_jax.method.inference import AGGREGATORS
+from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.model import NETWORKS, Model
+from mmebm_jax.method.sampling import SamplerSettings
+from mmebm_jax.method.train_state import Optimisers
+from mmebm_jax.method.update import Terms, Update, UpdateSettings, make_update
+from mmebm_jax.modalities.modality import Modality
+from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
+from mmebm_jax.runs.schema import check_fields
+
+# Bounds that are derived for some aggregators alone.
+AGGREGATOR_OF = {
+    "mvae": ("product_with_prior",),
+    "mvtcae": ("product",),
+    "code": ("consensus",),
+}
+
+MOST_CANDIDATES = 2**24  # of one step
+
+
+def validate(config: ConfigDict) -> None:
+    """Refuse values with which no run can work.
+
+    Raises:
+      ValueError: with the field, its value and what is allowed.
+    """
+    check_fields(config)
+    if config.prior.num_fit_examples < 2 * config.prior.num_components:
+        raise ValueError(
+            f"config.prior.num_fit_examples is {config.prior.num_fit_examples}: it must be at "
+            f"least twice config.prior.num_components, {config.prior.num_components}."
+        )
+    if config.batch_size % config.revision_stride:
+        raise ValueError(
+            f"config.revision_stride is {config.revision_stride}: it must divide "
+            f"config.batch_size, {config.batch_size}."
+        )
+    if config.batch_size // config.revision_stride % config.accumulation_steps:
+        raise ValueError(
+            f"config.accumulation_steps is {config.accumulation_steps}: it must divide the "
+            f"{config.batch_size // config.revision_stride} examples of a batch that are revised."
+        )
+    candidates = config.batch_size // config.revision_stride * config.prior.num_candidates
+    if candidates > MOST_CANDIDATES:
+        raise ValueError(
+            f"config.prior.num_candidates is {config.prior.num_candidates}: with the batch that is "
+            f"{candidates} draws, more than {MOST_CANDIDATES}: lower it."
+        )
+    _validate_method(config)
+    if config.budget_seconds and jax.process_count() > 1:
+        raise ValueError(
+            "config.budget_seconds works on one host only, since clocks differ: set num_steps."
+        )
+
+
+def _validate_method(config: ConfigDict) -> None:
+    """Refuse what no method of the family is."""
+    model, elbo = config.model, config.elbo
+    bounded = elbo.weight > 0 or (config.warmup_steps > 0 and elbo.warmup_weight > 0)
+    if bounded:
+        needed = AGGREGATOR_OF.get(elbo.objective, AGGREGATORS)
+        if model.aggregator not in needed:
+            raise ValueError(
+                f"config.elbo.objective {elbo.objective!r} needs config.model.aggregator "
+                f"{' or '.join(needed)}, not {model.aggregator!r}."
+            )
+        if model.num_private and (elbo.objective, model.aggregator) != ("mmvae", "mixture"):
+            raise ValueError(
+                f"config.model.num_private is {model.num_private}, but the objective "
+                f"{elbo.objective!r} with the aggregator {model.aggregator!r} has no private "
+                "latents: set it to 0, or use objective mmvae with aggregator mixture (MMVAE+)."
+            )
+        if elbo.objective != "mmvae" and "laplace" in (model.posterior, config.prior.family):
+            raise ValueError(
+                f"config.elbo.objective {elbo.objective!r} knows Gaussian divergences alone: set "
+                "config.model.posterior and config.prior.family to gaussian, or use mmvae."
+            )
+        if elbo.objective != "mmvae" and (elbo.num_samples > 1 or elbo.estimator != "elbo"):
+            raise ValueError(
+                f"config.elbo.objective {elbo.objective!r} takes one sample: set "
+                "config.elbo.num_samples to 1 and config.elbo.estimator to elbo, or use mmvae."
+            )
+    if model.posterior == "laplace" and model.aggregator != "mixture":
+        raise ValueError(
+            f"config.model.aggregator {model.aggregator!r} combines Gaussian experts alone: set "
+            "config.model.posterior to gaussian, or use the aggregator mixture."
+        )
+    if elbo.learned_prior and not (config.prior.learn or config.prior.fit_mixture):
+        raise ValueError(
+            "config.elbo.learned_prior is True, but no prior is learned: set config.prior.learn or "
+            "config.prior.fit_mixture."
+        )
+    if config.energy.start == "noise" and (
+        config.energy.synthesis_generator or config.energy.synthesis_inference
+    ):
+        raise ValueError(
+            "config.energy.start is 'noise': its samples come from no latent, so set "
+            "config.energy.synthesis_generator and synthesis_inference to 0."
+        )
+    if not model.num_latents and (
+        not model.num_private or config.prior.learn or config.prior.fit_mixture
+    ):
+        raise ValueError(
+            "config.model.num_latents is 0 (a generator for each modality): set "
+            "config.model.num_private, and config.prior.learn and fit_mixture to False."
+        )
+
+
+def build_data(config: ConfigDict, *, prepare: bool = True) -> DataSplits:
+    """The data set named by `config.data`, complete and checked against its own fields.
+
+    Without `prepare` nothing is written: a data set that is not on disk yet is refused.
+
+    Raises:
+      ValueError, FileNotFoundError: one line that names the field or the missing file.
+    """
+    try:
+        return checked(load_data(**config.data.to_dict(), prepare=prepare))
+    except ValueError as error:
+        line = str(error)
+        raise ValueError(line if "config.data" in line else f"config.data: {line}") from error
+
+
+def build_train_source(config: ConfigDict, splits: DataSplits) -> Source:
+    """The training split, with `config.missing_ratio` of its modalities hidden."""
+    if not config.missing_ratio:
+        return splits.train
+    return with_missing(splits.train, tuple(splits.fields), config.missing_ratio, config.seed)
+
+
+def build_modalities(config: ConfigDict, fields: dict[str, Field]) -> tuple[Modality, ...]:
+    """Each field of the data with the likelihood of its kind."""
+    modalities = []
+    for name, field in fields.items():
+        settings = config.likelihood[field.kind]
+        modalities.append(
+            Modality(
+                name, field.kind, tuple(field.shape), settings.name, settings.scale, settings.weight
+            )
+        )
+    return tuple(modalities)
+
+
+def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
+    """The four networks for these fields, with the convolution that suits this backend."""
+    modalities, sizes = build_modalities(config, fields), config.model
+    shared = (convolution_for(jax.default_backend()), sizes.rematerialise)
+    return Model(
+        modalities=modalities,
+        num_latents=sizes.num_latents,
+        num_private=sizes.num_private,
+        posterior_family=sizes.posterior,
+        prior_family=config.prior.family,
+        aggregator=sizes.aggregator,
+        correlation=sizes.correlation,
+        inference=Inference(
+            modalities,
+            sizes.num_latents,
+            sizes.num_private,
+            sizes.width,
+            sizes.hidden,
+            *shared,
+        ),
+        generator=Generator(
+            modalities,
+            sizes.width,
+            sizes.hidden,
+            *shared,
+            dot_general=dot_general_for(jax.default_backend()),
+        ),
+        prior=LatentEnergy(sizes.prior_hidden, sizes.prior_bound),
+        energy=JointEnergy(modalities, sizes.energy_width, sizes.energy_hidden, *shared),
+        spectral_gain=sizes.spectral_gain,
+        arithmetic=sizes.arithmetic,
+    )
+
+
+def build_chain(settings: ConfigDict) -> Chain:
+    """A chain from the fields num_steps, step_size, temperature, gradient_clip."""
+    return Chain(
+        num_steps=settings.num_steps,
+        step_size=settings.step_size,
+        temperature=settings.temperature,
+        gradient_clip=settings.gradient_clip,
+    )
+
+
+def build_settings(config: ConfigDict) -> UpdateSettings:
+    """Chains and weights of the update."""
+    return UpdateSettings(
+        posterior_chain=build_chain(config.posterior.chain),
+        prior_chain=build_chain(config.prior.chain),
+        data_chain=build_chain(config.energy.chain),
+        bound=Bound(
+            objective=config.elbo.objective,
+            beta=config.elbo.beta,
+            num_samples=config.elbo.num_samples,
+            estimator=config.elbo.estimator,
+            total_correlation=config.elbo.total_correlation,
+            entropy_weight=config.elbo.entropy_weight,
+        ),
+        prior_candidates=config.prior.num_candidates,
+        prior_penalty=config.prior.penalty,
+        energy_penalty=config.energy.penalty,
+        data_noise=config.energy.data_noise,
+        data_start=config.energy.start,
+        independent_inference=config.posterior.independent_inference,
+        revision_stride=config.revision_stride,
+        averaging=config.averaging,
+    )
+
+
+def build_sampler_settings(
+    config: ConfigDict, trained: Collection[str] = NETWORKS
+) -> SamplerSettings:
+    """How samples are drawn: the chains of training, under those energies that were `trained`."""
+    return SamplerSettings(
+        prior_chain=build_chain(config.prior.chain),
+        posterior_chain=build_chain(config.posterior.chain),
+        data_chain=build_chain(config.energy.chain),
+        prior_energy=config.prior.learn and "prior" in trained,
+        data_energy=config.energy.learn and "energy" in trained,
+        prior_candidates=config.prior.num_candidates,
+        data_start=config.energy.start,
+    )
+
+
+def terms_at(config: ConfigDict, position: float) -> Terms:
+    """The losses that act at a position on the schedule, in steps."""
+    if position < config.warmup_steps:
+        return Terms(elbo=config.elbo.warmup_weight)
+    fitted = config.prior.fit_mixture and position >= config.prior.fit_step
+    learn_prior = config.prior.learn and position >= config.prior.start_step
+    energy = config.energy.learn and position >= config.energy.start_step
+    return Terms(
+        elbo=config.elbo.weight,
+        elbo_learned_prior=config.elbo.learned_prior and (learn_prior or fitted),
+        posterior_generator=config.posterior.generator_weight,
+        posterior_inference=config.posterior.inference_weight,
+        learn_prior=learn_prior,
+        learn_energy=energy,
+        synthesis_generator=config.energy.synthesis_generator if energy else 0.0,
+        synthesis_inference=config.energy.synthesis_inference if energy else 0.0,
+        standard_prior=not fitted,
+    )
+
+
+def build_optimisers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
+    """One Optax transformation a network, at unit learning rate (see `build_schedules`)."""
+    return {
+        name: optax.chain(
+            clip_by_global_norm(config.optimiser[name].gradient_clip),
+            optax.scale_by_adam(b1=config.optimiser[name].b1, b2=config.optimiser[name].b2),
+        )
+        for name in NETWORKS
+    }
+
+
+def build_schedules(config: ConfigDict, *, energy_scale: float = 1.0) -> dict[str, optax.Schedule]:
+    """Network → position on the schedule, in steps → learning rate.
+
+    Each network warms up from the step at which it begins to learn and then decays by a cosine to
+    the run's end; the generator and the inference network to `schedule.settle_step`, if it is set.
+    The energies' rates are multiplied by `energy_scale`.
+    """
+    starts = {
+        "inference": 0,
+        "generator": 0,
+        "prior": config.prior.start_step if config.prior.learn else 0,
+        "energy": config.energy.start_step if config.energy.learn else 0,
+    }
+    schedules = {}
+    for name in NETWORKS:
+        end = config.num_steps
+        if name in ("generator", "inference"):
+            end = config.schedule.settle_step or end
+        peak, length = config.optimiser[name].learning_rate, end - starts[name]
+        if name in ("prior", "energy"):
+            peak = energy_scale * peak
+        warmup = max(1, min(config.schedule.warmup_steps, length // 2))
+        cosine = optax.warmup_cosine_decay_schedule(
+            init_value=0.0,
+            peak_value=peak,
+            warmup_steps=warmup,
+            decay_steps=max(length, warmup + 1),
+            end_value=peak * config.schedule.final_fraction,
+        )
+        # One step on: the very first update should not be lost to a rate of zero.
+        schedules[name] = _delayed(cosine, starts[name] - 1)
+    return schedules
+
+
+def build_update(
+    config: ConfigDict,
+    model: Model,
+    optimisers: Optimisers,
+    terms: Terms,
+    batch_sharding: jax.sharding.NamedSharding | None = None,
+    *,
+    energy_scale: float = 1.0,
+) -> Update:
+    """The update for one choice of terms; see `update.make_update` and `build_schedules`."""
+    return make_update(
+        model,
+        optimisers,
+        build_schedules(config, energy_scale=energy_scale),
+        build_settings(config),
+        terms,
+        batch_sharding,
+        config.accumulation_steps,
+    )
+
+
+def jitted(update: Update, out_sharding: jax.sharding.Sharding | None = None) -> jax.stages.Wrapped:
+    """The update as a jitted function that consumes the state it is given.
+
+    Args:
+      update: from `build_update`, or a function of the same arguments around it.
+      out_sharding: of the new state and the metrics.
+    """
+    options = compiler_options_for(jax.default_backend())
+    return jax.jit(update, donate_argnums=0, out_shardings=out_sharding, compiler_options=options)
+
+
+def _delayed(schedule: optax.Schedule, start: int) -> optax.Schedule:
+    return lambda position: schedule(position - start)

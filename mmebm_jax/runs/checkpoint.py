@@ -1,0 +1,352 @@
+"""Checkpoints in a run's folder, by Orbax.
+
+`checkpoints/<step>/` holds three items: `state` (parameters and optimisers), `weights` (all that
+sampling needs) and `meta` (JSON: seconds trained, what happened, which networks have learned).
+`config.json` beside them is the configuration, `data.json` what sampling must know of the data.
+"""
+
+import gc
+import json
+import logging
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from mmebm_jax.data import checks
+from mmebm_jax.data.source import DataSplits, Field
+from mmebm_jax.method.train_state import TrainState, Weights
+from mmebm_jax.runs.manifests import ITEMS, check_manifests, check_meta, check_size, silence
+from mmebm_jax.runs.schema import check_fields
+from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.validation import Rule, brief, check, choice, plain, shown
+
+Meta = dict[str, Any]
+MOST_JSON_BYTES = 2**20
+# A file of arrays has at most twice as many, so that a checkpoint travels in parts of 13 MB.
+FILE_BYTES = 6 * 2**20
+LOGGER = logging.getLogger("mmebm_jax")
+FREE_FIELDS = (
+    "log_every",
+    "picture_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "evaluation",
+    "guard",
+)
+
+
+class DataFacts(NamedTuple):
+    """What sampling must know of a run's data."""
+
+    fields: dict[str, Field]
+    alphabet: str  # the character of each token; empty when no modality is text
+
+
+def open_manager(workdir: epath.Path, keep: int | None = None) -> ocp.CheckpointManager:
+    """The checkpoints of a run to write to; the newest `keep` stay, all when None."""
+    return _manager(workdir, ocp.CheckpointManagerOptions(max_to_keep=keep))
+
+
+def save(
+    manager: ocp.CheckpointManager, state: TrainState, meta: Meta, *, last: bool = False
+) -> None:
+    """Write a checkpoint of this step in the background; wait with the manager.
+
+    A run that is stopped between its last step and what follows leaves a checkpoint of that step:
+    the `last` one of all then takes the next number.
+
+    Raises:
+      ValueError: this step, or a later one, is there already.
+    """
+    trained = state._replace(weights=None)  # type: ignore[arg-type]
+    step = int(state.step)
+    saved = manager.save(
+        step + 1 if last and step in manager.all_steps() else step,
+        args=ocp.args.Composite(
+            state=_saving(trained._asdict() | {"weights": {}}),
+            weights=_saving(state.weights._asdict()),
+            meta=ocp.args.JsonSave({"trained": trained_networks(state), "progress": meta}),
+        ),
+    )
+    if not saved:
+        raise ValueError(f"step {step} is not newer than those in {manager.directory}.")
+
+
+def newest_step(workdir: epath.Path) -> int | None:
+    """The step of a run's newest checkpoint, damaged or not; None without any."""
+    return _manager(workdir, ocp.CheckpointManagerOptions(read_only=True)).latest_step()
+
+
+def all_steps(workdir: epath.Path) -> list[int]:
+    """The steps of a run's checkpoints in order, damaged or not; empty without any."""
+    return sorted(_manager(workdir, ocp.CheckpointManagerOptions(read_only=True)).all_steps())
+
+
+def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, Meta] | None:
+    """The newest checkpoint that can be read, on the template's devices; None without any.
+
+    Args:
+      manager: of the run.
+      template: a state of the same structure, shapes and shardings.
+
+    Raises:
+      ValueError: there are checkpoints and none can be read.
+    """
+    trained = template._replace(weights=None)._asdict() | {"weights": {}}  # type: ignore[arg-type]
+    found = _newest_readable(
+        manager,
+        ocp.args.Composite(
+            state=_restoring(trained),
+            weights=_restoring(template.weights._asdict()),
+            meta=ocp.args.JsonRestore(),
+        ),
+    )
+    if found is None:
+        return None
+    items, step = found
+    _set_aside(manager, [later for later in manager.all_steps() if later > step])
+    weights = Weights(**_with_empty(items["weights"], template.weights._asdict()))
+    state = TrainState(**(_with_empty(items["state"], trained) | {"weights": weights}))
+    return state, items["meta"]["progress"]
+
+
+def set_newest_aside(manager: ocp.CheckpointManager) -> int:
+    """Move the newest of several checkpoints out of the way; gives the newest step then.
+
+    The only checkpoint stays; the step is 0 when there is none.
+    """
+    steps = sorted(manager.all_steps())
+    if len(steps) < 2:
+        return steps[0] if steps else 0
+    _set_aside(manager, steps[-1:])
+    return steps[-2]
+
+
+def restore_weights(
+    workdir: epath.Path, template: Weights, latest: int | None = None
+) -> tuple[Weights, int, list[str]]:
+    """The newest readable sampling weights of a run; no optimiser is read.
+
+    Args:
+      workdir: of the run.
+      template: they are put on its devices, or on this host's first where it names none.
+      latest: a step; what was saved later is passed over.
+
+    Returns:
+      The weights, their step, and the networks that had learned anything by then.
+
+    Raises:
+      FileNotFoundError: the run has no checkpoint.
+      ValueError: none can be read.
+    """
+    missing = FileNotFoundError(f"{workdir} holds no checkpoint: train there first.")
+    if not (workdir / "checkpoints").exists():
+        raise missing
+    manager = _manager(workdir, ocp.CheckpointManagerOptions(create=False, read_only=True))
+    wanted = ocp.args.Composite(weights=_restoring(template._asdict()), meta=ocp.args.JsonRestore())
+    found = _newest_readable(manager, wanted, latest)
+    if found is None:
+        raise missing
+    items, step = found
+    weights = Weights(**_with_empty(items["weights"], template._asdict()))
+    return weights, step, items["meta"]["trained"]
+
+
+def trained_networks(state: TrainState) -> list[str]:
+    """Names of the networks that have had an update."""
+    return [name for name, count in state.num_updates.items() if int(count) > 0]
+
+
+def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:
+    # Their numbers are needed again, and what a run wrote is not ours to delete.
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("set aside")
+    for step in steps if jax.process_index() == 0 else ():
+        folder = epath.Path(manager.directory)
+        folder.parent.joinpath("damaged_checkpoints").mkdir(exist_ok=True)
+        target, count = folder.parent / "damaged_checkpoints" / str(step), 1
+        while target.exists():
+            target, count = target.parent / f"{step}_{count}", count + 1
+        (folder / str(step)).rename(target)
+    if steps:
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("were set aside")
+        manager.reload()
+
+
+def _manager(workdir: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    # Orbax takes absolute paths alone, and a bucket's address is one already.
+    folder = (workdir if "://" in str(workdir) else workdir.absolute()) / "checkpoints"
+    try:
+        # Orbax parses this file of every step at once, so one step may hide the others.
+        for path in folder.glob("*/_CHECKPOINT_METADATA"):
+            check_size(path)
+        with silence():
+            return ocp.CheckpointManager(folder, item_names=ITEMS, options=options)
+    except OSError:
+        raise
+    except Exception as error:  # As below.
+        reason = brief(str(error) or type(error).__name__)
+        raise ValueError(
+            f"{folder} cannot be listed ({reason}): move the damaged step's folder away."
+        ) from error
+
+
+def _newest_readable(
+    manager: ocp.CheckpointManager, wanted: ocp.args.Composite, latest: int | None = None
+) -> tuple[Any, int] | None:
+    """Items of the newest checkpoint that is not damaged, and its step; None without any."""
+    damaged: dict[int, str] = {}
+    steps = [step for step in manager.all_steps() if latest is None or step <= latest]
+    for step in sorted(steps, reverse=True):
+        with silence():
+            try:
+                check_manifests(epath.Path(manager.directory) / str(step))
+                items = manager.restore(step, args=wanted)
+                check_meta(items["meta"])
+            except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
+                damaged[step] = brief(str(error) or type(error).__name__)
+            if step in damaged:
+                gc.collect()  # Abandoned reads would otherwise tell of themselves later.
+                continue
+        for later, reason in damaged.items():
+            LOGGER.warning("checkpoint %d is damaged (%s); taking step %d.", later, reason, step)
+        return items, step
+    if damaged:
+        newest = max(damaged)
+        raise ValueError(
+            f"no checkpoint of {manager.directory} can be read (step {newest}: {damaged[newest]}): "
+            "move the folder away to start anew."
+        )
+    return None
+
+
+def _saving(tree: Any) -> ocp.args.PyTreeSave:
+    return ocp.args.PyTreeSave(_without_empty(tree), ocdbt_target_data_file_size=FILE_BYTES)
+
+
+def _restoring(tree: Any) -> ocp.args.PyTreeRestore:
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or here),
+        _without_empty(tree),
+    )
+    return ocp.args.PyTreeRestore(like, ocp.checkpoint_utils.construct_restore_args(like))
+
+
+def _without_empty(tree: Any) -> Any:
+    # Orbax refuses arrays without elements, which a model without shared latents has.
+    return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
+
+
+def _with_empty(tree: Any, template: Any) -> Any:
+    return jax.tree.map(
+        lambda like, leaf: leaf if like.size else jnp.zeros(like.shape, like.dtype), template, tree
+    )
+
+
+def write_config(workdir: epath.Path, config: ConfigDict, splits: DataSplits) -> None:
+    """Save a run's configuration and what sampling needs to know of its data, if not there."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not (workdir / "config.json").exists():
+        fields = {name: field._asdict() for name, field in splits.fields.items()}
+        facts = {"fields": fields, "alphabet": splits.alphabet}
+        write_whole(workdir / "data.json", json.dumps(facts, indent=2) + "\n")
+        text = config.to_json_best_effort(indent=2, sort_keys=True)
+        write_whole(workdir / "config.json", text + "\n")
+
+
+def read_data_facts(workdir: epath.Path) -> DataFacts:
+    """What a run's `data.json` says of its data.
+
+    Raises:
+      FileNotFoundError: the folder has none.
+      ValueError: it is damaged or describes modalities that no network can serve.
+    """
+    path = workdir / "data.json"
+    tree = _read_json(path)
+    fields, alphabet = tree.get("fields"), tree.get("alphabet")
+    try:
+        if not isinstance(fields, dict) or not isinstance(alphabet, str):
+            raise ValueError("it lacks fields or alphabet")
+        alphabet.encode()  # JSON can hold half of a character.
+        rules = {"kind": choice(*checks.RANKS), "shape": Rule(list)}
+        for name, field in fields.items():
+            check(field, rules, f"fields.{plain(name)}")
+        facts = DataFacts(
+            {n: Field(f["kind"], tuple(f["shape"])) for n, f in fields.items()}, alphabet
+        )
+        checks.check_fields(facts.fields)
+    except ValueError as error:
+        reason = str(error).rstrip(".")
+        raise ValueError(f"{path} is damaged ({reason}): restore it from a copy.") from error
+    return facts
+
+
+def check_config(workdir: epath.Path, config: ConfigDict) -> None:
+    """Refuse a folder that holds a run of another configuration.
+
+    Raises:
+      ValueError: with the first field that differs, or the folder's config.json is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    saved = _flatten(_read_json(path))
+    given = _flatten(json.loads(config.to_json_best_effort()))
+    for name in sorted(saved.keys() | given.keys()):
+        if name.split(".")[0] not in FREE_FIELDS and saved.get(name) != given.get(name):
+            raise ValueError(
+                f"{workdir} holds a run with {plain(name)} = {shown(saved.get(name))}, not "
+                f"{shown(given.get(name))}: choose another --workdir or the same config."
+            )
+
+
+def read_config(workdir: epath.Path) -> ConfigDict:
+    """The configuration that a run was started with.
+
+    Raises:
+      FileNotFoundError: the folder holds no run.
+      ValueError: the file is damaged, or a field is missing, unknown or holds what it may not.
+    """
+    path = workdir / "config.json"
+    tree = _read_json(path)
+    try:
+        check_fields(tree)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} does not fit this version: {error} Correct the file, or sample with the "
+            "version that trained the run."
+        ) from error
+    return ConfigDict(tree)
+
+
+def _read_json(path: epath.Path) -> dict[str, Any]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path.parent} holds no run (no {path.name}): train there first.")
+    reason = "it holds no JSON object"
+    try:
+        if path.stat().length <= MOST_JSON_BYTES:
+            tree = json.loads(path.read_bytes())
+            if isinstance(tree, dict):
+                return tree
+        else:
+            reason = f"it is larger than {MOST_JSON_BYTES >> 20} MiB"
+    except (ValueError, RecursionError) as error:
+        reason = brief(str(error))
+    raise ValueError(f"{path} is damaged ({reason}): restore it from a copy of the run.")
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Files that are whole, and bounds on what is read from them."""

@@ -1,0 +1,74 @@
+"""Training batches on the devices, before the devices need them."""
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+
+from mmebm_jax import data
+from mmebm_jax.data.source import Source
+from mmebm_jax.runs import sharding
+
+NUM_AHEAD = 2
+# Of the device's memory, what a resident data set may take beside the training itself.
+MOST_RESIDENT = 0.5
+MEGABYTE = 2**20
+
+Batch = dict[str, jax.Array]
+
+
+def batches(
+    source: Source,
+    mesh: jax.sharding.Mesh,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    device_resident: bool,
+) -> Iterator[Batch]:
+    """Global batches from a step on, split over the mesh.
+
+    Batches are the same however they are fed: host threads read ahead and hand over, or the whole
+    source lies on every device and only the indices travel.
+
+    Raises:
+      ValueError: the source does not fit on a device.
+    """
+    share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    if device_resident:
+        resident = _resident(source, mesh)
+        numbers = data.index_batches(len(source), batch_size, seed, **share)
+        for indices in data.iterate(numbers, start_step):
+            yield _gather(resident, sharding.shard_batch({"at": indices}, mesh)["at"], mesh=mesh)
+        return
+    read = data.iterate(data.batches(source, batch_size, seed, **share), start_step)
+    ahead = deque(sharding.shard_batch(batch, mesh) for batch in itertools.islice(read, NUM_AHEAD))
+    for batch in read:
+        yield ahead.popleft()
+        ahead.append(sharding.shard_batch(batch, mesh))
+
+
+@partial(jax.jit, static_argnames="mesh")
+def _gather(resident: Batch, indices: jax.Array, *, mesh: jax.sharding.Mesh) -> Batch:
+    split = sharding.split_batch(mesh)
+    return {
+        name: jax.lax.with_sharding_constraint(values[indices], split)
+        for name, values in resident.items()
+    }
+
+
+def _resident(source: Source, mesh: jax.sharding.Mesh) -> Batch:
+    one = data.whole(source, 1)
+    size = len(source) * sum(values.nbytes for values in one.values())
+    for device in mesh.local_devices:
+        # A CPU's memory is its own affair: it tells none.
+        limit = (device.memory_stats() or {}).get("bytes_limit")
+        if limit is not None and size > MOST_RESIDENT * limit:
+            raise ValueError(
+                f"config.input.device_resident: the training set takes {size / MEGABYTE:.0f} MB, "
+                f"more than {MOST_RESIDENT:.0%} of the {limit / MEGABYTE:.0f} MB of {device}: set "
+                "it to False."
+            )
+    return sharding.replicate(data.whole(source), mesh)

@@ -1,0 +1,274 @@
+"""Pictures: grids of examples, trajectories of chains, training curves. All are written as PNG.
+
+Images are enlarged by whole factors and drawn pixel for pixel, so nothing is smoothed.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mmebm_jax.storage.files import write_whole
+
+_DPI = 100
+_CELL = 56  # pixels; a 28-pixel image is doubled, a 16-pixel one tripled
+_GAP = 2
+_LINE = 13  # height of a line of text
+_CHARACTER = 5.9  # width of a character of text: eight of them fit under a 16-pixel image
+_CELL_LABEL = 18
+_TITLE = 24
+_MARGIN = 12
+_COLUMN_LABEL = 16
+
+
+def to_picture(images: Any) -> np.ndarray:
+    """Converts images `[..., H, W, C]` to uint8 RGB `[..., H, W, 3]`.
+
+    Args:
+        images: floats in [-1, 1] (clipped; NaN turns mid-grey) or uint8; C is 1 or 3.
+
+    Raises:
+        ValueError: another number of channels.
+    """
+    images = np.asarray(images)
+    if images.ndim < 3 or images.shape[-1] not in (1, 3):
+        raise ValueError(f"images have shape {images.shape}; need [..., H, W, C] with C 1 or 3")
+    if images.dtype != np.uint8:
+        scaled = np.nan_to_num(images.astype(np.float32), posinf=1, neginf=-1)
+        images = np.round((np.clip(scaled, -1, 1) + 1) * 127.5).astype(np.uint8)
+    return np.broadcast_to(images, (*images.shape[:-1], 3))
+
+
+def to_text(sequence: Any, alphabet: str = "") -> str:
+    """Spells out one sequence `[L, V]`, taking each position's largest entry.
+
+    Args:
+        sequence: one-hot, probabilities or logits.
+        alphabet: the character of each token; token numbers are shown when it is too short.
+    """
+    sequence = np.asarray(sequence)
+    tokens = sequence.argmax(-1)
+    if len(alphabet) < sequence.shape[-1]:
+        return " ".join(str(token) for token in tokens)
+    return "".join(alphabet[token] for token in tokens)
+
+
+def save_grid(
+    path: epath.PathLike, blocks: Mapping[str, Mapping[str, Any]], alphabet: str = ""
+) -> None:
+    """Draws one block a title: examples across, modalities down.
+
+    Args:
+        path: the PNG file, local or remote; its folder is made if absent.
+        blocks: title ("data", "generator", "given m0", ...) to a batch: modality name to images
+            `[N, H, W, C]` in [-1, 1] or uint8, sequences `[N, L, V]`, or vectors `[N, D]` in
+            [-1, 1], drawn as strips of D grey cells. Pass only as many examples as should be
+            seen. N and the modalities may differ between blocks.
+        alphabet: the character of each token of a sequence.
+
+    Raises:
+        ValueError: no block, or a block without examples.
+    """
+    _save_blocks(path, blocks, alphabet, None)
+
+
+def save_trajectories(
+    path: epath.PathLike,
+    trajectory: Mapping[str, Any],
+    step_numbers: Sequence[int],
+    alphabet: str = "",
+) -> None:
+    """Draws chains: one block an example, chain steps across, modalities down.
+
+    Args:
+        path: the PNG file, local or remote; its folder is made if absent.
+        trajectory: modality name to `[T, N, ...]`, else as the batches of `save_grid`.
+        step_numbers: the T step numbers that head the columns.
+        alphabet: the character of each token of a sequence.
+
+    Raises:
+        ValueError: nothing to draw, or a number of steps other than T.
+    """
+    arrays = {name: np.asarray(value) for name, value in trajectory.items()}
+    for name, value in arrays.items():
+        if len(value) != len(step_numbers):
+            raise ValueError(
+                f"{name} has {len(value)} steps but step_numbers has {len(step_numbers)}; "
+                "pass one a step"
+            )
+    count = min((value.shape[1] for value in arrays.values()), default=0)
+    blocks = {
+        f"chain {n}": {name: value[:, n] for name, value in arrays.items()} for n in range(count)
+    }
+    _save_blocks(path, blocks, alphabet, [str(step) for step in step_numbers])
+
+
+def save_curves(
+    path: epath.PathLike, records: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None
+) -> None:
+    """Draws each logged quantity against the training step, one small plot each.
+
+    Args:
+        path: the PNG file, local or remote; its folder is made if absent.
+        records: the lines of `metrics.jsonl`, each with "step". A record may lack a quantity, and
+            values that are not finite leave a gap.
+        names: what to draw, in this order; every number but "step" when None.
+
+    Raises:
+        ValueError: no record holds any of the quantities.
+    """
+    if names is None:
+        found = {k: None for r in records for k, v in r.items() if isinstance(v, int | float)}
+        names = [name for name in found if name != "step"]
+    names = [name for name in names if any(name in record for record in records)]
+    if not names:
+        raise ValueError("no record holds a quantity to draw; pass lines of metrics.jsonl")
+    across = min(3, len(names))
+    down = math.ceil(len(names) / across)
+    figure = Figure(figsize=(3.6 * across, 2.3 * down), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for axis, name in zip(axes, names, strict=False):
+        pairs = [(record["step"], record[name]) for record in records if name in record]
+        steps, values = np.asarray(pairs, np.float64).T
+        # A lone point has no line to draw.
+        axis.plot(steps, values, linewidth=1.2, marker="." if len(steps) < 30 else "")
+        axis.set_title(name, fontsize=9)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+        axis.set_xlabel("step", fontsize=7)
+    for axis in axes[len(names) :]:
+        axis.set_visible(False)
+    write_figure(path, figure)
+
+
+def _save_blocks(
+    path: epath.PathLike,
+    blocks: Mapping[str, Mapping[str, Any]],
+    alphabet: str,
+    column_labels: list[str] | None,
+) -> None:
+    if not blocks:
+        raise ValueError("nothing to draw; pass at least one example")
+    blocks = {
+        title: {name: _strips(value) for name, value in batch.items()}
+        for title, batch in blocks.items()
+    }
+    sizes = [_cell_size(batch, alphabet) for batch in blocks.values()]
+    cell = max(width for width, _ in sizes)
+    names = [name for batch in blocks.values() for name in batch]
+    gutter = round(max(map(len, names), default=0) * _CHARACTER) + 8
+    head = _TITLE + (_COLUMN_LABEL if column_labels else 0)
+    drawn = []
+    for (title, batch), (_, heights) in zip(blocks.items(), sizes, strict=True):
+        count = min((len(value) for value in batch.values()), default=0)
+        if not count:
+            raise ValueError(f"block {title!r} has no examples; pass at least one")
+        height = head + sum(heights.values()) + _GAP * len(heights) + _MARGIN
+        drawn.append((title, batch, heights, count, height))
+    width = gutter + max(count for *_, count, _ in drawn) * (cell + _GAP) + _MARGIN
+    tallest = max(height for *_, height in drawn)
+    across = _blocks_across(len(drawn), width, tallest)
+    down = math.ceil(len(drawn) / across)
+    canvas = np.full((down * tallest + _MARGIN, across * width + _MARGIN, 3), 255, np.uint8)
+    texts: list[tuple[float, float, str, dict[str, Any]]] = []
+    for i, (title, batch, heights, count, _) in enumerate(drawn):
+        left, top = _MARGIN + (i % across) * width, _MARGIN + (i // across) * tallest
+        texts.append((left, top + _TITLE / 2, title, {"fontsize": 9, "weight": "bold"}))
+        columns = [left + gutter + n * (cell + _GAP) for n in range(count)]
+        for column, label in zip(columns, column_labels or [], strict=False):
+            middle = top + _TITLE + _COLUMN_LABEL / 2
+            texts.append((column + cell / 2, middle, label, {"ha": "center", "fontsize": 7}))
+        row = top + head
+        for name, value in batch.items():
+            texts.append((left, row + heights[name] / 2, name, {"fontsize": 7}))
+            for column, example in zip(columns, value, strict=False):
+                if example.ndim == 3:
+                    _paste(canvas, example, row, column, heights[name], cell)
+                else:
+                    lines = "\n".join(_wrap(to_text(example, alphabet), cell))
+                    style = {"ha": "center", "fontsize": 7, "family": "monospace"}
+                    texts.append((column + cell / 2, row + heights[name] / 2, lines, style))
+            row += heights[name] + _GAP
+    _write_canvas(path, canvas, texts)
+
+
+def _strips(values: Any) -> np.ndarray:
+    """Vectors `[N, D]` as images a fourth as high as they are wide; others as they are."""
+    values = np.asarray(values)
+    if values.ndim != 2:
+        return values
+    height = math.ceil(values.shape[1] / 4)
+    return np.repeat(values[:, None, :, None], height, axis=1)
+
+
+def _cell_size(batch: Mapping[str, Any], alphabet: str) -> tuple[int, dict[str, int]]:
+    """Pixels: the width of a cell and each modality's height."""
+    shapes = {name: np.shape(value)[1:] for name, value in batch.items()}
+    images = {name: shape for name, shape in shapes.items() if len(shape) == 3}
+    cell = max((_scale(s) * s[1] for s in images.values()), default=_CELL)
+    heights = {}
+    for name, shape in shapes.items():
+        if name in images:
+            heights[name] = _scale(shape) * shape[0]
+        else:
+            texts = [to_text(example, alphabet) for example in batch[name]]
+            heights[name] = _LINE * max((len(_wrap(t, cell)) for t in texts), default=1) + 6
+    return cell, heights
+
+
+def _scale(shape: tuple[int, ...]) -> int:
+    return max(1, _CELL // max(shape[:2]))
+
+
+def _wrap(text: str, cell: int) -> list[str]:
+    # Not textwrap: blanks are tokens too, and where they stand should be seen.
+    length = max(1, int(cell / _CHARACTER))
+    if len(text) <= length:
+        return [text]
+    return [text[i : i + length].ljust(length) for i in range(0, len(text), length)]
+
+
+def _blocks_across(count: int, width: int, height: int) -> int:
+    """Blocks a row that bring the picture closest to 3:2."""
+    return min(
+        range(1, count + 1),
+        key=lambda n: abs(math.log(n * width / (math.ceil(count / n) * height) / 1.5)),
+    )
+
+
+def _paste(
+    canvas: np.ndarray, image: np.ndarray, top: int, left: int, height: int, width: int
+) -> None:
+    scale = _scale(image.shape)
+    picture = to_picture(image).repeat(scale, axis=0).repeat(scale, axis=1)
+    top += (height - picture.shape[0]) // 2
+    left += (width - picture.shape[1]) // 2
+    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+
+
+def _write_canvas(
+    path: epath.PathLike,
+    canvas: np.ndarray,
+    texts: Sequence[tuple[float, float, str, dict[str, Any]]],
+) -> None:
+    height, width, _ = canvas.shape
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    figure.figimage(canvas, resize=False)
+    for x, y, text, style in texts:
+        # `parse_math` off: a sampled word or a title may hold a dollar sign.
+        figure.text(x / width, 1 - y / height, text, va="center", parse_math=False, **style)
+    write_figure(path, figure)
+
+
+def write_figure(path: epath.PathLike, figure: Figure) -> None:
+    """Write a figure as a PNG file, local or remote; its folder is made."""
+    file = epath.Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    write_whole(file, buffer.getvalue())

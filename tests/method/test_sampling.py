@@ -1,0 +1,333 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmebm_jax.method import sampling
+from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.prior import standard
+from mmebm_jax.method.sampling import SamplerSettings
+from mmebm_jax.method.train_state import Weights
+from mmebm_jax.runs.sampler import Sampler
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+SETTINGS = SamplerSettings(
+    prior_chain=Chain(2, 0.2),
+    posterior_chain=Chain(3, 0.1),
+    data_chain=Chain(3, 0.4, temperature=1e-3),
+    prior_energy=True,
+    data_energy=True,
+    prior_candidates=3,
+)
+
+
+def make_weights(model):
+    return Weights(jax.jit(model.init)(jax.random.key(0)), standard(2, model.num_latents))
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_model):
+    return make_weights(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def private_sampler(private_model):
+    weights = make_weights(private_model)
+    # Biases start at zero: move everything off its start.
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: leaf + np.asarray(0.3 * rng.normal(size=leaf.shape), np.float32),
+        weights.params,
+    )
+    return Sampler(private_model, weights._replace(params=params), SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def sampler(tiny_model, weights):
+    return Sampler(tiny_model, weights, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def raw():
+    rng = np.random.default_rng(0)
+    return {
+        "picture": rng.integers(256, size=(5, 8, 8, 1)).astype(np.uint8),
+        "text": rng.integers(4, size=(5, 3)).astype(np.int32),
+    }
+
+
+def assert_valid(samples, count):
+    assert {name: values.shape for name, values in samples.items()} == {
+        "picture": (count, 8, 8, 1),
+        "text": (count, 3, 4),
+    }
+    assert all(np.isfinite(values).all() for values in samples.values())
+    assert all(values.dtype == jnp.float32 for values in samples.values())
+    assert -1.05 <= float(samples["picture"].min()) <= float(samples["picture"].max()) <= 1.05
+    assert 0 <= float(samples["text"].min()) <= float(samples["text"].max()) <= 1
+
+
+def test_joint_samples(sampler):
+    samples, again, other = (sampler.sample(jax.random.key(seed), 3) for seed in (0, 0, 1))
+    assert_valid(samples, 3)
+    for name, values in samples.items():
+        np.testing.assert_array_equal(values, again[name])
+        assert (values != other[name]).any()
+        assert (values[0] != values[1]).any()
+
+
+def test_no_refinement_is_the_generator_alone(sampler, tiny_model, weights):
+    plain = sampler.sample(jax.random.key(0), 3, num_steps=0)
+    refined = sampler.sample(jax.random.key(0), 3)
+    without = Sampler(tiny_model, weights, SETTINGS._replace(data_energy=False))
+    np.testing.assert_allclose(plain["text"].sum(-1), 1, rtol=1e-5)
+    for name, values in plain.items():
+        assert (values != refined[name]).any()
+        np.testing.assert_allclose(
+            values, without.sample(jax.random.key(0), 3)[name], rtol=1e-5, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("names", [("picture",), ("text",), ("picture", "text")])
+def test_given_modalities_come_back_unchanged(sampler, raw, names):
+    given = {name: raw[name] for name in names}
+    samples = sampler.sample(jax.random.key(0), given=given)
+    assert_valid(samples, 5)
+    for name in names:
+        np.testing.assert_array_equal(samples[name], sampler.as_batch(given)[name])
+        np.testing.assert_array_equal(sampler.as_raw(samples)[name], raw[name])
+
+
+def test_what_is_given_decides_the_others(sampler, raw):
+    one = sampler.sample(jax.random.key(0), given={"picture": raw["picture"]})
+    other = sampler.sample(jax.random.key(0), given={"picture": 255 - raw["picture"]})
+    assert (one["text"] != other["text"]).any()
+
+
+def test_raw_values_round_trip(sampler, raw):
+    every = raw | {"picture": np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)}
+    batch = sampler.as_batch(every)
+    assert batch["picture"].dtype == batch["text"].dtype == jnp.float32
+    assert (float(batch["picture"].min()), float(batch["picture"].max())) == (-1, 1)
+    np.testing.assert_array_equal(batch["text"].sum(-1), np.ones([5, 3]))
+    back = sampler.as_raw(batch)
+    for name, values in every.items():
+        assert back[name].dtype == values.dtype
+        np.testing.assert_array_equal(back[name], values)
+    again = sampler.as_batch({name: np.asarray(values) for name, values in batch.items()})
+    for name, values in batch.items():
+        np.testing.assert_array_equal(again[name], values)
+
+
+def test_as_raw_clips_rounds_and_takes_the_likeliest(sampler):
+    picture = np.full([1, 8, 8, 1], 1.05, np.float32)
+    picture[0, 0, 0, 0], picture[0, 0, 1, 0] = -1.05, 0.0
+    text = np.array([[[0.1, 0.2, 0.4, 0.3], [0.9, 0, 0, 0.1], [0, 0.1, 0.1, 0.8]]])
+    raw = sampler.as_raw({"picture": picture, "text": text})
+    assert raw["picture"].ravel()[:3].tolist() == [0, 128, 255]
+    assert raw["text"].tolist() == [[2, 0, 3]]
+
+
+def test_encode_is_the_mean_of_what_is_given(sampler, raw):
+    each = [sampler.encode({name: values}) for name, values in raw.items()]
+    assert each[0].shape == (5, 3)
+    np.testing.assert_allclose(sampler.encode(raw), (each[0] + each[1]) / 2, rtol=1e-4, atol=1e-5)
+    assert abs(each[0] - each[1]).max() > 0.01
+
+
+def test_inferred_latents_depend_on_the_method(sampler, raw):
+    batch = sampler.as_batch({"picture": raw["picture"]})
+    results = [
+        sampler.infer(jax.random.key(0), batch, method=method)
+        for method in ("mean", "sample", "revised")
+    ]
+    assert all(result.private == {} for result in results)
+    latents = [np.asarray(result.shared) for result in results]
+    assert all(values.shape == (5, 3) for values in latents)
+    assert all((latents[i] != latents[j]).all() for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_the_energy_is_that_of_the_normalised_network(sampler, tiny_model, weights, raw):
+    batch = sampler.as_batch(raw)
+    energies = sampler.energy(raw)
+    expected = tiny_model.data_energy(tiny_model.normalised(weights.params["energy"]), batch)
+    assert energies.shape == (5,)
+    np.testing.assert_allclose(energies, expected, rtol=1e-4, atol=1e-5)
+    free = tiny_model.data_energy(weights.params["energy"], batch)
+    assert abs(free - expected).max() > 1e-3
+
+
+def test_refinement_holds_what_is_given_and_ends_with_its_trajectory(sampler, raw):
+    batch = sampler.as_batch(raw)
+    result = sampler.refine(
+        jax.random.key(0),
+        batch,
+        given={"text": batch["text"]},
+        num_steps=4,
+        keep_trajectory=True,
+    )
+    assert set(result.position) == set(result.trajectory) == {"picture"}
+    assert result.trajectory["picture"].shape == (4, 5, 8, 8, 1)
+    np.testing.assert_array_equal(result.trajectory["picture"][-1], result.position["picture"])
+    np.testing.assert_allclose(result.info.energy[0], sampler.energy(raw), rtol=1e-4, atol=1e-5)
+
+
+def test_the_prior_without_energy_is_its_base(sampler):
+    base = np.asarray(sampler.prior_latents(jax.random.key(0), 5000, use_energy=False).shared)
+    np.testing.assert_allclose(base.mean(0), 0, atol=4 / np.sqrt(5000))
+    np.testing.assert_allclose(base.std(0), 1, atol=4 / np.sqrt(10_000))
+    learned = np.asarray(sampler.prior_latents(jax.random.key(0), 5000).shared)
+    assert (base != learned).all()
+
+
+def test_prior_latents_have_private_ones_of_their_prior(private_sampler, private_model):
+    latents = private_sampler.prior_latents(jax.random.key(0), 5000)
+    assert latents.shared.shape == (5000, private_model.num_latents)
+    assert list(latents.private) == ["picture", "text"]
+    every = np.concatenate([latents.shared, *latents.private.values()], axis=1)
+    np.testing.assert_allclose(every.mean(0)[3:], 0, atol=4 / np.sqrt(5000))
+    covariance = np.cov(every.T)
+    np.testing.assert_allclose(np.diag(covariance)[3:], 1, atol=4 * np.sqrt(2 / 5000))
+    np.testing.assert_allclose(covariance[3:, :5], np.eye(7)[3:, :5], atol=0.1)
+
+
+def test_private_latents_come_from_what_is_given_or_from_the_prior(
+    private_sampler, private_model, raw
+):
+    count = 4000
+    given = private_sampler.as_batch({"picture": np.repeat(raw["picture"][:1], count, axis=0)})
+    latents = private_sampler.infer(jax.random.key(0), given, method="sample")
+    own = private_model.encode(
+        private_sampler.weights.params["inference"],
+        {"picture": given["picture"][:1], "text": jnp.zeros([1, 3, 4])},
+    ).private["picture"]
+    assert abs(own.location).min() > 0.02
+    assert abs(own.scale - 1).min() > 0.05
+    error = 4 / np.sqrt(count)
+    for values, location, scale in (
+        (latents.private["picture"], *own),
+        (latents.private["text"], jnp.zeros([1, 2]), jnp.ones([1, 2])),
+    ):
+        standardised = (np.asarray(values) - location) / scale
+        np.testing.assert_allclose(standardised.mean(0), 0, atol=error)
+        np.testing.assert_allclose(standardised.std(0), 1, atol=error)
+
+
+def test_two_draws_given_one_modality_differ_through_the_others_private_latent(
+    private_sampler, raw
+):
+    given = private_sampler.as_batch({"picture": raw["picture"]})
+    one, other = (
+        private_sampler.infer(jax.random.key(seed), given, method="mean") for seed in (0, 1)
+    )
+    np.testing.assert_array_equal(one.shared, other.shared)
+    np.testing.assert_array_equal(one.private["picture"], other.private["picture"])
+    assert (one.private["text"] != other.private["text"]).all()
+    left, right = map(private_sampler.generate, (one, other))
+    np.testing.assert_array_equal(left["picture"], right["picture"])
+    assert (left["text"] != right["text"]).any(axis=(1, 2)).all()
+
+
+def test_a_mask_says_what_each_example_has(private_sampler, raw):
+    """As if the rest had not been given, whatever its values."""
+    batch = private_sampler.as_batch(raw)
+    mask = {"picture": jnp.array([1, 1, 0, 1, 0], bool), "text": jnp.array([1, 0, 1, 0, 1], bool)}
+    hidden = {
+        name: jnp.where(seen.reshape(-1, *[1] * (batch[name].ndim - 1)), batch[name], 0.5)
+        for name, seen in mask.items()
+    }
+
+    def infer(given, **options):
+        return private_sampler.infer(jax.random.key(0), given, method="revised", **options)
+
+    masked = infer(batch, mask=mask)
+    jax.tree.map(np.testing.assert_array_equal, infer(hidden, mask=mask), masked)
+    alone = {name: infer({name: batch[name]}) for name in batch}
+    for pattern, expected in (
+        ([True, True], infer(batch)),
+        ([True, False], alone["picture"]),
+        ([False, True], alone["text"]),
+    ):
+        rows = np.all(np.stack([mask["picture"], mask["text"]], 1) == pattern, axis=1)
+        assert rows.any()
+        jax.tree.map(
+            lambda got, want, rows=rows: np.testing.assert_allclose(
+                got[rows], want[rows], rtol=1e-4, atol=1e-5
+            ),
+            masked,
+            expected,
+        )
+
+
+def test_revision_moves_private_latents_too(private_sampler, raw):
+    batch = private_sampler.as_batch({"picture": raw["picture"]})
+    sampled, revised = (
+        private_sampler.infer(jax.random.key(0), batch, method=method)
+        for method in ("sample", "revised")
+    )
+    for before, after in zip(*map(jax.tree.leaves, (sampled, revised)), strict=True):
+        assert (before != after).all()
+
+
+def test_a_chain_trained_from_noise_ignores_the_generator(sampler, tiny_model, weights, raw):
+    batch = sampler.as_batch(raw)
+    from_noise = Sampler(tiny_model, weights, SETTINGS._replace(data_start="noise"))
+    start = from_noise.refine(jax.random.key(0), batch, num_steps=0).position
+    for name, values in start.items():
+        low, high = (0, 1) if name == "text" else (-1.05, 1.05)
+        assert low <= float(values.min()) < float(values.max()) <= high
+        assert len(np.unique(values)) == values.size
+    given = {"text": batch["text"]}
+    one, other = (
+        from_noise.refine(jax.random.key(0), values, given=given).position
+        for values in (batch, {name: values / 2 for name, values in batch.items()})
+    )
+    assert set(one) == {"picture"}
+    np.testing.assert_array_equal(one["picture"], other["picture"])
+
+
+PICTURE = np.zeros([2, 8, 8, 1], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sound": PICTURE}, "unknown modality 'sound': this model has picture, text"),
+        ({"picture": PICTURE[0]}, r"'picture' has shape \(8, 8, 1\): give \[N, 8, 8, 1\]"),
+        ({"picture": PICTURE[:, :4]}, r"'picture' has shape \(2, 4, 8, 1\)"),
+        ({"text": np.zeros([2, 4], int)}, r"'text' has shape \(2, 4\): give \[N, 3\]"),
+        ({"text": np.zeros([2, 3], np.float32)}, r"'text' has shape \(2, 3\): give \[N, 3, 4\]"),
+        ({"picture": PICTURE.astype(int)}, "'picture' has dtype int64: give uint8 or float"),
+        ({"picture": PICTURE > 0}, "'picture' has dtype bool"),
+        ({"text": np.zeros([2, 3], complex)}, "'text' has dtype complex128: give int or float"),
+        ({"picture": np.array([["a"]])}, "'picture' has dtype <U1"),
+        ({"picture": PICTURE + 2}, r"'picture' leaves \[-1, 1\]"),
+        ({"picture": PICTURE * np.nan}, r"'picture' leaves \[-1, 1\]"),
+        ({"text": np.full([2, 3], 4)}, r"'text' has tokens outside 0\.\.3"),
+        ({"text": np.full([2, 3], -1)}, r"'text' has tokens outside 0\.\.3"),
+        ({"picture": PICTURE[:0]}, "'picture' holds no example"),
+        ({"picture": PICTURE[:0].astype(np.uint8)}, "'picture' holds no example"),
+    ],
+)
+def test_bad_modalities_are_refused_in_one_line(sampler, given, message):
+    for function in (sampler.encode, lambda g: sampler.sample(jax.random.key(0), given=g)):
+        with pytest.raises(ValueError, match=message) as caught:
+            function(given)
+        assert "\n" not in str(caught.value)
+
+
+def test_energy_needs_every_modality_and_a_learned_energy(sampler, tiny_model, weights, raw):
+    with pytest.raises(ValueError, match=r"missing: \['text'\]"):
+        sampler.energy({"picture": raw["picture"]})
+    without = Sampler(tiny_model, weights, SETTINGS._replace(data_energy=False))
+    with pytest.raises(ValueError, match="learned no data-space energy"):
+        without.energy(raw)
+
+
+def test_latents_need_something_given_and_a_known_method(tiny_model, weights, sampler, raw):
+    with pytest.raises(ValueError, match="at least one modality"):
+        sampler.encode({})
+    with pytest.raises(ValueError, match="method 'best' is not one of"):
+        sampling.infer_latents(
+            jax.random.key(0), tiny_model, weights, SETTINGS, sampler.as_batch(raw), method="best"
+        )

@@ -1,0 +1,134 @@
+import gc
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+import chex
+import jax
+import pytest
+from etils import epath
+
+from mmebm_jax.runs import checkpoint, manifests
+from mmebm_jax.training.loop import Progress
+from tests.commands import digest, first_files, save_run, small_config
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A run with checkpoints of the steps 0 and 1, and its state."""
+    folder = tmp_path_factory.mktemp("saved")
+    return folder, save_run(folder, small_config(), steps=(0, 1))
+
+
+@pytest.fixture
+def run(saved, tmp_path):
+    """A copy of that run that a test may damage, and the weights."""
+    return Path(shutil.copytree(saved[0], tmp_path / "run")), saved[1].weights
+
+
+def test_all_that_training_keeps_of_its_progress_has_a_rule():
+    assert set(manifests.PROGRESS) == set(Progress._fields)
+    meta = {"trained": ["energy"], "progress": Progress(pending=[(3, {"loss": 0.5})])._asdict()}
+    manifests.check_meta(json.loads(json.dumps(meta)))
+
+
+def own_lines(caplog):
+    # A logger that has been set up hands a record on twice, by itself and by its parent.
+    records = {id(record): record for record in caplog.records}.values()
+    return [record.getMessage() for record in records if record.name == "mmebm_jax"]
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"[" * 10**5,
+        {"trained": []},
+        {"trained": ["everything"], "progress": {}},
+        {"trained": [[]], "progress": {}},
+        {"trained": [], "progress": {"elapsed_seconds": "long"}},
+        {"trained": [], "progress": {"elapsed_seconds": float("nan")}},
+        {"trained": [], "progress": {"fitted": 1}},
+        {"trained": [], "progress": {"started": True}},
+        {"trained": [], "progress": {"pending": [3]}},
+        {"trained": [], "progress": {"pending": [[0.5, {}]]}},
+        {"trained": [], "progress": {"pending": [[3, {"loss": "x"}]]}},
+    ],
+)
+def test_a_checkpoint_whose_record_is_damaged_is_passed_over(run, monkeypatch, caplog, meta):
+    folder, weights = run
+    monkeypatch.setattr(logging.getLogger("mmebm_jax"), "propagate", True)
+    assert checkpoint.restore_weights(epath.Path(folder), weights)[1] == 1
+    assert not own_lines(caplog)
+    content = meta if isinstance(meta, bytes) else json.dumps(meta).encode()
+    (folder / "checkpoints" / "1" / "meta" / "metadata").write_bytes(content)
+    before = digest(folder)
+    assert checkpoint.restore_weights(epath.Path(folder), weights)[1] == 0
+    (line,) = own_lines(caplog)
+    assert line.startswith("checkpoint 1 is damaged (")
+    assert line.endswith("taking step 0.")
+    assert "\n" not in line
+    assert digest(folder) == before
+
+
+def test_large_arrays_are_written_in_files_that_travel(tmp_path, saved):
+    incompressible = {"kernel": jax.random.bits(jax.random.key(0), (31360, 256))}
+    state = saved[1]._replace(params=saved[1].params | {"energy": incompressible})
+    with checkpoint.open_manager(epath.Path(tmp_path)) as manager:
+        checkpoint.save(manager, state, Progress()._asdict())
+        manager.wait_until_finished()
+        restored, _ = checkpoint.restore(manager, state)
+    chex.assert_trees_all_equal(restored, state)
+    sizes = [path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()]
+    assert sum(sizes) > incompressible["kernel"].nbytes
+    assert max(sizes) <= 15e6
+
+
+def test_a_manifest_of_absurd_size_is_not_read(run):
+    folder, weights = run
+    path = folder / "checkpoints" / "1" / "weights" / "_METADATA"
+    with path.open("r+b") as file:
+        file.truncate(manifests.MOST_MANIFEST_BYTES + 1)
+    assert checkpoint.restore_weights(epath.Path(folder), weights)[1] == 0
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_step_that_hides_the_others_is_told_in_one_line(run, is_large):
+    folder, weights = run
+    path = folder / "checkpoints" / "1" / "_CHECKPOINT_METADATA"
+    path.write_bytes(b"[" * 10**5)
+    if is_large:
+        with path.open("r+b") as file:
+            file.truncate(manifests.MOST_MANIFEST_BYTES + 1)
+    with pytest.raises(ValueError, match=r"checkpoints cannot be listed \(.*: move the") as caught:
+        checkpoint.restore_weights(epath.Path(folder), weights)
+    assert "\n" not in str(caught.value)
+    assert ("larger than 64 MiB" in str(caught.value)) == is_large
+
+
+def test_arrays_of_other_shapes_are_refused(run):
+    folder, weights = run
+    wider = weights.base_prior.mean.repeat(2, axis=0)
+    other = weights._replace(base_prior=weights.base_prior._replace(mean=wider))
+    with pytest.raises(ValueError, match=r"no checkpoint of .* can be read \(step 1: ") as caught:
+        checkpoint.restore_weights(epath.Path(folder), other)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_told_of_damaged_arrays_but_the_one_line(run, monkeypatch, capfd):
+    """Orbax abandons reads, which would tell of themselves whenever they end."""
+    folder, weights = run
+    for path in first_files(folder / "checkpoints", "ocdbt.process_0/d/*"):
+        path.write_bytes(path.read_bytes()[:1000])
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    capfd.readouterr()
+    with pytest.raises(ValueError, match="no checkpoint of"):
+        checkpoint.restore_weights(epath.Path(folder), weights)
+    gc.collect()
+    assert not told
+    assert "Traceback" not in capfd.readouterr().err
