@@ -17,7 +17,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.data.update(num_modalities=2)
     config.data.word = True
     # A word has 8 characters and an image 768 values: without a weight the word would hardly count.
-    config.likelihood.sequence.weight = 10.0
+    config.likelihood.text.weight = 10.0
     if not variant.startswith("smoke"):
         config.update(num_steps=200, warmup_steps=100, log_every=20)
         config.update(picture_every=100, checkpoint_every=100)

@@ -127,7 +127,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.likelihood = ConfigDict(
         {
             "image": {"name": "gaussian", "scale": 0.5, "weight": 1.0},
-            "sequence": {"name": "categorical", "scale": 1.0, "weight": 1.0},
+            "text": {"name": "categorical", "scale": 1.0, "weight": 1.0},
             "vector": {"name": "gaussian", "scale": 0.5, "weight": 1.0},
         }
     )

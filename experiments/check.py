@@ -5,14 +5,13 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from tabulate import tabulate
 
 from mmebm_jax.data import whole
 from mmebm_jax.method import train_state
 from mmebm_jax.method.model import NETWORKS
+from mmebm_jax.method.plan import Terms
 from mmebm_jax.method.train_state import TrainState
-from mmebm_jax.method.update import Terms
 from mmebm_jax.runs import builders, checkpoint, sharding
 from mmebm_jax.storage.files import nearest_existing
 from mmebm_jax.training.loop import Run
@@ -84,9 +83,8 @@ def _phases(run: Run) -> list[tuple[float, Terms]]:
 def _compile(run: Run, state: TrainState, terms: Terms) -> tuple[Any, float]:
     mesh, config = run.mesh, run.config
     replicated, split = sharding.replicated(mesh), sharding.split_batch(mesh)
-    update = builders.build_update(
-        config, run.model, builders.build_optimisers(config), terms, split
-    )
+    plan = builders.build_plan(config, run.model, terms, split)
+    update = builders.build_update(config, plan, builders.build_optimisers(config))
     example = whole(run.train_source, 1)
     batch = {
         name: jax.ShapeDtypeStruct(
@@ -97,8 +95,7 @@ def _compile(run: Run, state: TrainState, terms: Terms) -> tuple[Any, float]:
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated)
     begin = time.monotonic()
-    position = jax.ShapeDtypeStruct((), jnp.float32)
-    lowered = builders.jitted(update, replicated).lower(state, batch, position, key)
+    lowered = builders.jitted(update, replicated).lower(state, batch, key)
     return lowered.compile(), time.monotonic() - begin
 
 

@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 import jax
 
 Batch = Mapping[str, jax.Array]
-"""Modality name → `[B, ...]`: images `[B, H, W, C]` in [-1, 1], sequences `[B, L, V]`."""
+"""Modality name → `[B, ...]`: images `[B, H, W, C]` in [-1, 1], text `[B, L, V]`."""
+
+OBSERVED = "observed"
+"""Of a raw batch: which modalities each example has, `bool[B, M]`; absent from complete data."""
 
 Mask = Mapping[str, jax.Array]
 """Modality name → `bool[B]`, true where that modality of that example is observed."""
@@ -16,6 +19,13 @@ Params = Any
 
 EnergyFn = Callable[[Any], jax.Array]
 """A position (any pytree of `[B, ...]` arrays) → energy `[B]`, lower is more likely."""
+
+
+class Diagonal(NamedTuple):
+    """A location-scale distribution with independent dimensions."""
+
+    location: jax.Array  # shape=[..., D]
+    scale: jax.Array  # shape=[..., D], > 0
 
 
 class Latents(NamedTuple):

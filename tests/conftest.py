@@ -8,10 +8,11 @@ import jax
 import pytest
 from absl import flags
 
-from mmebm_jax.cpu.convolution import scan_safe_convolution
+from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.model import Model
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
+from mmebm_jax.networks.parts import Part, Sizes
 
 jax.config.update("jax_enable_x64", False)
 # What one test compiled, no other need, nor its child processes: workers and children inherit it.
@@ -62,23 +63,29 @@ def quick_compilation():
 
 
 def make_model(num_latents=3, num_private=0):
-    """A picture and a sequence: the smallest model with both kinds."""
+    """A picture and a text: the smallest model with both kinds."""
     modalities = (
         Modality("picture", "image", (8, 8, 1), "gaussian", 0.5),
-        Modality("text", "sequence", (3, 4), "categorical"),
+        Modality("text", "text", (3, 4), "categorical"),
     )
+
+    def parts(role):
+        networks = {m.name: m.of_kind.networks["small"] for m in modalities}
+        return tuple(
+            Part(m.name, getattr(networks[m.name], role)(m.shape, Sizes(2, 8))) for m in modalities
+        )
+
     return Model(
         modalities=modalities,
         num_latents=num_latents,
         num_private=num_private,
         posterior_family="gaussian",
         prior_family="gaussian",
-        aggregator="mixture",
-        correlation=0.0,
-        inference=Inference(modalities, num_latents, num_private, 2, 8, scan_safe_convolution),
-        generator=Generator(modalities, 2, 8, scan_safe_convolution),
+        aggregation=Aggregation("mixture"),
+        inference=Inference(parts("expert"), num_latents, num_private),
+        generator=Generator(parts("decoder")),
         prior=LatentEnergy(8, 10.0),
-        energy=JointEnergy(modalities, 2, 8, scan_safe_convolution),
+        energy=JointEnergy(parts("trunk"), 8),
         spectral_gain=1.5,
     )
 

@@ -68,18 +68,17 @@ def _sampling(
     """Rows of sampling: the generator `alone` once a method, and its chains where it has some."""
     model, weights, size = work.model, work.state.weights, work.shape.batch_size
     settings = builders.build_sampler_settings(work.config)
+    trained = sampling.Trained(model, settings, weights)
 
     def generated(key: jax.Array, use_energy: bool = True) -> dict[str, jax.Array]:
-        latents = sampling.sample_latents(
-            key, model, weights, settings, size, use_energy=use_energy
-        )
-        return sampling.generate(model, weights, latents)
+        latents = sampling.sample_latents(key, trained, size, use_energy=use_energy)
+        return sampling.generate(trained, latents)
 
     def refined(key: jax.Array) -> dict[str, jax.Array]:
         images = generated(key)
         if not settings.data_energy:
             return images
-        return sampling.refine(key, model, weights, settings, images).position
+        return sampling.refine(key, trained, images).position
 
     key, rows = jax.random.key(3), []
     if alone:

@@ -115,7 +115,7 @@ def _trainer(work: Workload, log: Log, *, guarded: bool) -> Callable[[Callable[[
     def train(read: Callable[[], Any], num_steps: int) -> Any:
         nonlocal state
         for _ in range(num_steps):
-            state, metrics = compiled(state, read(), work.position, key)
+            state, metrics = compiled(state, read(), key)
             log.add(next(numbers), metrics)
         log.flush(work.shape.batch_size)
         return state

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from experiments.benchmarks import workload
 from experiments.benchmarks.measure import Options, Part, interleaved, ratios, spread, table
 from experiments.benchmarks.workload import Revision, Workload
-from mmebm_jax.method import prior, revision
-from mmebm_jax.networks.image import ImageDecoder, ImageTrunk
+from mmebm_jax.method import prior
+from mmebm_jax.modalities.modality import joint_log_likelihood
 from mmebm_jax.networks.joint import JOINT_LAYER, ScaledDense
 from mmebm_jax.typing import Latents
 
@@ -32,22 +32,15 @@ def stacked(work: Workload) -> dict[str, Revision]:
     def stack(trees: dict[str, Any], axis: int = 0) -> Any:
         return jax.tree.map(lambda *x: jnp.stack(x, axis), *(trees[name] for name in names))
 
-    generator = model.generator
-    decoder = ImageDecoder(
-        model.modalities[0].shape,
-        generator.width,
-        generator.hidden,
-        generator.convolution,
-        generator.dot_general,
-    )
-    trunk = ImageTrunk(model.energy.width, model.energy.convolution)
+    decoder = model.generator.decoders[0].network
+    trunk = model.energy.trunks[0].network
 
     def posterior(arrays: Any, latents: Latents) -> jax.Array:
         weights, batch = arrays
         outputs = jax.vmap(lambda p: decoder.apply({"params": p}, latents.shared))(weights)
         by_name = dict(zip(names, outputs, strict=True))
         of_prior = prior.joint_energy(None, None, model.prior_family)(latents)
-        return of_prior - revision.joint_log_likelihood(model.modalities, by_name, batch)
+        return of_prior - joint_log_likelihood(model.modalities, by_name, batch)
 
     def data(arrays: Any, images: jax.Array) -> jax.Array:
         weights, joint = arrays

@@ -13,9 +13,9 @@ import torch
 from experiments.benchmarks.torch_networks import converted, images_first
 from experiments.benchmarks.torch_update import Noise, Targets, TorchUpdate, normalised
 from experiments.benchmarks.workload import Workload
-from mmebm_jax.method import bounds as elbo
-from mmebm_jax.method import losses as objectives
-from mmebm_jax.method import prior, revision
+from mmebm_jax.method import terms
+from mmebm_jax.method.networks import bind
+from mmebm_jax.method.terms import Synthesis
 from mmebm_jax.typing import Latents
 
 TOLERANCE = 1e-4
@@ -84,17 +84,16 @@ def _relative(values: Any, expected: Any) -> float:
     return float(np.abs(values - expected).max() / max(np.abs(expected).max(), 1e-12))
 
 
-def _inputs(work: Workload) -> tuple[dict[str, jax.Array], dict[str, jax.Array], jax.Array]:
-    """Samples and noise like the batch, and prior latents like the workload's latents."""
-    samples, noise = {}, {}
-    for index, (name, values) in enumerate(work.batch.items()):
-        one, other = jax.random.split(jax.random.key(index))
-        samples[name] = jax.random.uniform(one, values.shape, minval=-1.0)
-        noise[name] = jax.random.normal(other, values.shape)
-    return samples, noise, jax.random.normal(jax.random.key(8), work.latents.shared.shape)
+def _inputs(work: Workload) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Samples like the batch, and prior latents like the workload's latents."""
+    samples = {
+        name: jax.random.uniform(jax.random.key(index), values.shape, minval=-1.0)
+        for index, (name, values) in enumerate(work.batch.items())
+    }
+    return samples, jax.random.normal(jax.random.key(8), work.latents.shared.shape)
 
 
-BOUND_KEY = 9
+BOUND_KEY, NOISE_KEY, CHAIN_KEY = 9, 10, 0
 
 
 def _bound_noise(work: Workload) -> jax.Array:
@@ -104,79 +103,59 @@ def _bound_noise(work: Workload) -> jax.Array:
     return jax.random.normal(key, shape)[0]
 
 
+def _data_noise(work: Workload) -> dict[str, jax.Array]:
+    """What the energy term draws from its key, name → like the batch."""
+    keys = jax.random.split(jax.random.key(NOISE_KEY), len(work.batch))
+    return {
+        name: jax.random.normal(key, values.shape)
+        for key, (name, values) in zip(keys, work.batch.items(), strict=True)
+    }
+
+
 def _ours(work: Workload) -> dict[str, Any]:
-    model, terms, settings = work.model, work.terms, work.settings
-    batch, revised = work.batch, work.latents
-    samples, noise, prior_shared = _inputs(work)
+    """The library's own terms and chains, at samples that PyTorch gets as well."""
+    plan = work.plan._replace(
+        settings=work.settings._replace(
+            posterior_chain=work.settings.posterior_chain._replace(temperature=0.0),
+            data_chain=work.settings.data_chain._replace(temperature=0.0),
+        )
+    )
+    batch, revised, base_prior = work.batch, work.latents, work.state.weights.base_prior
+    samples, prior_shared = _inputs(work)
     prior_latents = Latents(prior_shared, {})
 
-    def parts(params: Any) -> dict[str, jax.Array]:
-        encoding = model.encode(params["inference"], batch)
-        setting = elbo.Setting(
-            model.modalities, lambda u, names=None: model.decode(params["generator"], u, names)
+    def losses(params: Any) -> dict[str, jax.Array]:
+        networks = bind(plan, params, base_prior)
+        outputs = plan.model.decode(params["generator"], prior_latents)
+        synthesis = Synthesis(prior_latents, outputs, samples, samples, batch)
+        encoding = networks.encode(batch)
+        found = (
+            terms.bound_term(jax.random.key(BOUND_KEY), networks, encoding, batch, None)
+            | terms.posterior_term(networks, encoding, batch, revised, None)
+            | terms.energy_term(jax.random.key(NOISE_KEY), networks, synthesis)
         )
-        key = jax.random.key(BOUND_KEY)
-        seen = model.encode(params["inference"], samples)
-        weights = model.normalised(params["energy"])
-        noisy = {
-            m.name: jnp.clip(batch[m.name] + settings.data_noise * noise[m.name], *m.bounds)
-            for m in model.modalities
-        }
-        energies = model.data_energy(weights, noisy), model.data_energy(weights, samples)
-
-        def reconstruction(latents: Latents, images: Any) -> jax.Array:
-            outputs = model.decode(params["generator"], latents)
-            return objectives.generator_loss(outputs, images, modalities=model.modalities)
-
-        each = {
-            "elbo": terms.elbo * elbo.negative_bound(key, encoding, batch, settings.bound, setting),
-            "posterior_generator": terms.posterior_generator * reconstruction(revised, batch),
-            "posterior_inference": terms.posterior_inference
-            * objectives.inference_loss(encoding, revised),
-            "synthesis_generator": terms.synthesis_generator
-            * reconstruction(prior_latents, samples),
-            "synthesis_inference": terms.synthesis_inference
-            * objectives.inference_loss(seen, prior_latents),
-            "energy": objectives.contrast_loss(*energies, settings.energy_penalty),
-        }
-        return {name: values.mean() for name, values in each.items()}
+        return {name: value for name, value in found.items() if name.startswith("loss/")}
 
     @jax.jit
     def pieces(params: Any) -> dict[str, Any]:
-        weights = model.normalised(params["energy"])
-        total, slope = jax.value_and_grad(lambda x: model.data_energy(weights, x).sum())(batch)
-        trained = {name: params[name] for name in terms.trained}
-        gradients = jax.grad(lambda p: sum(parts(params | p).values(), start=jnp.zeros(())))(
+        networks, key = bind(plan, params, base_prior), jax.random.key(CHAIN_KEY)
+        weights = networks.params["energy"]
+        total, slope = jax.value_and_grad(lambda x: plan.model.data_energy(weights, x).sum())(batch)
+        trained = {name: params[name] for name in plan.terms.trained}
+        gradients = jax.grad(lambda p: sum(losses(params | p).values(), start=jnp.zeros(())))(
             trained
         )
-        posterior_chain = settings.posterior_chain._replace(temperature=0.0)
-        data_chain = settings.data_chain._replace(temperature=0.0)
-        chain_key = jax.random.key(0)
-        moved = revision.revise_posterior(
-            chain_key,
-            revised,
-            batch,
-            modalities=model.modalities,
-            decode=lambda u: model.decode(params["generator"], u),
-            prior_energy=prior.joint_energy(None, None, model.prior_family),
-            chain=posterior_chain,
-        ).position
-        refined = revision.revise_data(
-            chain_key,
-            samples,
-            modalities=model.modalities,
-            energy_fn=lambda x: model.data_energy(weights, x),
-            chain=data_chain,
-        ).position
-        experts = model.encode(params["inference"], batch).experts
+        moved = networks.revise_posterior(key, revised, batch, None)
+        refined = networks.refine(key, samples)
+        experts = networks.encode(batch).experts
         return {
             "experts": jnp.stack([experts.location, experts.scale]),
-            "decoder outputs": model.decode(params["generator"], revised),
+            "decoder outputs": networks.decode_frozen(revised),
             "energies": total,
             "energy gradient": slope,
             "posterior chain": moved.shared - revised.shared,
             "data chain": {name: refined[name] - samples[name] for name in samples},
-            **{f"loss {name}": value for name, value in parts(params).items()},
+            **losses(params),
             **{f"gradient norm {name}": optax.global_norm(g) for name, g in gradients.items()},
         }
 
@@ -188,9 +167,9 @@ def _ours(work: Workload) -> dict[str, Any]:
 
 def _theirs(work: Workload) -> dict[str, Any]:
     update = torch_update(work, compiled=False)
-    samples, noise, prior_shared = _inputs(work)
+    samples, prior_shared = _inputs(work)
     images, others, data_noise = (
-        images_first(batch).to(device()) for batch in (work.batch, samples, noise)
+        images_first(batch).to(device()) for batch in (work.batch, samples, _data_noise(work))
     )
     latents, prior_latents, bound_noise = (
         torch.tensor(np.asarray(values), device=device())
@@ -217,7 +196,7 @@ def _theirs(work: Workload) -> dict[str, Any]:
         "energy gradient": slope,
         "posterior chain": update.revise(latents, images, posterior_chain) - latents,
         "data chain": update.refine(others, weights, data_chain) - others,
-        **{f"loss {name}": value for name, value in parts.items()},
+        **{f"loss/{name}": value for name, value in parts.items()},
         **{f"gradient norm {name}": value for name, value in norms.items()},
     }
     return {name: value.detach().cpu().numpy() for name, value in results.items()}

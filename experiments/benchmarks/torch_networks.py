@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from mmebm_jax.method.model import Model
 from mmebm_jax.networks.joint import SMALLEST_SCALE
+from mmebm_jax.networks.parts import Part
 
 Params = Mapping[str, Any]
 
@@ -74,12 +75,21 @@ class Trunk(nn.Module):
         return maps.flatten(1)
 
 
+def of(parts: tuple[Part, ...]) -> Any:
+    """One of the sub-networks, which are alike, for its sizes."""
+    return parts[0].network
+
+
 class Inference(nn.Module):
     """Images `[M, B, C, H, W]` → experts' means and scales, each `[M, B, Z]`."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        sizes = model.inference.width, model.inference.hidden, model.num_latents
+        sizes = (
+            of(model.inference.experts).width,
+            of(model.inference.experts).hidden,
+            model.num_latents,
+        )
         self.experts = nn.ModuleList(Expert(m.shape, *sizes) for m in model.modalities)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +103,11 @@ class Generator(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        sizes = model.generator.width, model.generator.hidden, model.num_latents
+        sizes = (
+            of(model.generator.decoders).width,
+            of(model.generator.decoders).hidden,
+            model.num_latents,
+        )
         self.decoders = nn.ModuleList(Decoder(m.shape, *sizes) for m in model.modalities)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -106,7 +120,7 @@ class Energy(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        width, hidden = model.energy.width, model.energy.hidden
+        width, hidden = of(model.energy.trunks).width, model.energy.hidden
         self.trunks = nn.ModuleList(Trunk(m.shape, width) for m in model.modalities)
         with torch.no_grad():
             empty = [torch.zeros(1, m.shape[2], *m.shape[:2]) for m in model.modalities]
@@ -180,7 +194,11 @@ def _inference(model: Model, params: Params) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for index, modality in enumerate(model.modalities):
         name, prefix = modality.name, f"experts.{index}"
-        quarter = modality.shape[0] // 4, modality.shape[1] // 4, 2 * model.inference.width
+        quarter = (
+            modality.shape[0] // 4,
+            modality.shape[1] // 4,
+            2 * of(model.inference.experts).width,
+        )
         arrays |= _unshuffled(f"{prefix}.first", params[name]["Conv_0"])
         arrays |= _unshuffled(f"{prefix}.second", params[name]["Conv_1"])
         arrays |= _flattened(f"{prefix}.dense", params[name]["Dense_0"], [quarter])
@@ -193,7 +211,7 @@ def _generator(model: Model, params: Params) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for index, modality in enumerate(model.modalities):
         layers, prefix = params[modality.name], f"decoders.{index}"
-        half = modality.shape[0] // 2, modality.shape[1] // 2, model.generator.width
+        half = modality.shape[0] // 2, modality.shape[1] // 2, of(model.generator.decoders).width
         arrays |= _plain(f"{prefix}.first", layers["Dense_0"])
         columns = np.asarray(layers["Dense_1"]["kernel"]).reshape(-1, *half)
         bias = np.asarray(layers["Dense_1"]["bias"]).reshape(half).transpose(2, 0, 1).reshape(-1)
@@ -217,7 +235,7 @@ def _energy(model: Model, params: Params) -> dict[str, np.ndarray]:
         for _ in range(2):
             if height % 2 == 0 and width % 2 == 0:
                 height, width = height // 2, width // 2
-        maps.append((height, width, 4 * model.energy.width))
+        maps.append((height, width, 4 * of(model.energy.trunks).width))
     arrays |= _flattened("first", params["joint_0"], maps)
     arrays |= _plain("second", params["joint_1"])
     return arrays | _plain("last", params["energy"])

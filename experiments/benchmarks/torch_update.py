@@ -16,7 +16,7 @@ from torch.func import functional_call
 from experiments.benchmarks.torch_networks import Energy, Generator, Inference
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import Model
-from mmebm_jax.method.update import Terms, UpdateSettings
+from mmebm_jax.method.plan import Terms, UpdateSettings
 from mmebm_jax.networks.spectral import NUM_SQUARINGS, SMALLEST
 
 Weights = dict[str, Tensor]

@@ -11,13 +11,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import polymnist
-from mmebm_jax.cpu.convolution import compiler_options_for
+from mmebm_jax import cpu
 from mmebm_jax.data.source import Field
 from mmebm_jax.method import langevin, prior, revision, train_state
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import Model
+from mmebm_jax.method.plan import Plan, Terms, UpdateSettings
 from mmebm_jax.method.train_state import TrainState
-from mmebm_jax.method.update import Terms, Update, UpdateSettings
+from mmebm_jax.method.update import Update
 from mmebm_jax.modalities.modality import from_raw
 from mmebm_jax.runs import builders
 from mmebm_jax.typing import EnergyFn, Latents
@@ -47,7 +48,11 @@ class Workload:
     shape: Shape
     state: TrainState
     raw: dict[str, jax.Array]  # name → uint8 `[B, H, W, 3]`
-    position: jax.Array  # on the schedules
+
+    @property
+    def plan(self) -> Plan:
+        """What the update is compiled for."""
+        return Plan(self.model, self.settings, self.terms)
 
     @property
     def batch(self) -> dict[str, jax.Array]:
@@ -69,17 +74,17 @@ class Workload:
     def function(self) -> Update:
         """The update as training builds it."""
         optimisers = builders.build_optimisers(self.config)
-        return builders.build_update(self.config, self.model, optimisers, self.terms)
+        return builders.build_update(self.config, self.plan, optimisers)
 
     @cached_property
     def lowered(self) -> jax.stages.Lowered:
         """The update's program, its state donated as in training."""
-        arguments = self.state, self.raw, self.position, jax.random.key(0)
+        arguments = self.state, self.raw, jax.random.key(0)
         return builders.jitted(self.function).lower(*arguments)
 
     @cached_property
     def update(self) -> jax.stages.Compiled:
-        """The compiled update: (state, raw, position, key) → (state, metrics)."""
+        """The compiled update: (state, raw, key) → (state, metrics)."""
         return self.lowered.compile()
 
 
@@ -123,7 +128,6 @@ def _build(variant: str, shape: Shape, quick: bool, arithmetic: str) -> Workload
         shape=shape,
         state=_random_state(config, model, rng),
         raw={name: jnp.asarray(rng.integers(0, 256, pixels, np.uint8)) for name in names},
-        position=jnp.float32(config.num_steps),
     )
 
 
@@ -152,7 +156,7 @@ def stepper(work: Workload) -> Callable[[], dict[str, jax.Array]]:
 
     def step() -> dict[str, jax.Array]:
         nonlocal state
-        state, metrics = work.update(state, work.raw, work.position, key)
+        state, metrics = work.update(state, work.raw, key)
         return metrics
 
     return step
@@ -160,7 +164,7 @@ def stepper(work: Workload) -> Callable[[], dict[str, jax.Array]]:
 
 def jitted(function: Callable[..., Any]) -> jax.stages.Wrapped:
     """`jax.jit` with the compiler's options of the update."""
-    return jax.jit(function, compiler_options=compiler_options_for(jax.default_backend()))
+    return jax.jit(function, compiler_options=cpu.compiler_options())
 
 
 class Revision(NamedTuple):
@@ -193,9 +197,12 @@ def revisions(work: Workload) -> dict[str, Revision]:
     def posterior(arrays: Any, latents: Latents) -> jax.Array:
         params, base_prior, batch = arrays
         fitted = None if terms.standard_prior else base_prior
-        of_prior = prior.joint_energy(fitted, latent_energy(params), model.prior_family)(latents)
-        outputs = model.decode(params["generator"], latents)
-        return of_prior - revision.joint_log_likelihood(model.modalities, outputs, batch)
+        return revision.posterior_energy(
+            batch,
+            modalities=model.modalities,
+            decode=partial(model.decode, params["generator"]),
+            prior_energy=prior.joint_energy(fitted, latent_energy(params), model.prior_family),
+        )(latents)
 
     def tilted(arrays: Any, latents: jax.Array) -> jax.Array:
         params, base_prior = arrays

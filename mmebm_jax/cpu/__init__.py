@@ -1,1 +1,51 @@
-"""What exists for XLA:CPU's sake: faster ways to compute the same numbers."""
+"""What exists for XLA:CPU's sake: the same numbers, computed faster on a CPU.
+
+This file is the one place that chooses. Each name below is the operation that the rest of the
+library calls; on a CPU it is this folder's version, on every other backend the standard one. The
+choice is made when a program is traced. `docs/speed.md` says what each version earns.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import jax
+import optax
+
+from mmebm_jax.cpu import activation, convolution, dense, noise, norms, packing
+
+
+def _choose(on_cpu: Callable[..., Any], elsewhere: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(elsewhere)
+    def chosen(*arguments: Any, **options: Any) -> Any:
+        operation = on_cpu if jax.default_backend() == "cpu" else elsewhere
+        return operation(*arguments, **options)
+
+    return chosen
+
+
+conv_general_dilated = _choose(convolution.scan_safe_convolution, jax.lax.conv_general_dilated)
+"""For `flax.linen.Conv`: gradients that stay fast inside a loop."""
+
+dot_general = _choose(dense.wide_dot_general, jax.lax.dot_general)
+"""For a wide `flax.linen.Dense`: a gradient that leaves the kernel as it lies."""
+
+silu = _choose(activation.silu, jax.nn.silu)
+"""For large arrays: a gradient that keeps the inputs alone."""
+
+normal = _choose(noise.normal, jax.random.normal)
+"""`jax.random.normal(key, shape, dtype)`, the same numbers to the last bit."""
+
+scan = _choose(packing.scan, jax.lax.scan)
+"""`jax.lax.scan` over a carry of batches `[B, ...]`, carried as rows `[B, N]`."""
+
+global_norm = _choose(norms.global_norm, optax.global_norm)
+"""The Euclidean norm of all leaves of a pytree together."""
+
+clip_by_global_norm = _choose(norms.clip_by_global_norm, optax.clip_by_global_norm)
+"""The Optax transformation that scales gradients down to a largest norm."""
+
+
+def compiler_options() -> dict[str, str | bool]:
+    """The options to give `jax.jit` for a program with many convolutions."""
+    return convolution.compiler_options() if jax.default_backend() == "cpu" else {}

@@ -6,13 +6,11 @@ single-threaded emitter, about 30 times slower (jax-ml/jax issue 12868). Here bo
 written as ordinary channels-last convolutions of explicitly transposed arrays, which need no layout
 pass. The values equal those of `jax.lax.conv_general_dilated` up to the order of summation.
 
-Accelerators do not have the problem; `convolution_for` hands them the built-in operation.
-
 Newer XLA:CPU hands convolutions to YNNPACK, which runs each on one thread; Eigen's spread over all,
-and an update is faster by a tenth. `compiler_options_for` leaves YNNPACK the matrix products alone.
+and an update is faster by a tenth. `compiler_options` leaves YNNPACK the matrix products alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -163,16 +161,9 @@ def scan_safe_convolution(
     return channels_last_convolution(lhs, rhs, strides, tuple((int(a), int(b)) for a, b in pads))
 
 
-def convolution_for(backend: str) -> Callable[..., jax.Array]:
-    """The convolution to give `flax.linen.Conv` on a backend ("cpu", "gpu" or "tpu")."""
-    return scan_safe_convolution if backend == "cpu" else lax.conv_general_dilated
-
-
 @cache
-def compiler_options_for(backend: str) -> dict[str, str | bool]:
-    """The options to give `jax.jit` for a program with many convolutions on a backend."""
-    if backend != "cpu":
-        return {}
+def compiler_options() -> dict[str, str | bool]:
+    """`CPU_OPTIONS` where the installed compiler knows them, else none."""
     lowered = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), "float32"))
     try:
         lowered.compile(compiler_options=CPU_OPTIONS)

@@ -6,7 +6,6 @@ have the factors exchanged, and then only the output's gradient is copied. The v
 `jax.lax.dot_general` up to the order of summation.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,8 +49,3 @@ def wide_dot_general(
     if lhs.ndim != 2 or precision is not None:
         raise ValueError("wide_dot_general takes [B, I] and no precision; use lax.dot_general.")
     return product(lhs, rhs)
-
-
-def dot_general_for(backend: str) -> Callable[..., jax.Array]:
-    """The product to give a wide `flax.linen.Dense` on a backend ("cpu", "gpu" or "tpu")."""
-    return wide_dot_general if backend == "cpu" else lax.dot_general

@@ -1,4 +1,4 @@
-"""Standard normal noise of chains: the numbers of `jax.random.normal`, sooner on a CPU.
+"""Standard normal noise of chains: the numbers of `jax.random.normal`, faster on a CPU.
 
 On a CPU JAX runs threefry's rounds as a loop, which compiles sooner but writes the state to memory
 after every four of them. Written out, the rounds and what follows are one pass over the numbers.
@@ -20,22 +20,13 @@ def normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> 
     """N(0, 1) of a shape: the numbers of `jax.random.normal`, to the last bit.
 
     So it is while JAX's threefry is partitionable, as by default. Keys of other kinds than
-    threefry's and types other than float32 are left to JAX. Rows `[B, N]` of many numbers are
-    fastest: short last axes keep a CPU from working on several numbers at once.
+    threefry's and types other than float32 are left to JAX. Drawn as rows `[B, N]`: a short last
+    axis would keep a CPU from working on several numbers at once.
     """
     if dtype == jnp.float32 and jax.random.key_impl(key) == "threefry2x32":
         key = jax.random.wrap_key_data(jax.random.key_data(key), impl=_WRITTEN_OUT)
-    return jax.random.normal(key, shape, dtype)
-
-
-def normal_like(key: jax.Array, values: jax.Array) -> jax.Array:
-    """N(0, 1) of the shape and dtype of `values`, `[B, ...]`, drawn as rows."""
-    return normal(key, rows(values).shape, values.dtype).reshape(values.shape)
-
-
-def rows(values: jax.Array) -> jax.Array:
-    """`[B, ...]` as `[B, N]`: how noise is drawn, and how chains are carried."""
-    return values.reshape(len(values), prod(values.shape[1:]))
+    as_rows = (shape[0], prod(shape[1:])) if shape else shape
+    return jax.random.normal(key, as_rows, dtype).reshape(shape)
 
 
 def _bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:

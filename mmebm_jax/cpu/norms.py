@@ -1,4 +1,4 @@
-"""The norm of a network's gradients, and their clipping by it."""
+"""The norm of a network's gradients in one pass."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def _sum_of_squares(leaf: jax.Array) -> jax.Array:
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """Scale gradients whose global norm is above `max_norm` > 0 down to it; see `global_norm`."""
+    """`optax.clip_by_global_norm` by `global_norm`; `max_norm` > 0."""
 
     def clip(gradients: optax.Updates, params: optax.Params | None) -> optax.Updates:
         del params

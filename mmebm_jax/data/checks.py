@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, Source
+from mmebm_jax.modalities.kinds import KINDS
 from mmebm_jax.storage.validation import plain, shown
 
-RANKS = {"image": 3, "sequence": 2, "vector": 1}
-DTYPES = {"image": np.uint8, "sequence": np.int32, "vector": np.float32}
 # Every subset of the modalities has a weight, and some aggregators a component.
 MOST_MODALITIES = 12
 MOST_VALUES = 2**24  # of one example of a modality
-VECTOR_LIMIT = 100.0  # far outside the "about [-1, 1]" that a vector's chain may reach
 # What stands beside the modalities in batches, or beside their layers in a network.
 RESERVED = ("label", "observed", "subset_logit", "joint_0", "joint_1", "energy")
 ENDINGS = ("_private", "_mean", "_scale", "_auxiliary")
@@ -37,18 +35,17 @@ def check_fields(fields: Mapping[str, Field]) -> None:
                 f"{where}: a name must be a word of letters, digits and _, none of "
                 f"{', '.join(RESERVED)}, and not end with {', '.join(ENDINGS)}."
             )
-        if not isinstance(kind, str) or kind not in RANKS:
-            raise ValueError(f"{where} has kind {shown(kind)}: choose one of {', '.join(RANKS)}.")
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise ValueError(f"{where} has kind {shown(kind)}: choose one of {', '.join(KINDS)}.")
+        rank = KINDS[kind].rank
         sizes_are_whole = all(type(size) is int and size >= 1 for size in shape)
-        if len(shape) != RANKS[kind] or not sizes_are_whole or math.prod(shape) > MOST_VALUES:
+        if len(shape) != rank or not sizes_are_whole or math.prod(shape) > MOST_VALUES:
             raise ValueError(
-                f"{where} has shape {shown(tuple(shape))}: {kind} needs {RANKS[kind]} whole "
-                f"numbers from 1 on, at most {MOST_VALUES} values in all."
+                f"{where} has shape {shown(tuple(shape))}: {kind} needs {rank} whole numbers from "
+                f"1 on ({', '.join(KINDS[kind].dimensions)}), at most {MOST_VALUES} values in all."
             )
-        if kind == "image" and (shape[0] % 4 or shape[1] % 4):
-            raise ValueError(
-                f"{where} has shape {tuple(shape)}: make height and width multiples of 4."
-            )
+        if problem := KINDS[kind].problem_of_shape(tuple(shape)):
+            raise ValueError(f"{where} has shape {tuple(shape)}: {problem}.")
 
 
 def checked(splits: DataSplits) -> DataSplits:
@@ -110,15 +107,9 @@ class CheckedSource:
     def _check(
         self, batch: Mapping[str, Any], name: str, field: Field, indices: np.ndarray
     ) -> None:
-        if field.kind == "sequence":
-            length, size = field.shape
-            self._check_numbers(batch, name, (length,), size, indices)
-            return
-        values = self._array(batch, name, tuple(field.shape), DTYPES[field.kind], indices)
-        if field.kind == "vector":
-            self._refuse_where(
-                ~(np.abs(values) <= VECTOR_LIMIT), name, "is not a number in about [-1, 1]", indices
-            )
+        kind, shape = KINDS[field.kind], tuple(field.shape)
+        values = self._array(batch, name, kind.raw_shape(shape), kind.raw_dtype, indices)
+        self._refuse_where(*kind.problems(values, shape), name, indices)
 
     def _check_numbers(
         self,
@@ -129,7 +120,8 @@ class CheckedSource:
         indices: np.ndarray,
     ) -> None:
         values = self._array(batch, name, shape, np.int32, indices)
-        self._refuse_where((values < 0) | (values >= size), name, f"leaves 0..{size - 1}", indices)
+        wrong = (values < 0) | (values >= size)
+        self._refuse_where(wrong, f"leaves 0..{size - 1}", name, indices)
 
     def _array(
         self,
@@ -151,7 +143,7 @@ class CheckedSource:
             )
         return values
 
-    def _refuse_where(self, bad: np.ndarray, name: str, problem: str, indices: np.ndarray) -> None:
+    def _refuse_where(self, bad: np.ndarray, problem: str, name: str, indices: np.ndarray) -> None:
         rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
         if len(rows):
             raise ValueError(

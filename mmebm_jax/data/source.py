@@ -6,8 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mmebm_jax.storage.validation import brief
-
-OBSERVED = "observed"  # of a batch: which modalities each example has
+from mmebm_jax.typing import OBSERVED
 
 
 class Field(NamedTuple):

@@ -1,11 +1,11 @@
-"""Bounds of the multimodal VAE family, as losses of one value an example.
+"""Bounds of the multimodal VAE family, as losses of one value per example.
 
 | objective | bound | aggregator: method |
 |---|---|---|
-| mmvae | one stratum a component, density of the mixture | mixture: MMVAE, MMVAE+ |
+| mmvae | one stratum per component, density of the mixture | mixture: MMVAE, MMVAE+ |
 | joint | one draw, mean KL of the components | mixture_of_products: MoPoE, |
 | | | hellinger: HELVAE, wasserstein: WB-VAE |
-| mvae | the joint bound, and one a modality alone | product_with_prior: MVAE |
+| mvae | the joint bound, and one of each modality alone | product_with_prior: MVAE |
 | mvtcae | total correlation | product: MVTCAE |
 | code | every subset, with learned weights | consensus: CoDE-VAE |
 
@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmebm_jax.method import inference
+from mmebm_jax.method import aggregators, inference
+from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.inference import Encoding
-from mmebm_jax.method.revision import joint_log_likelihood
-from mmebm_jax.modalities import latents as families
-from mmebm_jax.modalities.latents import Diagonal, log_density
-from mmebm_jax.modalities.modality import Modality
-from mmebm_jax.typing import Batch, EnergyFn, Latents, Mask
+from mmebm_jax.modalities import families
+from mmebm_jax.modalities.families import log_density
+from mmebm_jax.modalities.modality import Modality, joint_log_likelihood
+from mmebm_jax.typing import Batch, Diagonal, EnergyFn, Latents, Mask
 
 ESTIMATORS = ("elbo", "iwae", "dreg")
 
@@ -35,11 +35,15 @@ DecodeNamed = Callable[..., dict[str, jax.Array]]
 
 
 class Bound(NamedTuple):
-    """Which bound, and its constants."""
+    """Which bound, and the constants of all of them.
+
+    A new bound is an entry of `OBJECTIVES`; a constant of it is a field here, which the builders
+    fill from the field of the same name in `config.elbo`.
+    """
 
     objective: str = "mmvae"
     beta: float = 1.0  # weight of the divergence, ≥ 0
-    num_samples: int = 1  # K draws a stratum, of "mmvae"
+    num_samples: int = 1  # K draws per stratum, of "mmvae"
     estimator: str = "elbo"  # of "mmvae": the mean, the K-sample bound, its DReG gradient
     total_correlation: float = 0.5  # α of "mvtcae", in [0, 1]
     entropy_weight: float = 0.0  # of the learned weights of subsets, of "code"
@@ -52,7 +56,7 @@ class Setting(NamedTuple):
     decode: DecodeNamed
     prior_family: str = "gaussian"
     prior_energy: EnergyFn | None = None  # −log p(z) relative to the standard prior, z `[B, Z]`
-    correlation: float = 0.0  # ρ of the experts' errors, of "code"
+    aggregation: Aggregation = Aggregation()  # of the experts, which "code" forms anew for subsets
 
 
 class Problem(NamedTuple):
@@ -202,7 +206,7 @@ def mvae(key: jax.Array, problem: Problem) -> jax.Array:
     alone_member = jnp.broadcast_to(
         alone_member, (*alone_member.shape[:2], experts.observed.shape[1])
     )
-    alone = inference.product(experts, alone_member, prior=alone_member.any(axis=1))
+    alone = aggregators.product(experts, alone_member, prior=alone_member.any(axis=1))
     z_alone = families.sample(alone_key, alone, "gaussian")
     total = joint(joint_key, problem)
     divergences = families.divergence_from_standard(alone) + _energy(setting, z_alone)
@@ -236,8 +240,8 @@ def code(key: jax.Array, problem: Problem) -> jax.Array:
     CoDE-VAE's bound: π is learned, and the entropy keeps every subset in use.
     """
     encoding, bound, setting = problem.encoding, problem.bound, problem.setting
-    members, exists = inference.subset_members(encoding.experts)
-    subset = inference.consensus(encoding.experts, members, setting.correlation)
+    members, exists = aggregators.subset_members(encoding.experts)
+    subset = aggregators.consensus(encoding.experts, members, setting.aggregation.correlation)
     z = families.sample(key, subset, "gaussian")
     outputs = _decode_flat(Latents(z[None], {}), setting.decode)
     reconstruction = problem.log_likelihood(outputs)[0]

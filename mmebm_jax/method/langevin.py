@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmebm_jax.cpu import noise
-from mmebm_jax.cpu.noise import rows
+from mmebm_jax import cpu
 from mmebm_jax.typing import EnergyFn
 
 
@@ -45,7 +44,7 @@ class LangevinInfo(NamedTuple):
 
 
 class LangevinResult(NamedTuple):
-    """What a run leaves."""
+    """Result of a chain."""
 
     position: Any  # leaves [B, ...], gradient-stopped
     info: LangevinInfo  # leaves [num_steps, B]
@@ -86,7 +85,7 @@ def step(
         leaves = [g * factor.reshape((-1,) + (1,) * (g.ndim - 1)) for g in leaves]
     drift, spread = -0.5 * step_size**2, step_size * jnp.sqrt(temperature)
     moved = [
-        (v + drift * g + spread * noise.normal_like(k, v)).astype(v.dtype)
+        (v + drift * g + spread * cpu.normal(k, v.shape, v.dtype)).astype(v.dtype)
         for k, v, g in zip(
             jax.random.split(key, len(leaves)), jax.tree.leaves(position), leaves, strict=True
         )
@@ -121,17 +120,10 @@ def run(
 
     start = jax.lax.stop_gradient(position)
 
-    # Carried as rows: a loop over an image's few channels would cost a CPU several times as long.
-    def as_rows(position: Any) -> Any:
-        return jax.tree.map(rows, position)
-
-    def from_rows(position: Any) -> Any:
-        return jax.tree.map(lambda values, like: values.reshape(like.shape), position, start)
-
-    def body(carried: Any, step_key: jax.Array) -> tuple[Any, tuple[LangevinInfo, Any]]:
+    def body(position: Any, step_key: jax.Array) -> tuple[Any, tuple[LangevinInfo, Any]]:
         position, info = step(
             step_key,
-            from_rows(carried),
+            position,
             energy_fn,
             chain.step_size,
             chain.temperature,
@@ -139,8 +131,8 @@ def run(
         )
         if project is not None:
             position = project(position)
-        return as_rows(position), (info, position if keep_trajectory else None)
+        return position, (info, position if keep_trajectory else None)
 
     keys = jax.random.split(key, chain.num_steps)
-    final, (info, trajectory) = jax.lax.scan(body, as_rows(start), keys, unroll=unroll)
-    return jax.lax.stop_gradient(LangevinResult(from_rows(final), info, trajectory))
+    final, (info, trajectory) = cpu.scan(body, start, keys, unroll=unroll)
+    return jax.lax.stop_gradient(LangevinResult(final, info, trajectory))

@@ -1,4 +1,4 @@
-"""The revision losses, one value an example; the update takes their mean. Bounds are in `elbo`.
+"""The revision losses, one value per example; the update takes their mean. See `bounds` for VAEs.
 
 Targets arrive gradient-stopped (a chain's result always is), so each loss moves the one network it
 names. Paper B is arXiv:2605.00644, paper A arXiv:2408.10467.
@@ -9,9 +9,8 @@ import jax.numpy as jnp
 
 from mmebm_jax.method import inference
 from mmebm_jax.method.inference import Encoding
-from mmebm_jax.method.revision import joint_log_likelihood
-from mmebm_jax.modalities.latents import log_density
-from mmebm_jax.modalities.modality import Modality
+from mmebm_jax.modalities.families import log_density
+from mmebm_jax.modalities.modality import Modality, joint_log_likelihood
 from mmebm_jax.typing import Batch, Latents, Mask
 
 

@@ -7,14 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmebm_jax.method import inference, prior
+from mmebm_jax.method import aggregators
+from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.inference import Encoding
-from mmebm_jax.method.langevin import Chain
-from mmebm_jax.method.prior import BasePrior
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.joint import JOINT_LAYER, Generator, Inference, JointEnergy, LatentEnergy
 from mmebm_jax.networks.spectral import normalise_kernels
-from mmebm_jax.typing import Batch, EnergyFn, Latents, Mask, Params
+from mmebm_jax.typing import Batch, Latents, Mask, Params
 
 NETWORKS = ("inference", "generator", "prior", "energy")
 ARITHMETIC = ("float32", "bfloat16")
@@ -28,8 +27,7 @@ class Model(NamedTuple):
     num_private: int  # W, of each modality; 0 for none
     posterior_family: str  # of the experts
     prior_family: str  # of p_0(z) until it is fitted, and of p(w)
-    aggregator: str  # see `inference`
-    correlation: float  # of the experts' errors, for the aggregator "consensus"
+    aggregation: Aggregation  # of the experts
     inference: Inference
     generator: Generator
     prior: LatentEnergy
@@ -58,10 +56,8 @@ class Model(NamedTuple):
     def encode(self, params: Params, batch: Batch, mask: Mask | None = None) -> Encoding:
         """The inference network's experts and their aggregate; the mask names what is observed."""
         outputs = self._apply(self.inference, params, batch)
-        experts = inference.stack(outputs.shared, mask)
-        posterior = inference.aggregate(
-            experts, self.aggregator, correlation=self.correlation, family=self.posterior_family
-        )
+        experts = aggregators.stack(outputs.shared, mask)
+        posterior = aggregators.aggregate(experts, self.aggregation, family=self.posterior_family)
         return Encoding(
             experts,
             posterior,
@@ -76,25 +72,6 @@ class Model(NamedTuple):
         """Outputs of the generator, name → `[B, *shape]`; `names` leaves other modalities out."""
         names = None if names is None else tuple(names)
         return self._apply(self.generator, params, latents, names=names)
-
-    def sample_prior(
-        self,
-        key: jax.Array,
-        base_prior: BasePrior,
-        energy_fn: EnergyFn | None,
-        num_samples: int,
-        chain: Chain,
-        num_candidates: int,
-    ) -> Latents:
-        """Latents to generate from: shared ones by `prior.sample`, private ones from p(w)."""
-        shared_key, private_key = jax.random.split(key)
-        shape = (num_samples, self.num_private)
-        return Latents(
-            prior.sample(
-                shared_key, base_prior, energy_fn, num_samples, chain, num_candidates
-            ).position,
-            prior.private_sample(private_key, self.private_names, shape, self.prior_family),
-        )
 
     def latent_energy(self, params: Params, latents: jax.Array) -> jax.Array:
         """E_γ(z) of shared latents `[B, Z]`, `[B]`."""

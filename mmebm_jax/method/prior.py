@@ -8,22 +8,18 @@ energy-based prior (Pang et al. 2020, arXiv:2006.08205) is p(z) ∝ exp(−E_γ(
 Private latents have the prior p(w) of the base prior's family, standard and never fitted.
 """
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
-from threadpoolctl import threadpool_limits
 
 from mmebm_jax.method import langevin
 from mmebm_jax.method.langevin import Chain, LangevinResult
-from mmebm_jax.modalities.latents import log_density, standard_noise
+from mmebm_jax.modalities.families import log_density, standard_noise
 from mmebm_jax.typing import EnergyFn, Latents
 
 LOG_TWO_PI = float(np.log(2 * np.pi))
@@ -48,73 +44,9 @@ def standard(num_components: int, num_latents: int, family: str = "gaussian") ->
     )
 
 
-def fit_mixture(
-    latents: np.ndarray,
-    num_components: int,
-    seed: int = 0,
-    start: BasePrior | None = None,
-    max_iterations: int = 15,
-    smallest_scale: float = 0.0,
-) -> BasePrior:
-    """Fit a mixture of full-covariance Gaussians to latents `[N, Z]` by scikit-learn.
-
-    Args:
-      latents: to fit to.
-      num_components: K.
-      seed: of the first guess.
-      start: a mixture that was fitted to similar latents: it needs fewer iterations.
-      max_iterations: of expectation maximisation.
-      smallest_scale: standard deviation that every component gets at least, in every direction, in
-        units of the latents: few latents in many dimensions leave directions without any.
-
-    Raises:
-      ValueError: fewer latents than twice the components.
-    """
-    if len(latents) < 2 * num_components:
-        raise ValueError(
-            f"{len(latents)} latents cannot hold a mixture of {num_components}: fit to more "
-            "examples or lower prior.num_components."
-        )
-    guess: dict[str, Any] = {"init_params": "k-means++"}
-    if start is not None:
-        weight, mean, whitening = (np.asarray(x, np.float32) for x in start[:3])
-        precision = np.einsum("kji,kjl->kil", whitening, whitening)
-        guess = {
-            "weights_init": np.exp(weight) / np.exp(weight).sum(),
-            "means_init": mean,
-            "precisions_init": 0.5 * (precision + precision.transpose(0, 2, 1)),
-        }
-    mixture = GaussianMixture(
-        num_components,
-        reg_covar=1e-3,
-        tol=1e-2,
-        max_iter=max_iterations,
-        random_state=seed,
-        **guess,
-    )
-    # The threads of BLAS and of XLA would otherwise wait for each other, ten times as long.
-    with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = mixture.fit(np.asarray(latents, np.float32))
-    whitening = fitted.precisions_cholesky_.transpose(0, 2, 1)
-    variances, directions = np.linalg.eigh(fitted.covariances_)  # ascending
-    narrow = variances[:, 0] < smallest_scale**2
-    if narrow.any():
-        scales = np.sqrt(np.maximum(variances[narrow], smallest_scale**2))
-        factors = directions[narrow] * scales[:, None]
-        widened = np.linalg.cholesky(factors @ factors.transpose(0, 2, 1))
-        whitening[narrow] = np.tril(np.linalg.inv(widened))
-    return BasePrior(
-        jnp.asarray(np.log(fitted.weights_), jnp.float32),
-        jnp.asarray(fitted.means_, jnp.float32),
-        jnp.asarray(whitening, jnp.float32),
-        jnp.asarray(False),
-    )
-
-
 def base_log_prob(prior: BasePrior, latents: jax.Array) -> jax.Array:
     """log p_0(z) at latents `[B, Z]`; gives `[B]`, nats."""
-    # Two large numbers are subtracted: the short floats of accelerators would not do.
+    # Two large numbers are subtracted: TF32 or bfloat16 would lose their difference.
     precise = partial(jnp.einsum, precision="highest")
     shift = precise("kij,kj->ki", prior.whitening, prior.mean)
     whitened = precise("bj,kij->bki", latents, prior.whitening) - shift
@@ -200,12 +132,36 @@ def joint_energy(prior: BasePrior | None, energy_fn: EnergyFn | None, family: st
     return energy
 
 
-def private_sample(
-    key: jax.Array, names: Sequence[str], shape: tuple[int, ...], family: str
-) -> dict[str, jax.Array]:
-    """Draws from p(w): name → `shape`."""
-    keys = jax.random.split(key, len(names))
-    return {name: standard_noise(k, family, shape) for k, name in zip(keys, names, strict=True)}
+class LatentPrior(NamedTuple):
+    """p(u) = exp(−E_γ(z)) p_0(z) Π_m p(w_m) up to a constant."""
+
+    base: BasePrior
+    energy_fn: EnergyFn | None  # E_γ, None for the base prior alone
+    family: str  # of p(w)
+
+
+def sample_latents(
+    key: jax.Array,
+    prior: LatentPrior,
+    num_samples: int,
+    chain: Chain,
+    *,
+    num_candidates: int = 1,
+    private: Mapping[str, tuple[int, ...]] | None = None,
+) -> Latents:
+    """Latents to generate from: shared ones by `sample`, private ones (name → shape) from p(w)."""
+    shared_key, private_key = jax.random.split(key)
+    shapes = private or {}
+    keys = jax.random.split(private_key, len(shapes))
+    return Latents(
+        sample(
+            shared_key, prior.base, prior.energy_fn, num_samples, chain, num_candidates
+        ).position,
+        {
+            name: standard_noise(k, prior.family, shape)
+            for k, (name, shape) in zip(keys, shapes.items(), strict=True)
+        },
+    )
 
 
 def sample(

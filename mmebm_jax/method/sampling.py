@@ -1,4 +1,4 @@
-"""Sampling from trained weights, step by step and un-jitted; `sampler.Sampler` is for users."""
+"""Sampling from trained weights, step by step and un-jitted; users call `runs.sampler`."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmebm_jax.method import inference, prior, revision
+from mmebm_jax.method import inference, langevin, prior, revision
 from mmebm_jax.method.langevin import Chain, LangevinResult
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.train_state import Weights
@@ -28,45 +28,47 @@ class SamplerSettings(NamedTuple):
     data_start: str = "generator"  # of the data chain; "noise" in an ablation
 
 
+class Trained(NamedTuple):
+    """A trained model: its networks, their weights, and how samples are drawn."""
+
+    model: Model
+    settings: SamplerSettings
+    weights: Weights
+
+    @property
+    def latent_energy(self) -> EnergyFn | None:
+        """E_γ, or None where none was learned."""
+        if not self.settings.prior_energy:
+            return None
+        return lambda latents: self.model.latent_energy(self.weights.params["prior"], latents)
+
+
 def sample_latents(
-    key: jax.Array,
-    model: Model,
-    weights: Weights,
-    settings: SamplerSettings,
-    num_samples: int,
-    *,
-    use_energy: bool = True,
+    key: jax.Array, trained: Trained, num_samples: int, *, use_energy: bool = True
 ) -> Latents:
     """Latents of the learned prior, or of its base without `use_energy`."""
-    return model.sample_prior(
+    model, settings = trained.model, trained.settings
+    energy_fn = trained.latent_energy if use_energy else None
+    return prior.sample_latents(
         key,
-        weights.base_prior,
-        _latent_energy(model, weights, settings) if use_energy else None,
+        prior.LatentPrior(trained.weights.base_prior, energy_fn, model.prior_family),
         num_samples,
         settings.prior_chain,
-        settings.prior_candidates,
+        num_candidates=settings.prior_candidates,
+        private=dict.fromkeys(model.private_names, (num_samples, model.num_private)),
     )
 
 
-def prior_chain(
-    key: jax.Array, model: Model, weights: Weights, settings: SamplerSettings, num_samples: int
-) -> LangevinResult:
+def prior_chain(key: jax.Array, trained: Trained, num_samples: int) -> LangevinResult:
     """The chain from draws of the base prior over shared latents, with its diagnostics."""
-    return prior.sample(
-        key,
-        weights.base_prior,
-        _latent_energy(model, weights, settings),
-        num_samples,
-        settings.prior_chain,
-        settings.prior_candidates,
-    )
+    settings, base_prior = trained.settings, trained.weights.base_prior
+    energy_fn, candidates = trained.latent_energy, settings.prior_candidates
+    return prior.sample(key, base_prior, energy_fn, num_samples, settings.prior_chain, candidates)
 
 
 def infer_latents(
     key: jax.Array,
-    model: Model,
-    weights: Weights,
-    settings: SamplerSettings,
+    trained: Trained,
     given: Batch,
     *,
     method: str = "sample",
@@ -78,9 +80,7 @@ def infer_latents(
 
     Args:
       key: PRNG key.
-      model: the networks.
-      weights: trained weights.
-      settings: chains.
+      trained: the model.
       given: the observed modalities, name → `[B, *shape]` in model range.
       method: "sample" draws from the inference model, "mean" takes its mean, "revised" refines a
         draw under the generator's posterior of what is given.
@@ -89,6 +89,7 @@ def infer_latents(
     Raises:
       ValueError: an unknown method, or nothing given.
     """
+    model = trained.model
     observed = tuple(m for m in model.modalities if m.name in given)
     if not observed:
         raise ValueError("give at least one modality to infer latents from.")
@@ -101,57 +102,42 @@ def infer_latents(
     }
     known = {m.name: jnp.full([num_examples], m.name in given) for m in model.modalities}
     mask = known if mask is None else {name: known[name] & mask[name] for name in known}
-    encoding = model.encode(weights.params["inference"], batch, mask)
+    encoding = model.encode(trained.weights.params["inference"], batch, mask)
     latents = inference.infer(
         start_key, encoding, model.prior_family, mask, central=method == "mean"
     )
     if method != "revised":
         return latents
-    return posterior_chain(
-        chain_key,
-        model,
-        weights,
-        settings,
-        latents,
-        given,
-        {m.name: mask[m.name] for m in observed},
-    ).position
+    given_mask = {m.name: mask[m.name] for m in observed}
+    return posterior_chain(chain_key, trained, latents, given, given_mask).position
 
 
 def posterior_chain(
-    key: jax.Array,
-    model: Model,
-    weights: Weights,
-    settings: SamplerSettings,
-    latents: Latents,
-    given: Batch,
-    mask: Mask | None = None,
+    key: jax.Array, trained: Trained, latents: Latents, given: Batch, mask: Mask | None = None
 ) -> LangevinResult:
     """The chain from `latents` under the generator's posterior of what is given."""
-    energy_fn = _latent_energy(model, weights, settings)
-    return revision.revise_posterior(
-        key,
-        latents,
+    model, weights = trained.model, trained.weights
+    energy_fn = revision.posterior_energy(
         given,
         modalities=tuple(m for m in model.modalities if m.name in given),
         decode=lambda u: model.decode(weights.params["generator"], u),
-        prior_energy=prior.joint_energy(weights.base_prior, energy_fn, model.prior_family),
-        chain=settings.posterior_chain,
+        prior_energy=prior.joint_energy(
+            weights.base_prior, trained.latent_energy, model.prior_family
+        ),
         mask=mask,
     )
+    return langevin.run(key, latents, energy_fn, trained.settings.posterior_chain)
 
 
-def generate(model: Model, weights: Weights, latents: Latents) -> dict[str, jax.Array]:
+def generate(trained: Trained, latents: Latents) -> dict[str, jax.Array]:
     """The generator's means for latents of B examples, name → `[B, *shape]` in data range."""
-    outputs = model.decode(weights.params["generator"], latents)
-    return means(model.modalities, outputs)
+    outputs = trained.model.decode(trained.weights.params["generator"], latents)
+    return means(trained.model.modalities, outputs)
 
 
 def refine(
     key: jax.Array,
-    model: Model,
-    weights: Weights,
-    settings: SamplerSettings,
+    trained: Trained,
     samples: Mapping[str, jax.Array],
     *,
     num_steps: int | None = None,
@@ -162,9 +148,7 @@ def refine(
 
     Args:
       key: PRNG key.
-      model: the networks.
-      weights: trained weights.
-      settings: chains.
+      trained: the model.
       samples: name → `[B, *shape]`; entries that are also given are not moved. A chain that was
         trained from noise replaces the rest by noise.
       num_steps: of the chain; None takes training's.
@@ -174,26 +158,20 @@ def refine(
     Returns:
       The chain's result over the free modalities.
     """
-    chain = settings.data_chain
+    model, chain = trained.model, trained.settings.data_chain
     if num_steps is not None:
         chain = chain._replace(num_steps=num_steps)
-    normalised = model.normalised(weights.params["energy"])
-    free = {name: values for name, values in samples.items() if name not in (given or {})}
-    if settings.data_start == "noise":
+    normalised = model.normalised(trained.weights.params["energy"])
+    held = given or {}
+    free = {name: values for name, values in samples.items() if name not in held}
+    if trained.settings.data_start == "noise":
         start_key, key = jax.random.split(key)
         free = revision.noise_start(start_key, model.modalities, free)
     return revision.revise_data(
         key,
         free,
+        revision.given(lambda x: model.data_energy(normalised, x), held),
+        chain,
         modalities=model.modalities,
-        energy_fn=lambda x: model.data_energy(normalised, x),
-        chain=chain,
-        observed=given,
         keep_trajectory=keep_trajectory,
     )
-
-
-def _latent_energy(model: Model, weights: Weights, settings: SamplerSettings) -> EnergyFn | None:
-    if not settings.prior_energy:
-        return None
-    return lambda latents: model.latent_energy(weights.params["prior"], latents)

@@ -1,4 +1,4 @@
-"""Classifiers, one a modality: coherence and Fréchet distances are read off them.
+"""Classifiers, one per modality: coherence and Fréchet distances are read off them.
 
 A coherence is only as good as its judge, so the classifiers are trained here, from the training
 split, and their test accuracy is saved with them and belongs beside every number they produce.
@@ -18,57 +18,15 @@ import optax
 from etils import epath
 from flax import traverse_util
 
+from mmebm_jax.modalities.kinds import KINDS
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.storage.npz import read_npz
 from mmebm_jax.typing import Params
 
 ToModel = Callable[[np.ndarray], Any]
 
-NUM_FEATURES = 64
-_MAX_SHIFT = 1  # pixels; a larger shift pushes the strokes of a 16x16 digit off the canvas
-_INIT = nn.initializers.he_uniform()  # compiles three times faster than truncated normals
 _FILE = "classifiers.npz"
 _HEADER = "header"
-
-
-def _head(hidden: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:
-    hidden = hidden.reshape(len(hidden), -1)
-    hidden = nn.relu(nn.Dense(128, kernel_init=_INIT)(hidden))
-    features = nn.relu(nn.Dense(NUM_FEATURES, kernel_init=_INIT, name="features")(hidden))
-    return nn.Dense(num_classes, kernel_init=_INIT, name="logits")(features), features
-
-
-class ImageClassifier(nn.Module):
-    """Two strided convolutions and two dense layers.
-
-    Maps `[B, H, W, C]` float32 in [-1, 1], H and W divisible by 4, to logits
-    `[B, num_classes]` and features `[B, NUM_FEATURES]` (non-negative).
-    """
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns (logits `[B, num_classes]`, features `[B, NUM_FEATURES]`)."""
-        # Strides, not pooling: the gradient of a max pool alone would triple a step on a CPU.
-        hidden = nn.relu(nn.Conv(32, (5, 5), strides=(2, 2), kernel_init=_INIT)(inputs))
-        hidden = nn.relu(nn.Conv(64, (3, 3), strides=(2, 2), kernel_init=_INIT)(hidden))
-        return _head(hidden, self.num_classes)
-
-
-class DenseClassifier(nn.Module):
-    """Dense layers on what is flattened first: sequences and vectors.
-
-    Maps `[B, L, V]` (one-hot or probabilities) or `[B, D]`, float32, to logits `[B, num_classes]`
-    and features `[B, NUM_FEATURES]` (non-negative).
-    """
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns (logits `[B, num_classes]`, features `[B, NUM_FEATURES]`)."""
-        return _head(inputs, self.num_classes)
 
 
 def train_classifier(
@@ -90,7 +48,7 @@ def train_classifier(
 
     Args:
         key: typed PRNG key.
-        kind: "image", "sequence" or "vector".
+        kind: "image", "text" or "vector".
         inputs: `[N, ...]`, raw as the source holds them; one batch at a time is converted.
         labels: `[N]` integers in [0, num_classes).
         num_classes: number of classes.
@@ -130,7 +88,7 @@ def train_classifier(
         if len(order) < batch_size:
             order = np.concatenate([order, rng.permutation(len(inputs))])
         index, order = order[:batch_size], order[batch_size:]
-        raw = _shift(rng, inputs[index]) if kind == "image" else inputs[index]
+        raw = KINDS[kind].augment(rng, inputs[index])
         batch = jnp.asarray(to_model(raw), jnp.float32)
         target = jnp.asarray(labels[index], jnp.int32)
         params, state = _train_step(kind, num_classes, optimizer, params, state, batch, target)
@@ -149,11 +107,11 @@ def train_classifiers(
     learning_rate: float = 3e-3,
     to_model_range: Callable[[dict[str, np.ndarray]], Mapping[str, Any]] = dict,
 ) -> dict[str, Params]:
-    """Trains one classifier a modality; modalities of equal kind and shape compile once.
+    """Trains one classifier per modality; modalities of equal kind and shape compile once.
 
     Args:
         key: typed PRNG key.
-        kinds: modality name to "image", "sequence" or "vector".
+        kinds: modality name to "image", "text" or "vector".
         inputs: modality name to raw `[N, ...]`; every name in `kinds` must be there.
         labels: `[N]` integers in [0, num_classes).
         num_classes: number of classes.
@@ -203,7 +161,7 @@ def predict(
     """Classifies every example, the last incomplete batch included.
 
     Args:
-        kind: "image", "sequence" or "vector".
+        kind: "image", "text" or "vector".
         params: from `train_classifier`.
         inputs: `[N, ...]`, in the range that `to_model` reads (the model's own by default).
         batch_size: examples at a time; one compilation a kind, shape and batch size.
@@ -308,20 +266,20 @@ def load_classifiers(
 
 
 def _module(kind: str, num_classes: int) -> nn.Module:
-    if kind == "image":
-        return ImageClassifier(num_classes)
-    if kind in ("sequence", "vector"):
-        return DenseClassifier(num_classes)
-    raise ValueError(f'unknown kind {kind!r}; use "image", "sequence" or "vector"')
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}; use one of {', '.join(KINDS)}.")
+    return KINDS[kind].classifier(num_classes)
 
 
 def _check_shape(kind: str, shape: tuple[int, ...]) -> None:
-    if kind == "image" and (len(shape) != 4 or shape[1] % 4 or shape[2] % 4):
-        raise ValueError(f"images have shape {shape}; need [B, H, W, C], H and W divisible by 4")
-    if kind == "sequence" and len(shape) != 3:
-        raise ValueError(f"sequences have shape {shape}; need [B, L, V]")
-    if kind == "vector" and len(shape) != 2:
-        raise ValueError(f"vectors have shape {shape}; need [B, D]")
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}; use one of {', '.join(KINDS)}.")
+    wanted = KINDS[kind]
+    problem = f"need [B, {', '.join(wanted.dimensions)}]"
+    if len(shape) == wanted.rank + 1:
+        problem = wanted.problem_of_shape(shape[1:])
+    if problem:
+        raise ValueError(f"examples of kind {kind} have shape {shape}: {problem}.")
 
 
 def _check_params(kind: str, params: Params, shape: tuple[int, ...]) -> None:
@@ -332,15 +290,6 @@ def _check_params(kind: str, params: Params, shape: tuple[int, ...]) -> None:
     shapes, wanted = (jax.tree.map(jnp.shape, tree) for tree in (params, expected))
     if shapes != wanted:
         raise ValueError(f"this {kind} classifier was not trained on examples of {shape[1:]}")
-
-
-def _shift(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
-    """Moves each image `[B, H, W, C]` by up to `_MAX_SHIFT` pixels, repeating its edge."""
-    batch, height, width, _ = images.shape
-    down, right = rng.integers(-_MAX_SHIFT, _MAX_SHIFT + 1, (2, batch, 1))
-    rows = np.clip(np.arange(height) + down, 0, height - 1)
-    columns = np.clip(np.arange(width) + right, 0, width - 1)
-    return images[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _adam(optimizer: tuple[float, int]) -> optax.GradientTransformation:

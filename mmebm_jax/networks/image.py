@@ -4,14 +4,10 @@ All arithmetic happens at a half and a quarter of the image's size: space-to-dep
 depth-to-space on the way out lose nothing, and keep large feature maps out of the chains.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import flax.linen as nn
 import jax
-from jax import lax
 
-from mmebm_jax.cpu.activation import silu
+from mmebm_jax import cpu
 
 
 def space_to_depth(maps: jax.Array, block: int = 2) -> jax.Array:
@@ -41,24 +37,24 @@ def average_pool(maps: jax.Array) -> jax.Array:
     return 0.5 * pairs.reshape(batch, height // 2, width // 2, 2, channels).mean(axis=3)
 
 
+def _convolution(features: int) -> nn.Conv:
+    return nn.Conv(features, (3, 3), conv_general_dilated=cpu.conv_general_dilated)
+
+
 class ImageExpert(nn.Module):
     """Image `[B, H, W, C]` → features `[B, hidden]` of an inference network."""
 
     width: int
     hidden: int
-    convolution: Callable[..., Any]
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         """Encode a batch of images."""
         maps = space_to_depth(image)
-        maps = nn.silu(self._layer(self.width)(maps))
+        maps = nn.silu(_convolution(self.width)(maps))
         maps = space_to_depth(maps)
-        maps = nn.silu(self._layer(2 * self.width)(maps))
+        maps = nn.silu(_convolution(2 * self.width)(maps))
         return nn.silu(nn.Dense(self.hidden)(maps.reshape(len(maps), -1)))
-
-    def _layer(self, features: int) -> nn.Conv:
-        return nn.Conv(features, (3, 3), conv_general_dilated=self.convolution)
 
 
 class ImageDecoder(nn.Module):
@@ -67,19 +63,16 @@ class ImageDecoder(nn.Module):
     shape: tuple[int, ...]
     width: int
     hidden: int
-    convolution: Callable[..., Any]
-    dot_general: Callable[..., Any] = lax.dot_general  # of the wide layer
 
     @nn.compact
     def __call__(self, latents: jax.Array) -> jax.Array:
         """Decode a batch of latents."""
         height, width, channels = self.shape
-        hidden = silu(nn.Dense(self.hidden)(latents))
+        hidden = cpu.silu(nn.Dense(self.hidden)(latents))
         num_features = (height // 2) * (width // 2) * self.width
-        maps = silu(nn.Dense(num_features, dot_general=self.dot_general)(hidden))
+        maps = cpu.silu(nn.Dense(num_features, dot_general=cpu.dot_general)(hidden))
         maps = maps.reshape(len(latents), height // 2, width // 2, self.width)
-        layer = nn.Conv(4 * channels, (3, 3), conv_general_dilated=self.convolution)
-        return depth_to_space(layer(maps))
+        return depth_to_space(_convolution(4 * channels)(maps))
 
 
 class ImageTrunk(nn.Module):
@@ -90,15 +83,13 @@ class ImageTrunk(nn.Module):
     """
 
     width: int
-    convolution: Callable[..., Any]
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         """Extract a batch's features."""
         maps = space_to_depth(image)
         for factor in (2, 4):
-            layer = nn.Conv(factor * self.width, (3, 3), conv_general_dilated=self.convolution)
-            maps = nn.silu(layer(maps))
+            maps = nn.silu(_convolution(factor * self.width)(maps))
             if maps.shape[1] % 2 == 0 and maps.shape[2] % 2 == 0:
                 maps = average_pool(maps)
         return maps.reshape(len(image), -1)

@@ -1,35 +1,24 @@
 """The four networks: inference, generator, data-space energy, latent energy.
 
-Each joins one sub-network a modality, chosen by the modality's kind. Modalities are looped over in
-Python: stacking them under `vmap` makes grouped convolutions, which are several times slower.
+Each of the first three joins one sub-network per modality and knows nothing of what a modality is.
+Modalities are looped over in Python: stacking them under `vmap` makes grouped convolutions, which
+are several times slower.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import e, log
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from mmebm_jax.modalities.latents import Diagonal
-from mmebm_jax.modalities.modality import Modality
-from mmebm_jax.networks.image import ImageDecoder, ImageExpert, ImageTrunk
-from mmebm_jax.networks.perceptron import PerceptronDecoder
-from mmebm_jax.networks.text import SequenceExpert, SequenceTrunk
-from mmebm_jax.networks.vector import VectorExpert, VectorTrunk
-from mmebm_jax.typing import Latents
+from mmebm_jax.networks.parts import Part, placed
+from mmebm_jax.typing import Diagonal, Latents
 
-EXPERTS = {"sequence": SequenceExpert, "vector": VectorExpert}
-TRUNKS = {"sequence": SequenceTrunk, "vector": VectorTrunk}
 JOINT_LAYER = "joint_0"  # from all features, by far the largest kernel of the energy
 SMALLEST_SCALE = 1e-3
 UNIT = log(e - 1)  # softplus of it is 1
-
-
-def _saving(network: Any, rematerialise: bool) -> Any:
-    return nn.remat(network) if rematerialise else network
 
 
 class InferenceOutputs(NamedTuple):
@@ -42,41 +31,40 @@ class InferenceOutputs(NamedTuple):
 
 
 class Inference(nn.Module):
-    """One diagonal expert a modality, for the shared and for the modality's private latent."""
+    """One diagonal expert per modality, for the shared latent and for the modality's private one.
 
-    modalities: tuple[Modality, ...]
+    Attributes:
+      experts: per modality, examples → features.
+      num_latents: Z.
+      num_private: W, 0 for none.
+      rematerialise: compute a modality's activations again to save memory.
+    """
+
+    experts: tuple[Part, ...]
     num_latents: int
     num_private: int
-    width: int
-    hidden: int
-    convolution: Callable[..., Any]
-    rematerialise: bool = False  # compute a modality's activations again to save memory
+    rematerialise: bool = False
 
     @nn.compact
     def __call__(self, batch: Mapping[str, jax.Array]) -> InferenceOutputs:
         """Batch of modalities → experts and the two parameters that some bounds learn."""
         shared, private, auxiliary_scale = {}, {}, {}
-        for modality in self.modalities:
-            name = modality.name
-            features = self._features(modality, name, batch[name])
+        for part in self.experts:
+            name = part.name
+            features = placed(part, rematerialise=self.rematerialise)(batch[name])
             shared[name] = self._diagonal(features, self.num_latents, name)
             if self.num_private:
                 # Features of its own, as in MMVAE+: what is private should not crowd the shared.
-                own = self._features(modality, f"{name}_private", batch[name])
-                private[name] = self._diagonal(own, self.num_private, f"{name}_private")
+                own = f"{name}_private"
+                layer = placed(part, name=own, rematerialise=self.rematerialise)
+                private[name] = self._diagonal(layer(batch[name]), self.num_private, own)
                 raw = self.param(
                     f"{name}_auxiliary", nn.initializers.constant(UNIT), (self.num_private,)
                 )
                 auxiliary_scale[name] = nn.softplus(raw) + SMALLEST_SCALE
-        num_subsets = 2 ** len(self.modalities) - 1
+        num_subsets = 2 ** len(self.experts) - 1
         subset_logit = self.param("subset_logit", nn.initializers.zeros, (num_subsets,))
         return InferenceOutputs(shared, private, auxiliary_scale, subset_logit)
-
-    def _features(self, modality: Modality, name: str, values: jax.Array) -> jax.Array:
-        if modality.kind == "image":
-            expert = _saving(ImageExpert, self.rematerialise)
-            return expert(self.width, self.hidden, self.convolution, name=name)(values)
-        return _saving(EXPERTS[modality.kind], self.rematerialise)(self.hidden, name=name)(values)
 
     def _diagonal(self, features: jax.Array, size: int, name: str) -> Diagonal:
         if not size:
@@ -88,38 +76,29 @@ class Inference(nn.Module):
 
 
 class Generator(nn.Module):
-    """One decoder a modality, from the shared latent and the modality's private one."""
+    """One decoder per modality, from the shared latent and the modality's private one.
 
-    modalities: tuple[Modality, ...]
-    width: int
-    hidden: int
-    convolution: Callable[..., Any]
-    rematerialise: bool = False  # compute a modality's activations again to save memory
-    dot_general: Callable[..., Any] = lax.dot_general  # of the decoders' wide layers
+    Attributes:
+      decoders: per modality, latents → the likelihood's parameters.
+      rematerialise: compute a modality's activations again to save memory.
+    """
+
+    decoders: tuple[Part, ...]
+    rematerialise: bool = False
 
     @nn.compact
     def __call__(
         self, latents: Latents, names: tuple[str, ...] | None = None
     ) -> dict[str, jax.Array]:
-        """Latents → name → outputs `[B, *shape]` (means, or logits of text)."""
+        """Latents → name → outputs `[B, *shape]`; `names` leaves other modalities out."""
         outputs = {}
-        for modality in self.modalities:
-            name = modality.name
-            if names is not None and name not in names:
+        for part in self.decoders:
+            if names is not None and part.name not in names:
                 continue
-            image, other = (
-                _saving(kind, self.rematerialise) for kind in (ImageDecoder, PerceptronDecoder)
-            )
-            sizes = self.width, self.hidden
-            network = (
-                image(modality.shape, *sizes, self.convolution, self.dot_general, name=name)
-                if modality.kind == "image"
-                else other(modality.shape, self.hidden, name=name)
-            )
             inputs = latents.shared
             if latents.private:
-                inputs = jnp.concatenate([inputs, latents.private[name]], axis=-1)
-            outputs[name] = network(inputs)
+                inputs = jnp.concatenate([inputs, latents.private[part.name]], axis=-1)
+            outputs[part.name] = placed(part, rematerialise=self.rematerialise)(inputs)
         return outputs
 
 
@@ -142,28 +121,23 @@ class ScaledDense(nn.Module):
 
 
 class JointEnergy(nn.Module):
-    """E_α(x): a trunk a modality, joined by a perceptron into one number."""
+    """E_α(x): one trunk per modality, joined by a perceptron into one number.
 
-    modalities: tuple[Modality, ...]
-    width: int
+    Attributes:
+      trunks: per modality, examples → features.
+      hidden: units of the joint layers.
+      rematerialise: compute a modality's activations again to save memory.
+    """
+
+    trunks: tuple[Part, ...]
     hidden: int
-    convolution: Callable[..., Any]
-    rematerialise: bool = False  # compute a modality's activations again to save memory
+    rematerialise: bool = False
 
     @nn.compact
     def __call__(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         """Batch of modalities → energies `[B]`."""
         features = [
-            (
-                _saving(ImageTrunk, self.rematerialise)(
-                    self.width, self.convolution, name=modality.name
-                )
-                if modality.kind == "image"
-                else _saving(TRUNKS[modality.kind], self.rematerialise)(
-                    self.hidden, name=modality.name
-                )
-            )(batch[modality.name])
-            for modality in self.modalities
+            placed(part, rematerialise=self.rematerialise)(batch[part.name]) for part in self.trunks
         ]
         joint = jnp.concatenate(features, axis=-1)
         joint = nn.silu(ScaledDense(self.hidden, name=JOINT_LAYER)(joint))

@@ -1,11 +1,11 @@
-"""Networks for short categorical sequences `[B, L, V]`, one-hot or relaxed."""
+"""Networks for short text `[B, L, V]`, one-hot or, where a chain moves it, probabilities."""
 
 import flax.linen as nn
 import jax
 
 
-class SequenceExpert(nn.Module):
-    """Sequence `[B, L, V]` → features `[B, hidden]` of an inference network."""
+class TextExpert(nn.Module):
+    """Text `[B, L, V]` → features `[B, hidden]` of an inference network."""
 
     hidden: int
 
@@ -16,8 +16,8 @@ class SequenceExpert(nn.Module):
         return nn.silu(nn.Dense(self.hidden)(features))
 
 
-class SequenceTrunk(nn.Module):
-    """Sequence `[B, L, V]` → features `[B, hidden]` of an energy."""
+class TextTrunk(nn.Module):
+    """Text `[B, L, V]` → features `[B, hidden]` of an energy: how text enters the joint energy."""
 
     hidden: int
 

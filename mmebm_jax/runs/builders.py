@@ -6,21 +6,21 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from mmebm_jax.cpu.convolution import compiler_options_for, convolution_for
-from mmebm_jax.cpu.dense import dot_general_for
-from mmebm_jax.cpu.norms import clip_by_global_norm
+from mmebm_jax import cpu
 from mmebm_jax.data import load_data
 from mmebm_jax.data.checks import checked
 from mmebm_jax.data.source import DataSplits, Field, Source, with_missing
+from mmebm_jax.method.aggregators import AGGREGATORS, Aggregation
 from mmebm_jax.method.bounds import Bound
-from mmebm_jax.method.inference import AGGREGATORS
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import NETWORKS, Model
+from mmebm_jax.method.plan import Plan, Terms, UpdateSettings
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Optimisers
-from mmebm_jax.method.update import Terms, Update, UpdateSettings, make_update
+from mmebm_jax.method.update import Update, make_update
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
+from mmebm_jax.networks.parts import Part, Sizes
 from mmebm_jax.runs.schema import check_fields
 
 # Bounds that are derived for some aggregators alone.
@@ -157,34 +157,35 @@ def build_modalities(config: ConfigDict, fields: dict[str, Field]) -> tuple[Moda
 
 
 def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
-    """The four networks for these fields, with the convolution that suits this backend."""
+    """The four networks for these fields."""
     modalities, sizes = build_modalities(config, fields), config.model
-    shared = (convolution_for(jax.default_backend()), sizes.rematerialise)
+
+    def parts(role: str, width: int, hidden: int) -> tuple[Part, ...]:
+        return tuple(
+            Part(m.name, getattr(m.of_kind.networks["small"], role)(m.shape, Sizes(width, hidden)))
+            for m in modalities
+        )
+
     return Model(
         modalities=modalities,
         num_latents=sizes.num_latents,
         num_private=sizes.num_private,
         posterior_family=sizes.posterior,
         prior_family=config.prior.family,
-        aggregator=sizes.aggregator,
-        correlation=sizes.correlation,
+        aggregation=Aggregation(**{name: sizes[name] for name in Aggregation._fields}),
         inference=Inference(
-            modalities,
+            parts("expert", sizes.width, sizes.hidden),
             sizes.num_latents,
             sizes.num_private,
-            sizes.width,
-            sizes.hidden,
-            *shared,
+            sizes.rematerialise,
         ),
-        generator=Generator(
-            modalities,
-            sizes.width,
-            sizes.hidden,
-            *shared,
-            dot_general=dot_general_for(jax.default_backend()),
-        ),
+        generator=Generator(parts("decoder", sizes.width, sizes.hidden), sizes.rematerialise),
         prior=LatentEnergy(sizes.prior_hidden, sizes.prior_bound),
-        energy=JointEnergy(modalities, sizes.energy_width, sizes.energy_hidden, *shared),
+        energy=JointEnergy(
+            parts("trunk", sizes.energy_width, sizes.energy_hidden),
+            sizes.energy_hidden,
+            sizes.rematerialise,
+        ),
         spectral_gain=sizes.spectral_gain,
         arithmetic=sizes.arithmetic,
     )
@@ -206,14 +207,7 @@ def build_settings(config: ConfigDict) -> UpdateSettings:
         posterior_chain=build_chain(config.posterior.chain),
         prior_chain=build_chain(config.prior.chain),
         data_chain=build_chain(config.energy.chain),
-        bound=Bound(
-            objective=config.elbo.objective,
-            beta=config.elbo.beta,
-            num_samples=config.elbo.num_samples,
-            estimator=config.elbo.estimator,
-            total_correlation=config.elbo.total_correlation,
-            entropy_weight=config.elbo.entropy_weight,
-        ),
+        bound=Bound(**{name: config.elbo[name] for name in Bound._fields}),
         prior_candidates=config.prior.num_candidates,
         prior_penalty=config.prior.penalty,
         energy_penalty=config.energy.penalty,
@@ -240,13 +234,13 @@ def build_sampler_settings(
     )
 
 
-def terms_at(config: ConfigDict, position: float) -> Terms:
-    """The losses that act at a position on the schedule, in steps."""
-    if position < config.warmup_steps:
+def terms_at(config: ConfigDict, step: int) -> Terms:
+    """The losses that act at a step of the schedule."""
+    if step < config.warmup_steps:
         return Terms(elbo=config.elbo.warmup_weight)
-    fitted = config.prior.fit_mixture and position >= config.prior.fit_step
-    learn_prior = config.prior.learn and position >= config.prior.start_step
-    energy = config.energy.learn and position >= config.energy.start_step
+    fitted = config.prior.fit_mixture and step >= config.prior.fit_step
+    learn_prior = config.prior.learn and step >= config.prior.start_step
+    energy = config.energy.learn and step >= config.energy.start_step
     return Terms(
         elbo=config.elbo.weight,
         elbo_learned_prior=config.elbo.learned_prior and (learn_prior or fitted),
@@ -260,19 +254,21 @@ def terms_at(config: ConfigDict, position: float) -> Terms:
     )
 
 
-def build_optimisers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
-    """One Optax transformation a network, at unit learning rate (see `build_schedules`)."""
+def build_optimisers(config: ConfigDict, *, energy_scale: float = 1.0) -> Optimisers:
+    """One Optax transformation per network: clipping, Adam, and the rate of `build_schedules`."""
+    schedules = build_schedules(config, energy_scale=energy_scale)
     return {
         name: optax.chain(
-            clip_by_global_norm(config.optimiser[name].gradient_clip),
+            cpu.clip_by_global_norm(config.optimiser[name].gradient_clip),
             optax.scale_by_adam(b1=config.optimiser[name].b1, b2=config.optimiser[name].b2),
+            optax.scale_by_learning_rate(schedules[name]),
         )
         for name in NETWORKS
     }
 
 
 def build_schedules(config: ConfigDict, *, energy_scale: float = 1.0) -> dict[str, optax.Schedule]:
-    """Network → position on the schedule, in steps → learning rate.
+    """Network → number of its updates so far → learning rate.
 
     Each network warms up from the step at which it begins to learn and then decays by a cosine to
     the run's end; the generator and the inference network to `schedule.settle_step`, if it is set.
@@ -301,29 +297,23 @@ def build_schedules(config: ConfigDict, *, energy_scale: float = 1.0) -> dict[st
             end_value=peak * config.schedule.final_fraction,
         )
         # One step on: the very first update should not be lost to a rate of zero.
-        schedules[name] = _delayed(cosine, starts[name] - 1)
+        schedules[name] = _one_on(cosine)
     return schedules
 
 
-def build_update(
+def build_plan(
     config: ConfigDict,
     model: Model,
-    optimisers: Optimisers,
     terms: Terms,
     batch_sharding: jax.sharding.NamedSharding | None = None,
-    *,
-    energy_scale: float = 1.0,
-) -> Update:
-    """The update for one choice of terms; see `update.make_update` and `build_schedules`."""
-    return make_update(
-        model,
-        optimisers,
-        build_schedules(config, energy_scale=energy_scale),
-        build_settings(config),
-        terms,
-        batch_sharding,
-        config.accumulation_steps,
-    )
+) -> Plan:
+    """What the update for one choice of terms is compiled for."""
+    return Plan(model, build_settings(config), terms, batch_sharding)
+
+
+def build_update(config: ConfigDict, plan: Plan, optimisers: Optimisers) -> Update:
+    """The update for one plan; see `update.make_update`."""
+    return make_update(plan, optimisers, config.accumulation_steps)
 
 
 def jitted(update: Update, out_sharding: jax.sharding.Sharding | None = None) -> jax.stages.Wrapped:
@@ -333,9 +323,13 @@ def jitted(update: Update, out_sharding: jax.sharding.Sharding | None = None) ->
       update: from `build_update`, or a function of the same arguments around it.
       out_sharding: of the new state and the metrics.
     """
-    options = compiler_options_for(jax.default_backend())
-    return jax.jit(update, donate_argnums=0, out_shardings=out_sharding, compiler_options=options)
+    return jax.jit(
+        update,
+        donate_argnums=0,
+        out_shardings=out_sharding,
+        compiler_options=cpu.compiler_options(),
+    )
 
 
-def _delayed(schedule: optax.Schedule, start: int) -> optax.Schedule:
-    return lambda position: schedule(position - start)
+def _one_on(schedule: optax.Schedule) -> optax.Schedule:
+    return lambda count: schedule(count + 1)

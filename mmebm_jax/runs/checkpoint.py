@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from mmebm_jax.data import checks
 from mmebm_jax.data.source import DataSplits, Field
 from mmebm_jax.method.train_state import TrainState, Weights
+from mmebm_jax.modalities.kinds import KINDS
 from mmebm_jax.runs.manifests import ITEMS, check_manifests, check_meta, check_size, silence
 from mmebm_jax.runs.schema import check_fields
 from mmebm_jax.storage.files import write_whole
@@ -275,7 +276,7 @@ def read_data_facts(workdir: epath.Path) -> DataFacts:
         if not isinstance(fields, dict) or not isinstance(alphabet, str):
             raise ValueError("it lacks fields or alphabet")
         alphabet.encode()  # JSON can hold half of a character.
-        rules = {"kind": choice(*checks.RANKS), "shape": Rule(list)}
+        rules = {"kind": choice(*KINDS), "shape": Rule(list)}
         for name, field in fields.items():
             check(field, rules, f"fields.{plain(name)}")
         facts = DataFacts(

@@ -1,6 +1,6 @@
 """A trained model in the hand: what `mmebm_jax.load` returns."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,10 +10,11 @@ from etils import epath
 from mmebm_jax.method import sampling
 from mmebm_jax.method.langevin import LangevinResult
 from mmebm_jax.method.model import Model
-from mmebm_jax.method.sampling import SamplerSettings
-from mmebm_jax.method.train_state import Weights, template
+from mmebm_jax.method.sampling import SamplerSettings, Trained
+from mmebm_jax.method.train_state import Weights
 from mmebm_jax.modalities.modality import Modality, from_raw, to_raw
 from mmebm_jax.runs import builders, checkpoint, sharding
+from mmebm_jax.runs.template import template
 from mmebm_jax.storage.validation import plain
 from mmebm_jax.typing import Latents
 
@@ -21,36 +22,33 @@ from mmebm_jax.typing import Latents
 _STATIC = ("model", "settings")
 _ACCEPTED = {
     "image": "uint8 or float in [-1, 1]",
-    "sequence": "int or float one-hot",
+    "text": "int or float one-hot",
     "vector": "float in [-1, 1]",
 }
-_latents = jax.jit(
-    lambda key, weights, **options: sampling.sample_latents(key, weights=weights, **options),
-    static_argnames=(*_STATIC, "num_samples", "use_energy"),
-)
-_infer = jax.jit(
-    lambda key, weights, given, mask, **options: sampling.infer_latents(
-        key, weights=weights, given=given, mask=mask, **options
-    ),
-    static_argnames=(*_STATIC, "method"),
-)
-_prior_chain = jax.jit(
-    lambda key, weights, **options: sampling.prior_chain(key, weights=weights, **options),
-    static_argnames=(*_STATIC, "num_samples"),
-)
-_posterior_chain = jax.jit(
-    lambda key, weights, latents, given, **options: sampling.posterior_chain(
-        key, weights=weights, latents=latents, given=given, **options
-    ),
-    static_argnames=_STATIC,
-)
-_generate = jax.jit(sampling.generate, static_argnames="model")
-_refine = jax.jit(
-    lambda key, weights, samples, given, **options: sampling.refine(
-        key, weights=weights, samples=samples, given=given, **options
-    ),
-    static_argnames=(*_STATIC, "num_steps", "keep_trajectory"),
-)
+
+
+def _jitted(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
+    """A function of `sampling` as (key, weights, *arrays, model=, settings=, **options), jitted."""
+
+    def of_weights(
+        key: jax.Array,
+        weights: Weights,
+        *arrays: Any,
+        model: Model,
+        settings: SamplerSettings,
+        **options: Any,
+    ) -> Any:
+        return function(key, Trained(model, settings, weights), *arrays, **options)
+
+    return jax.jit(of_weights, static_argnames=(*_STATIC, *static))
+
+
+_latents = _jitted(sampling.sample_latents, "num_samples", "use_energy")
+_infer = _jitted(sampling.infer_latents, "method")
+_prior_chain = _jitted(sampling.prior_chain, "num_samples")
+_posterior_chain = _jitted(sampling.posterior_chain)
+_generate = _jitted(lambda _, trained, latents: sampling.generate(trained, latents))
+_refine = _jitted(sampling.refine, "num_steps", "keep_trajectory")
 _energy = jax.jit(
     lambda weights, batch, *, model: model.data_energy(
         model.normalised(weights.params["energy"]), batch
@@ -160,7 +158,8 @@ class Sampler:
     ) -> Latents:
         """Latents given some modalities; see `sampling.infer_latents`."""
         placed = self._split(dict(mask)) if mask else None
-        return _infer(key, self.weights, self._split(given), placed, method=method, **self._static)
+        given = self._split(given)
+        return _infer(key, self.weights, given, mask=placed, method=method, **self._static)
 
     def prior_chain(self, key: jax.Array, num_samples: int) -> LangevinResult:
         """The chain from draws of the base prior; see `sampling.prior_chain`."""
@@ -176,7 +175,7 @@ class Sampler:
 
     def generate(self, latents: Latents) -> dict[str, jax.Array]:
         """The generator's means, name → `[B, *shape]`."""
-        return _generate(model=self.model, weights=self.weights, latents=latents)
+        return _generate(None, self.weights, latents, **self._static)
 
     def refine(
         self,
@@ -193,7 +192,7 @@ class Sampler:
             key,
             self.weights,
             self._split(free),
-            self._split(dict(given)) if given else None,
+            given=self._split(dict(given)) if given else None,
             num_steps=num_steps,
             keep_trajectory=keep_trajectory,
             **self._static,
@@ -234,10 +233,10 @@ def _checked(array: Any, name: str, modalities: tuple[Modality, ...]) -> jax.Arr
     if isinstance(array, np.ndarray):
         low, high = modality.bounds
         if is_float and not (array.min() >= low - 1e-3 and array.max() <= high + 1e-3):
-            model_range = "[0, 1]" if modality.kind == "sequence" else "[-1, 1]"
+            model_range = "[0, 1]" if modality.kind == "text" else "[-1, 1]"
             mend = "scale it" if modality.kind == "vector" else "scale it, or give integers"
             raise ValueError(f"modality {name!r} leaves {model_range}: {mend}.")
-        if not is_float and modality.kind == "sequence":
+        if not is_float and modality.kind == "text":
             size = modality.shape[-1]
             if array.min() < 0 or array.max() >= size:
                 raise ValueError(f"modality {name!r} has tokens outside 0..{size - 1}.")
@@ -255,10 +254,10 @@ def _check_form(
     if name not in by_name:
         raise ValueError(f"unknown modality {plain(name)!r}: this model has {', '.join(by_name)}.")
     modality = by_name[name]
-    raw_shape = modality.shape[:1] if modality.kind == "sequence" else modality.shape
+    raw_shape = modality.shape[:1] if modality.kind == "text" else modality.shape
     is_float = np.issubdtype(dtype, np.floating)
     is_raw = (modality.kind == "image" and dtype == np.uint8) or (
-        modality.kind == "sequence" and np.issubdtype(dtype, np.integer)
+        modality.kind == "text" and np.issubdtype(dtype, np.integer)
     )
     wanted = modality.shape if is_float else raw_shape
     if not (is_float or is_raw):

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmebm_jax.data.options import OPTIONS
+from mmebm_jax.method.aggregators import AGGREGATORS
 from mmebm_jax.method.bounds import ESTIMATORS, OBJECTIVES
-from mmebm_jax.method.inference import AGGREGATORS
 from mmebm_jax.method.model import ARITHMETIC, NETWORKS
-from mmebm_jax.modalities.latents import FAMILIES
-from mmebm_jax.modalities.modality import LIKELIHOODS
+from mmebm_jax.modalities.families import FAMILIES
+from mmebm_jax.modalities.kinds import KINDS
+from mmebm_jax.modalities.likelihoods import suiting
 from mmebm_jax.storage.validation import Rule, Rules, check, choice, real, switch, whole
 
 EXAMPLE = "configs/polydigits.py"
@@ -52,7 +53,7 @@ FIELDS: Rules = {
     "missing_ratio": real(0, 1, "[)"),
     "likelihood": {
         kind: {"name": choice(*names), "scale": _SCALE, "weight": _SCALE}
-        for kind, names in LIKELIHOODS.items()
+        for kind, names in ((kind, suiting(kind)) for kind in KINDS)
     },
     "model": {
         "num_latents": whole(0, LARGEST_SIZE),

@@ -19,18 +19,19 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from mmebm_jax import data
-from mmebm_jax.data.source import OBSERVED, DataSplits, Source
-from mmebm_jax.method import prior, train_state
-from mmebm_jax.method.fitting import fit_latent_energy
+from mmebm_jax.data.source import DataSplits, Source
+from mmebm_jax.method import fitting, train_state
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.train_state import Optimisers, TrainState, Weights
 from mmebm_jax.runs import builders, checkpoint, sharding
 from mmebm_jax.runs.sampler import Sampler
+from mmebm_jax.runs.template import template
 from mmebm_jax.storage.files import nearest_existing
 from mmebm_jax.storage.validation import brief
 from mmebm_jax.training import diagnostics, feed, pictures, processes
 from mmebm_jax.training.interruption import Interruption
 from mmebm_jax.training.log import Bounds, Explosion, Log, Row, read_events, report, write_event
+from mmebm_jax.typing import OBSERVED
 
 FIT_BATCH = 100
 # The first fit of a mixture, which training only leans on, takes this share of the last's examples.
@@ -97,7 +98,7 @@ def prepare(config: ConfigDict, workdir: epath.Path, *, prepare_data: bool = Tru
             f"holds {len(splits.train)} examples, fewer than two for each: lower it."
         )
     model = builders.build_model(config, splits.fields)
-    train_state.template(model, config.prior.num_components)  # refuses an absurd size
+    template(model, config.prior.num_components)  # refuses an absurd size
     return Run(config, workdir, splits, builders.build_train_source(config, splits), model, mesh)
 
 
@@ -196,8 +197,8 @@ def _train(
     run: Run, manager: ocp.CheckpointManager, interruption: Interruption, num_explosions: int
 ) -> tuple[TrainState, float]:
     config, workdir, model, mesh = run.config, run.workdir, run.model, run.mesh
-    optimisers = builders.build_optimisers(config)
     slower = 0.5**num_explosions if config.guard.halve_energy_rate else 1.0
+    optimisers = builders.build_optimisers(config, energy_scale=slower)
     init_key, run_key, fit_key, picture_key = jax.random.split(jax.random.key(config.seed), 4)
     if num_explosions:
         run_key = jax.random.fold_in(run_key, num_explosions)
@@ -264,18 +265,12 @@ def _train(
                 progress = progress._replace(
                     fitted=True, fit_position=now, fit_begin=fit_begin, fit_end=fit_end
                 )
-            terms = builders.terms_at(config, now)
+            terms = builders.terms_at(config, int(now))
             if terms not in updates:
-                update = builders.build_update(
-                    config,
-                    model,
-                    optimisers,
-                    terms,
-                    sharding.split_batch(mesh),
-                    energy_scale=slower,
-                )
+                plan = builders.build_plan(config, model, terms, sharding.split_batch(mesh))
+                update = builders.build_update(config, plan, optimisers)
                 updates[terms] = builders.jitted(update, sharding.replicated(mesh))
-            state, metrics = updates[terms](state, next(batches), np.float32(now), run_key)
+            state, metrics = updates[terms](state, next(batches), run_key)
             step += 1
             bar.n = min(int(position()), config.num_steps)
             log.add(step, metrics)
@@ -341,7 +336,7 @@ def restore_sampler(run: Run, latest: int | None = None) -> tuple[Sampler, int]:
     Raises:
       FileNotFoundError: it has none.
     """
-    shapes = train_state.template(run.model, run.config.prior.num_components)
+    shapes = template(run.model, run.config.prior.num_components)
     weights, step, trained = checkpoint.restore_weights(run.workdir, shapes, latest)
     return make_sampler(run, weights, trained), step
 
@@ -381,7 +376,7 @@ def fit_base_prior(
         if not last:
             num_examples = max(num_examples // FIT_RATIO, 2 * settings.num_components)
         latents = revised_latents(run, state.weights, latent_key, num_examples)
-        base_prior = prior.fit_mixture(
+        base_prior = fitting.fit_mixture(
             latents,
             settings.num_components,
             run.config.seed,
@@ -395,7 +390,7 @@ def fit_base_prior(
             latents.std(),
         )
         if fits_energy:
-            params, gap = fit_latent_energy(
+            params, gap = fitting.fit_latent_energy(
                 energy_key,
                 run.model,
                 params,

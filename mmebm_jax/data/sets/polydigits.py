@@ -121,7 +121,7 @@ def polydigits(
     train_digits, test_digits = handwriting(seed)
     fields = {f"m{m}": Field("image", (SIZE, SIZE, 3)) for m in range(num_modalities)}
     if word:
-        fields["word"] = Field("sequence", (WORD_LENGTH, len(ALPHABET)))
+        fields["word"] = Field("text", (WORD_LENGTH, len(ALPHABET)))
     return DataSplits(
         train=_split(seed, 0, train_digits, num_train, num_modalities, word),
         test=_split(seed, 1, test_digits, num_test, num_modalities, word),

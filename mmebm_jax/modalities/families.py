@@ -1,19 +1,12 @@
 """Location-scale families of latents: their densities and their noise."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax.scipy.stats import laplace, norm
 
+from mmebm_jax.typing import Diagonal
+
 FAMILIES = ("gaussian", "laplace")
-
-
-class Diagonal(NamedTuple):
-    """A distribution with independent dimensions."""
-
-    location: jax.Array  # shape=[..., D]
-    scale: jax.Array  # shape=[..., D], > 0
 
 
 def log_density(

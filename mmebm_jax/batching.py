@@ -1,0 +1,71 @@
+"""Operations on batches that have nothing to do with what a batch means.
+
+Each keeps a batch that is divided over devices where it lies.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def every_nth(tree: Any, stride: int, axis: int = 0) -> Any:
+    """Every `stride`-th example of a pytree whose leaves hold examples along `axis`."""
+    before = (slice(None),) * axis
+    return jax.tree.map(lambda leaf: leaf[(*before, slice(None, None, stride))], tree)
+
+
+def interleave(first: jax.Array, second: jax.Array) -> jax.Array:
+    """Two batches `[B, ...]` as one `[2 B, ...]`, example by example; see `deinterleave`."""
+    # Stacked as rows: a short last axis is slow to copy on a CPU, and the reshape costs nothing.
+    rows = [values.reshape(len(values), prod(values.shape[1:])) for values in (first, second)]
+    return jnp.stack(rows, axis=1).reshape(-1, *first.shape[1:])
+
+
+def deinterleave(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The inverse of `interleave` for one value per example, `[2 B]` → two `[B]`."""
+    first, second = values.reshape(-1, 2).T
+    return first, second
+
+
+def in_parts(tree: Any, count: int, sharding: jax.sharding.NamedSharding | None) -> Any:
+    """Leaves `[B, ...]` as `[count, B / count, ...]`, every device's examples dealt out evenly."""
+
+    def divide(values: jax.Array) -> jax.Array:
+        parts = values.reshape(-1, count, *values.shape[1:]).swapaxes(0, 1)
+        if sharding is None:
+            return parts
+        spec = jax.sharding.PartitionSpec(None, *sharding.spec)
+        return jax.lax.with_sharding_constraint(
+            parts, jax.sharding.NamedSharding(sharding.mesh, spec)
+        )
+
+    return jax.tree.map(divide, tree)
+
+
+def mean_over(function: Callable[..., Any], keys: jax.Array, parts: Any) -> Any:
+    """The mean of function(key, part) over parts, in the memory of one."""
+
+    def add(total: Any, inputs: tuple[jax.Array, Any]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(*inputs)), None
+
+    first = jax.tree.map(lambda values: values[0], (keys, parts))
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, *first)
+    )
+    total, _ = jax.lax.scan(add, zeros, (keys, parts))
+    return jax.tree.map(lambda leaf: leaf / len(keys), total)
+
+
+def placed(tree: Any, sharding: jax.sharding.Sharding | None) -> Any:
+    """The pytree with its examples divided over devices as `sharding` says; None leaves it."""
+    return tree if sharding is None else jax.lax.with_sharding_constraint(tree, sharding)
+
+
+def root_mean_square(new: Any, old: Any) -> jax.Array:
+    """Root mean square of the difference of two pytrees, over all their numbers."""
+    squares = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), new, old)
+    count = sum(leaf.size for leaf in jax.tree.leaves(new))
+    return jnp.sqrt(sum(jax.tree.leaves(squares)) / count)

@@ -1,0 +1,73 @@
+"""What an update is compiled for: which losses act, and the settings of its chains."""
+
+from typing import NamedTuple
+
+import jax
+
+from mmebm_jax.method.bounds import Bound
+from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.model import NETWORKS, Model
+
+
+class Terms(NamedTuple):
+    """Which losses act, and how strongly.
+
+    False, and 0 for a whole group of terms, leave it out of the compiled update.
+    """
+
+    elbo: float = 0.0  # a bound of the VAE family: inference and generator
+    elbo_learned_prior: bool = False  # the bound's prior is exp(−E_γ(z)) p_0(z), not standard
+    posterior_generator: float = 0.0  # −log p(x | ũ)
+    posterior_inference: float = 0.0  # −log q(ũ | x)
+    learn_prior: bool = False  # the latent energy, from ũ against samples of the prior
+    learn_energy: bool = False  # the data-space energy, from data against x̃
+    synthesis_generator: float = 0.0  # λ_s: −log p(x̃ | u_p)
+    synthesis_inference: float = 0.0  # λ_i: −log q(u_p | x̃)
+    standard_prior: bool = False  # p_0 is known to be standard still, which is cheaper
+
+    @property
+    def revises_posterior(self) -> bool:
+        """Whether any network learns from ũ."""
+        return bool(self.posterior_generator or self.posterior_inference)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Networks that these terms move, in the order of `NETWORKS`."""
+        feedback = self.learn_energy
+        moved = {
+            "inference": self.elbo
+            or self.posterior_inference
+            or (feedback and self.synthesis_inference),
+            "generator": self.elbo
+            or self.posterior_generator
+            or (feedback and self.synthesis_generator),
+            "prior": self.learn_prior,
+            "energy": self.learn_energy,
+        }
+        return tuple(name for name in NETWORKS if moved[name])
+
+
+class UpdateSettings(NamedTuple):
+    """Plain values that the update takes from the configuration."""
+
+    posterior_chain: Chain
+    prior_chain: Chain
+    data_chain: Chain
+    bound: Bound  # of the VAE family
+    prior_candidates: int  # draws from p_0 for each start of the prior chain
+    prior_penalty: float  # of squared latent energies
+    energy_penalty: float  # of squared data energies
+    data_noise: float  # standard deviation of noise on data that the energy sees
+    data_start: str  # of the data chain: "generator", or "noise" in an ablation
+    independent_inference: bool  # each expert learns from ũ by itself
+    revision_stride: int  # every n-th example of a batch is revised
+    averaging: float  # decay of the moving average, in [0, 1)
+
+
+class Plan(NamedTuple):
+    """All that an update is compiled for."""
+
+    model: Model
+    settings: UpdateSettings
+    terms: Terms
+    batch_sharding: jax.sharding.NamedSharding | None = None  # how examples lie on the devices

@@ -1,0 +1,67 @@
+"""Likelihoods p(x_m | decoder outputs). A new one is an entry of `LIKELIHOODS`.
+
+Densities of images and vectors are with respect to the model's range [-1, 1].
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Likelihood(NamedTuple):
+    """A likelihood whose dimensions are independent given the decoder's outputs."""
+
+    log_density: Callable[[jax.Array, jax.Array, float], jax.Array]
+    """(outputs, observed, scale), `[..., *shape]` each → elementwise nats."""
+
+    mean: Callable[[jax.Array], jax.Array]
+    """Outputs → the mean in data range, `[..., *shape]`."""
+
+    kinds: tuple[str, ...]
+    """Of modality that it suits."""
+
+
+def _gaussian(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
+    squares = -0.5 * jnp.square((observed - outputs) / scale)
+    return squares - math.log(scale) - 0.5 * math.log(2 * math.pi)
+
+
+def _laplace(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
+    return -jnp.abs(observed - outputs) / scale - math.log(2 * scale)
+
+
+def _bernoulli(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
+    """Of (x + 1) / 2 in [0, 1] under logits; a shade between counts by its share."""
+    del scale
+    share = 0.5 * (observed + 1.0)
+    return share * jax.nn.log_sigmoid(outputs) + (1.0 - share) * jax.nn.log_sigmoid(-outputs)
+
+
+def _categorical(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
+    """Of tokens under logits over the last axis; `observed` is one-hot or relaxed."""
+    del scale
+    return observed * jax.nn.log_softmax(outputs, axis=-1)
+
+
+def _clipped(outputs: jax.Array) -> jax.Array:
+    return jnp.clip(outputs, -1.0, 1.0)
+
+
+def _shade(outputs: jax.Array) -> jax.Array:
+    return jnp.tanh(0.5 * outputs)  # 2 sigmoid(outputs) − 1
+
+
+LIKELIHOODS: dict[str, Likelihood] = {
+    "gaussian": Likelihood(_gaussian, _clipped, ("image", "vector")),
+    "laplace": Likelihood(_laplace, _clipped, ("image", "vector")),
+    "bernoulli": Likelihood(_bernoulli, _shade, ("image", "vector")),
+    "categorical": Likelihood(_categorical, jax.nn.softmax, ("text",)),
+}
+
+
+def suiting(kind: str) -> tuple[str, ...]:
+    """Names of the likelihoods for a kind of modality."""
+    return tuple(name for name, likelihood in LIKELIHOODS.items() if kind in likelihood.kinds)

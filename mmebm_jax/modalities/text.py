@@ -1,0 +1,59 @@
+"""Text: `[B, L, V]`, one-hot in data and probabilities in samples; raw it is int32 tokens `[B, L]`.
+
+Probabilities (a relaxed one-hot) are what Langevin dynamics can move.
+"""
+
+import jax
+import numpy as np
+
+from mmebm_jax.modalities.kind import Kind, KindNetworks, Shape, unchanged
+from mmebm_jax.networks.classifier import DenseClassifier
+from mmebm_jax.networks.perceptron import PerceptronDecoder
+from mmebm_jax.networks.text import TextExpert, TextTrunk
+
+
+def _from_raw(raw: jax.Array | np.ndarray, shape: Shape) -> jax.Array:
+    return jax.nn.one_hot(raw, shape[-1])
+
+
+def _to_raw(values: np.ndarray) -> np.ndarray:
+    """The likeliest tokens."""
+    return values.argmax(axis=-1).astype(np.int32)
+
+
+def _problems(raw: np.ndarray, shape: Shape) -> tuple[np.ndarray, str]:
+    size = shape[-1]
+    wrong = np.logical_or(raw < 0, raw >= size).reshape(len(raw), -1)
+    return np.asarray(wrong.any(axis=1)), f"leaves 0..{size - 1}"
+
+
+def _draw(values: np.ndarray, alphabet: str) -> list[str]:
+    """Each example spelled out; token numbers where the alphabet is too short."""
+    if len(alphabet) < values.shape[-1]:
+        return [" ".join(map(str, tokens)) for tokens in _to_raw(values)]
+    return ["".join(alphabet[token] for token in tokens) for tokens in _to_raw(values)]
+
+
+TEXT = Kind(
+    name="text",
+    dimensions=("length", "vocabulary size"),
+    bounds=(0.0, 1.0),
+    raw_dtype=np.int32,
+    accepted="int or float one-hot",
+    raw_shape=lambda shape: shape[:1],
+    is_raw=lambda dtype: np.issubdtype(dtype, np.integer),
+    from_raw=_from_raw,
+    to_raw=_to_raw,
+    problem_of_shape=lambda shape: "",
+    problems=_problems,
+    networks={
+        "small": KindNetworks(
+            expert=lambda shape, sizes: TextExpert(sizes.hidden),
+            decoder=lambda shape, sizes: PerceptronDecoder(shape, sizes.hidden),
+            trunk=lambda shape, sizes: TextTrunk(sizes.hidden),
+        )
+    },
+    classifier=DenseClassifier,
+    augment=unchanged,
+    draw=_draw,
+)

@@ -1,0 +1,59 @@
+"""Vectors: `[B, D]` float32 in about [-1, 1], raw and in the model alike."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmebm_jax.modalities.kind import Kind, KindNetworks, Shape, unchanged
+from mmebm_jax.networks.classifier import DenseClassifier
+from mmebm_jax.networks.perceptron import PerceptronDecoder
+from mmebm_jax.networks.vector import VectorExpert, VectorTrunk
+
+LIMIT = 100.0  # far outside the "about [-1, 1]" that a chain may reach
+
+
+def _from_raw(raw: jax.Array | np.ndarray, shape: Shape) -> jax.Array:
+    del shape
+    return jnp.asarray(raw, jnp.float32)
+
+
+def _problems(raw: np.ndarray, shape: Shape) -> tuple[np.ndarray, str]:
+    del shape
+    return ~(np.abs(raw) <= LIMIT).all(axis=1), "is not a number in about [-1, 1]"
+
+
+def _draw(values: np.ndarray, alphabet: str) -> np.ndarray:
+    """Strips of D grey cells, a fourth as high as they are wide."""
+    del alphabet
+    shades = np.nan_to_num(np.asarray(values, np.float32), posinf=1, neginf=-1)
+    shades = np.round((np.clip(shades, -1, 1) + 1) * 127.5).astype(np.uint8)
+    height = math.ceil(values.shape[1] / 4)
+    strips = np.repeat(shades[:, None, :, None], height, axis=1)
+    return np.broadcast_to(strips, (*strips.shape[:-1], 3))
+
+
+VECTOR = Kind(
+    name="vector",
+    dimensions=("size",),
+    bounds=(-1.05, 1.05),  # a small margin for a chain to move in
+    raw_dtype=np.float32,
+    accepted="float in [-1, 1]",
+    raw_shape=lambda shape: shape,
+    is_raw=lambda dtype: False,
+    from_raw=_from_raw,
+    to_raw=lambda values: values.astype(np.float32),
+    problem_of_shape=lambda shape: "",
+    problems=_problems,
+    networks={
+        "small": KindNetworks(
+            expert=lambda shape, sizes: VectorExpert(sizes.hidden),
+            decoder=lambda shape, sizes: PerceptronDecoder(shape, sizes.hidden),
+            trunk=lambda shape, sizes: VectorTrunk(sizes.hidden),
+        )
+    },
+    classifier=DenseClassifier,
+    augment=unchanged,
+    draw=_draw,
+)

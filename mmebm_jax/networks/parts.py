@@ -1,0 +1,38 @@
+"""How a network of all modalities is put together from one sub-network per modality."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+
+class Sizes(NamedTuple):
+    """Sizes that networks of every kind read."""
+
+    width: int  # channels at an image's finest scale
+    hidden: int  # of dense layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A modality's sub-network, unbound: `placed` makes it a layer of the joint network."""
+
+    name: str
+    network: nn.Module
+
+
+def placed(part: Part, *, name: str | None = None, rematerialise: bool = False) -> Any:
+    """The part as a layer of the module whose `nn.compact` method calls this.
+
+    Args:
+      part: the sub-network.
+      name: of the layer; the modality's by default.
+      rematerialise: compute its activations again in the backward pass, to save memory.
+    """
+    kind = type(part.network)
+    fields = {
+        field.name: getattr(part.network, field.name)
+        for field in dataclasses.fields(kind)
+        if field.name not in ("parent", "name")
+    }
+    return (nn.remat(kind) if rematerialise else kind)(**fields, name=name or part.name)
