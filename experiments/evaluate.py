@@ -184,14 +184,16 @@ def evaluate(
             "frechet": "between Gaussians fitted to classifier features, against all test images, "
             "mean over modalities; not FID; cross: over all pairs of source and target, self too",
             "inputs": "decoder means",
-            "prior_steps": settings.prior_chain.num_steps if settings.prior_energy else 0,
-            "prior_temperature": settings.prior_chain.temperature if settings.prior_energy else 1.0,
+            "prior_steps": settings.chains.prior.num_steps if settings.prior_energy else 0,
+            "prior_temperature": settings.chains.prior.temperature
+            if settings.prior_energy
+            else 1.0,
             "refinement_steps": (
-                (settings.data_chain.num_steps if num_steps is None else num_steps)
+                (settings.chains.data.num_steps if num_steps is None else num_steps)
                 if settings.data_energy
                 else 0
             ),
-            "posterior_steps": settings.posterior_chain.num_steps,
+            "posterior_steps": settings.chains.posterior.num_steps,
         },
         "frechet": distances,
         "classifier_accuracy": judge.accuracies,

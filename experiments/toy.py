@@ -28,9 +28,10 @@ from experiments import command_line
 from mmebm_jax import data
 from mmebm_jax.data.sets.ring import centres
 from mmebm_jax.data.source import DataSplits
+from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import langevin, prior
 from mmebm_jax.method.langevin import Chain
-from mmebm_jax.method.losses import contrast_loss
+from mmebm_jax.method.terms import contrast_loss
 from mmebm_jax.networks.joint import LatentEnergy
 from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.storage.files import write_whole
@@ -142,7 +143,7 @@ def fit_latent(
     """
     init_key, run_key = jax.random.split(key)
     params = network.init(init_key, latents[:1])["params"]
-    base = prior.standard(1, latents.shape[-1])
+    base = standard(1, latents.shape[-1])
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps), b1=0.5)
 
     def step(
@@ -190,7 +191,7 @@ def learn_latent(
         num_steps=settings.fit_steps,
         penalty=settings.penalty,
     )
-    base = prior.standard(1, points.shape[1])
+    base = standard(1, points.shape[1])
     energy_fn = prior.tilted_energy(base, energy_of(network, params))
 
     @partial(jax.jit, static_argnames="count")
@@ -227,7 +228,7 @@ def learn_data(
     }
     ends = long_chains(chain_key, starts, advance, steps)
     energy = np.asarray(sampler.energy(to_batch(grid())))
-    return Learned(ends, energy, sampler.settings.data_chain)
+    return Learned(ends, energy, sampler.settings.chains.data)
 
 
 def in_one_mode(key: jax.Array, truth: Truth, num_samples: int) -> Points:

@@ -91,7 +91,7 @@ def _sampling(
     if "data" in chains or (chains and alone):
         time = typical(partial(jax.jit(refined), key), options.repeats)
         total = flops.counted(refined, key) + flops.of_repetitions(chains.values())
-        steps = count if "data" in chains else settings.prior_chain.num_steps
+        steps = count if "data" in chains else settings.chains.prior.num_steps
         rows.append(_row(variant, steps, time, total))
     return rows
 

@@ -14,7 +14,7 @@ from experiments.benchmarks.torch_networks import converted, images_first
 from experiments.benchmarks.torch_update import Noise, Targets, TorchUpdate, normalised
 from experiments.benchmarks.workload import Workload
 from mmebm_jax.method import terms
-from mmebm_jax.method.networks import bind
+from mmebm_jax.method.plan import bind
 from mmebm_jax.method.terms import Synthesis
 from mmebm_jax.typing import Latents
 
@@ -114,12 +114,12 @@ def _data_noise(work: Workload) -> dict[str, jax.Array]:
 
 def _ours(work: Workload) -> dict[str, Any]:
     """The library's own terms and chains, at samples that PyTorch gets as well."""
-    plan = work.plan._replace(
-        settings=work.settings._replace(
-            posterior_chain=work.settings.posterior_chain._replace(temperature=0.0),
-            data_chain=work.settings.data_chain._replace(temperature=0.0),
-        )
+    chains = work.settings.chains
+    chains = chains._replace(
+        posterior=chains.posterior._replace(temperature=0.0),
+        data=chains.data._replace(temperature=0.0),
     )
+    plan = work.plan._replace(settings=work.settings._replace(chains=chains))
     batch, revised, base_prior = work.batch, work.latents, work.state.weights.base_prior
     samples, prior_shared = _inputs(work)
     prior_latents = Latents(prior_shared, {})
@@ -130,9 +130,9 @@ def _ours(work: Workload) -> dict[str, Any]:
         synthesis = Synthesis(prior_latents, outputs, samples, samples, batch)
         encoding = networks.encode(batch)
         found = (
-            terms.bound_term(jax.random.key(BOUND_KEY), networks, encoding, batch, None)
-            | terms.posterior_term(networks, encoding, batch, revised, None)
-            | terms.energy_term(jax.random.key(NOISE_KEY), networks, synthesis)
+            terms.bound_term(jax.random.key(BOUND_KEY), plan, networks, encoding, batch)
+            | terms.posterior_term(plan, networks, encoding, batch, revised)
+            | terms.energy_term(jax.random.key(NOISE_KEY), plan, networks, synthesis)
         )
         return {name: value for name, value in found.items() if name.startswith("loss/")}
 
@@ -145,8 +145,8 @@ def _ours(work: Workload) -> dict[str, Any]:
         gradients = jax.grad(lambda p: sum(losses(params | p).values(), start=jnp.zeros(())))(
             trained
         )
-        moved = networks.revise_posterior(key, revised, batch, None)
-        refined = networks.refine(key, samples)
+        moved = networks.revise_posterior(key, revised, batch).position
+        refined = networks.refine(key, samples).position
         experts = networks.encode(batch).experts
         return {
             "experts": jnp.stack([experts.location, experts.scale]),
@@ -176,8 +176,8 @@ def _theirs(work: Workload) -> dict[str, Any]:
         for values in (work.latents.shared, prior_shared, _bound_noise(work))
     )
     weights = normalised(dict(update.energy.named_parameters()), update.gain)
-    posterior_chain = update.settings.posterior_chain._replace(temperature=0.0)
-    data_chain = update.settings.data_chain._replace(temperature=0.0)
+    posterior_chain = update.settings.chains.posterior._replace(temperature=0.0)
+    data_chain = update.settings.chains.data._replace(temperature=0.0)
 
     position = images.clone().requires_grad_()
     total = update.data_energy(weights, position).sum()

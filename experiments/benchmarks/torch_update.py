@@ -247,8 +247,8 @@ class TorchUpdate:
             prior_latents = torch.randn_like(start)
             generated = self.decode(prior_latents).clamp(-1.0, 1.0)
             weights = self.normalise(dict(self.energy.named_parameters()), self.gain)
-        revised = self.revise(start, images, self.settings.posterior_chain)
-        refined = self.refine(generated, weights, self.settings.data_chain)
+        revised = self.revise(start, images, self.settings.chains.posterior)
+        refined = self.refine(generated, weights, self.settings.chains.data)
         return Targets(images, revised, prior_latents, refined)
 
     def __call__(self, raw: Tensor) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from configs import polymnist
 from mmebm_jax import cpu
 from mmebm_jax.data.source import Field
+from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import langevin, prior, revision, train_state
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import Model
@@ -144,7 +145,7 @@ def _random_state(config: ConfigDict, model: Model, rng: np.random.Generator) ->
     params = jax.tree.map(
         lambda x: jnp.asarray(rng.normal(0.01, 0.03, x.shape), x.dtype), shapes.params
     )
-    base_prior = prior.standard(components, model.num_latents, model.prior_family)
+    base_prior = standard(components, model.num_latents, model.prior_family)
     return state._replace(
         params=params, weights=train_state.Weights(jax.tree.map(jnp.array, params), base_prior)
     )
@@ -211,11 +212,11 @@ def revisions(work: Workload) -> dict[str, Revision]:
     found = {}
     if terms.posterior_generator or terms.posterior_inference:
         arrays = params, base_prior, work.batch
-        found["posterior"] = Revision(arrays, work.latents, posterior, settings.posterior_chain)
+        found["posterior"] = Revision(arrays, work.latents, posterior, settings.chains.posterior)
     if terms.learn_prior:
         shared = work.latents.shared
-        found["prior"] = Revision((params, base_prior), shared, tilted, settings.prior_chain)
+        found["prior"] = Revision((params, base_prior), shared, tilted, settings.chains.prior)
     if terms.learn_energy:
         normalised = jax.jit(model.normalised)(params["energy"])
-        found["data"] = Revision(normalised, work.batch, model.data_energy, settings.data_chain)
+        found["data"] = Revision(normalised, work.batch, model.data_energy, settings.chains.data)
     return found

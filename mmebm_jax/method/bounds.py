@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mmebm_jax.distributions import families
+from mmebm_jax.distributions.families import log_density
 from mmebm_jax.method import aggregators, inference
 from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.inference import Encoding
-from mmebm_jax.modalities import families
-from mmebm_jax.modalities.families import log_density
 from mmebm_jax.modalities.modality import Modality, joint_log_likelihood
 from mmebm_jax.typing import Batch, Diagonal, EnergyFn, Latents, Mask
 

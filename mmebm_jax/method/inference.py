@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from mmebm_jax import batching
+from mmebm_jax.distributions import families
+from mmebm_jax.distributions.families import log_density, standard_noise
 from mmebm_jax.method.aggregators import Experts, Posterior
-from mmebm_jax.modalities import families
-from mmebm_jax.modalities.families import log_density, standard_noise
 from mmebm_jax.typing import Diagonal, Latents, Mask
 
 
@@ -93,3 +93,25 @@ def infer(
             values = jnp.where(mask[name][:, None], values, unseen)
         private[name] = values
     return Latents(mean(posterior) if central else sample(shared_key, posterior), private)
+
+
+def inference_loss(
+    encoding: Encoding, latents: Latents, mask: Mask | None = None, *, independent: bool = False
+) -> jax.Array:
+    """−log q_φ(u | x) of fixed latents, `[B]` nats; private ones count where x_m is observed.
+
+    With `independent` every observed expert is scored by itself instead of through the aggregate:
+    the mean of −log q_m(z | x_m), the papers' ablation of independent inference networks.
+    """
+    posterior = encoding.posterior
+    if independent:
+        experts = encoding.experts
+        each = log_density(posterior.family, latents.shared, experts.location, experts.scale)
+        observed = experts.observed
+        total = jnp.where(observed, each.sum(axis=-1), 0.0).sum(axis=0) / observed.sum(axis=0)
+    else:
+        total = log_prob(posterior, latents.shared)
+    for name, distribution in encoding.private.items():
+        own = log_density(posterior.family, latents.private[name], *distribution).sum(axis=-1)
+        total = total + (own if mask is None else jnp.where(mask[name], own, 0.0))
+    return -total

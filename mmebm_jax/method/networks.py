@@ -1,44 +1,42 @@
-"""The networks at the parameters of one step, and the chains that run under them."""
+"""The networks at given parameters, and the three chains that run under them.
+
+Training binds them at the parameters of a step, sampling at a run's averaged weights.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 
+from mmebm_jax.distributions.base_prior import BasePrior
 from mmebm_jax.method import inference, langevin, prior, revision
 from mmebm_jax.method.inference import Encoding
+from mmebm_jax.method.langevin import Chain, LangevinResult
 from mmebm_jax.method.model import Model
-from mmebm_jax.method.plan import Plan, Terms, UpdateSettings
-from mmebm_jax.method.prior import BasePrior
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.typing import Batch, EnergyFn, Latents, Mask, Params
 
 
+class Chains(NamedTuple):
+    """Settings of the three chains."""
+
+    posterior: Chain
+    prior: Chain
+    data: Chain
+    prior_candidates: int = 1  # draws from p_0 for each start of the prior chain
+    data_start: str = "generator"  # of the data chain; "noise" in an ablation
+
+
 class Networks(NamedTuple):
-    """The networks at the parameters of a step; see `bind`.
+    """The four networks; what a chain or a target reads is `frozen`, what a loss moves `params`."""
 
-    What a chain or a target reads is `frozen`, what a loss moves is `params`.
-    """
-
-    plan: Plan
+    model: Model
+    chains: Chains
     params: Mapping[str, Params]  # of the data energy: spectrally normalised
     frozen: Mapping[str, Params]  # the same numbers, without gradient
-    base_prior: BasePrior
-
-    @property
-    def model(self) -> Model:
-        """Specs and definitions."""
-        return self.plan.model
-
-    @property
-    def terms(self) -> Terms:
-        """Which losses act."""
-        return self.plan.terms
-
-    @property
-    def settings(self) -> UpdateSettings:
-        """Chains and weights."""
-        return self.plan.settings
+    base_prior: BasePrior  # p_0
+    is_tilted: bool  # whether the prior is exp(−E_γ(z)) p_0(z)
+    is_standard: bool = False  # whether p_0 is known to be standard, which is cheaper
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -48,20 +46,20 @@ class Networks(NamedTuple):
     @property
     def latent_energy(self) -> EnergyFn | None:
         """E_γ without gradient for its parameters; None where the prior has no energy."""
-        if not self.terms.learn_prior:
+        if not self.is_tilted:
             return None
         return lambda latents: self.model.latent_energy(self.frozen["prior"], latents)
 
     @property
     def fitted_prior(self) -> BasePrior | None:
-        """p_0, or None while it is the standard prior, which is cheaper."""
-        return None if self.terms.standard_prior else self.base_prior
+        """p_0, or None while it is the standard prior."""
+        return None if self.is_standard else self.base_prior
 
     def encode(self, batch: Batch, mask: Mask | None = None) -> Encoding:
         """Experts and posterior of a batch."""
         return self.model.encode(self.params["inference"], batch, mask)
 
-    def infer(self, key: jax.Array, encoding: Encoding, mask: Mask | None) -> Latents:
+    def infer(self, key: jax.Array, encoding: Encoding, mask: Mask | None = None) -> Latents:
         """z⁰: a draw from the inference model."""
         draw = inference.infer(key, encoding, self.model.prior_family, mask)
         return jax.lax.stop_gradient(draw)
@@ -71,48 +69,63 @@ class Networks(NamedTuple):
         return self.model.decode(self.frozen["generator"], latents)
 
     def revise_posterior(
-        self, key: jax.Array, start: Latents, batch: Batch, mask: Mask | None
-    ) -> Latents:
-        """ũ: latents of the data, refined under the generator's posterior."""
+        self, key: jax.Array, start: Latents, batch: Batch, mask: Mask | None = None
+    ) -> LangevinResult:
+        """ũ: latents refined under the generator's posterior of the modalities in `batch`."""
         energy_fn = revision.posterior_energy(
             batch,
-            modalities=self.modalities,
+            modalities=tuple(m for m in self.modalities if m.name in batch),
             decode=self.decode_frozen,
             prior_energy=prior.joint_energy(
                 self.fitted_prior, self.latent_energy, self.model.prior_family
             ),
             mask=mask,
         )
-        return langevin.run(key, start, energy_fn, self.settings.posterior_chain).position
+        return langevin.run(key, start, energy_fn, self.chains.posterior)
 
     def sample_prior(self, key: jax.Array, num_samples: int) -> Latents:
-        """u_p: latents to generate from, refined under the latent energy where there is one."""
-        shape = num_samples, self.model.num_private
-        return prior.sample_latents(
-            key,
-            prior.LatentPrior(self.base_prior, self.latent_energy, self.model.prior_family),
-            num_samples,
-            self.settings.prior_chain,
-            num_candidates=self.settings.prior_candidates,
-            private=dict.fromkeys(self.model.private_names, shape),
+        """u_p: latents to generate from; private ones from p(w)."""
+        shared_key, private_key = jax.random.split(key)
+        names, family = self.model.private_names, self.model.prior_family
+        shape = (num_samples, self.model.num_private)
+        return Latents(
+            self.revise_prior(shared_key, num_samples).position,
+            prior.private_sample(private_key, names, shape, family),
+        )
+
+    def revise_prior(self, key: jax.Array, num_samples: int) -> LangevinResult:
+        """The chain under the latent energy over shared latents, from draws of p_0."""
+        chain, candidates = self.chains.prior, self.chains.prior_candidates
+        return prior.sample(
+            key, self.base_prior, self.latent_energy, num_samples, chain, candidates
         )
 
     def refine(
-        self, key: jax.Array, start: Batch, mask: Mask | None = None
-    ) -> dict[str, jax.Array]:
-        """x̃: samples refined under the joint energy; what the mask names observed is held."""
+        self,
+        key: jax.Array,
+        samples: Batch,
+        *,
+        observed: Batch | None = None,
+        mask: Mask | None = None,
+        keep_trajectory: bool = False,
+    ) -> LangevinResult:
+        """x̃: samples refined under the joint energy.
+
+        Args:
+          key: PRNG key.
+          samples: start, the modalities that may move.
+          observed: the other modalities, held.
+          mask: where `samples` are observed, and held too.
+          keep_trajectory: also return every step.
+        """
         return revision.revise_data(
             key,
-            start,
-            lambda x: self.model.data_energy(self.frozen["energy"], x),
-            self.settings.data_chain,
+            samples,
+            revision.given(
+                lambda x: self.model.data_energy(self.frozen["energy"], x), observed or {}
+            ),
+            self.chains.data,
             modalities=self.modalities,
             mask=mask,
-        ).position
-
-
-def bind(plan: Plan, params: Mapping[str, Params], base_prior: BasePrior) -> Networks:
-    """The networks at `params`, with the data energy's kernels normalised once, outside chains."""
-    if plan.terms.learn_energy:
-        params = {**params, "energy": plan.model.normalised(params["energy"])}
-    return Networks(plan, params, jax.lax.stop_gradient(params), base_prior)
+            keep_trajectory=keep_trajectory,
+        )

@@ -1,12 +1,15 @@
 """What an update is compiled for: which losses act, and the settings of its chains."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 
+from mmebm_jax.distributions.base_prior import BasePrior
 from mmebm_jax.method.bounds import Bound
-from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import NETWORKS, Model
+from mmebm_jax.method.networks import Chains, Networks
+from mmebm_jax.typing import Params
 
 
 class Terms(NamedTuple):
@@ -50,15 +53,11 @@ class Terms(NamedTuple):
 class UpdateSettings(NamedTuple):
     """Plain values that the update takes from the configuration."""
 
-    posterior_chain: Chain
-    prior_chain: Chain
-    data_chain: Chain
+    chains: Chains
     bound: Bound  # of the VAE family
-    prior_candidates: int  # draws from p_0 for each start of the prior chain
     prior_penalty: float  # of squared latent energies
     energy_penalty: float  # of squared data energies
     data_noise: float  # standard deviation of noise on data that the energy sees
-    data_start: str  # of the data chain: "generator", or "noise" in an ablation
     independent_inference: bool  # each expert learns from ũ by itself
     revision_stride: int  # every n-th example of a batch is revised
     averaging: float  # decay of the moving average, in [0, 1)
@@ -71,3 +70,18 @@ class Plan(NamedTuple):
     settings: UpdateSettings
     terms: Terms
     batch_sharding: jax.sharding.NamedSharding | None = None  # how examples lie on the devices
+
+
+def bind(plan: Plan, params: Mapping[str, Params], base_prior: BasePrior) -> Networks:
+    """The networks at `params`, with the data energy's kernels normalised once, outside chains."""
+    if plan.terms.learn_energy:
+        params = {**params, "energy": plan.model.normalised(params["energy"])}
+    return Networks(
+        plan.model,
+        plan.settings.chains,
+        params,
+        frozen=jax.lax.stop_gradient(params),
+        base_prior=base_prior,
+        is_tilted=plan.terms.learn_prior,
+        is_standard=plan.terms.standard_prior,
+    )

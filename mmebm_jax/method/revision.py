@@ -13,7 +13,6 @@ from mmebm_jax.method.langevin import Chain, LangevinResult
 from mmebm_jax.modalities.modality import (
     Modality,
     joint_log_likelihood,
-    noise_like,
     where_observed,
 )
 from mmebm_jax.typing import Batch, Decode, EnergyFn, Latents, Mask
@@ -82,15 +81,3 @@ def revise_data(
 def given(energy_fn: EnergyFn, observed: Batch) -> EnergyFn:
     """An energy of all modalities as one of those that are not observed, the others held."""
     return lambda position: energy_fn({**observed, **position})
-
-
-def noise_start(
-    key: jax.Array, modalities: tuple[Modality, ...], samples: Batch
-) -> dict[str, jax.Array]:
-    """Uniform noise in place of `samples`, which may hold some of the modalities."""
-    keys = jax.random.split(key, len(modalities))
-    return {
-        m.name: noise_like(k, m, samples[m.name])
-        for m, k in zip(modalities, keys, strict=True)
-        if m.name in samples
-    }

@@ -11,20 +11,31 @@ import jax
 import jax.numpy as jnp
 
 from mmebm_jax import batching, cpu
-from mmebm_jax.method import bounds, losses, prior, revision
+from mmebm_jax.method import bounds, inference, prior
 from mmebm_jax.method.inference import Encoding
 from mmebm_jax.method.networks import Networks
-from mmebm_jax.modalities.modality import means, where_observed
+from mmebm_jax.method.plan import Plan
+from mmebm_jax.modalities.modality import (
+    joint_log_likelihood,
+    means,
+    uniform_noise,
+    where_observed,
+)
 from mmebm_jax.typing import Batch, Latents, Mask
 
 Metrics = dict[str, jax.Array]
 
 
 def bound_term(
-    key: jax.Array, networks: Networks, encoding: Encoding, batch: Batch, mask: Mask | None
+    key: jax.Array,
+    plan: Plan,
+    networks: Networks,
+    encoding: Encoding,
+    batch: Batch,
+    mask: Mask | None = None,
 ) -> Metrics:
     """The negative bound of the VAE family: inference and generator. Equations: see `bounds`."""
-    terms, model = networks.terms, networks.model
+    terms, model = plan.terms, plan.model
     setting = bounds.Setting(
         modalities=model.modalities,
         decode=lambda u, names=None: model.decode(networks.params["generator"], u, names),
@@ -36,35 +47,40 @@ def bound_term(
         else None,
         aggregation=model.aggregation,
     )
-    each = bounds.negative_bound(key, encoding, batch, networks.settings.bound, setting, mask)
+    each = bounds.negative_bound(key, encoding, batch, plan.settings.bound, setting, mask)
     return {"loss/elbo": terms.elbo * each.mean()}
 
 
 def posterior_term(
-    networks: Networks, encoding: Encoding, batch: Batch, revised: Latents, mask: Mask | None
+    plan: Plan,
+    networks: Networks,
+    encoding: Encoding,
+    batch: Batch,
+    revised: Latents,
+    mask: Mask | None = None,
 ) -> Metrics:
     """−log p_β(x | ũ) and −log q_φ(ũ | x): generator and inference learn from revised latents.
 
     Paper A's maximum-likelihood gradient of the generator, and the first KL of paper B.
     """
-    terms = networks.terms
+    terms = plan.terms
     outputs = networks.model.decode(networks.params["generator"], revised)
-    generator = losses.generator_loss(outputs, batch, modalities=networks.modalities, mask=mask)
-    amortised = losses.inference_loss(
-        encoding, revised, mask, independent=networks.settings.independent_inference
+    likelihood = joint_log_likelihood(networks.modalities, outputs, batch, mask)
+    amortised = inference.inference_loss(
+        encoding, revised, mask, independent=plan.settings.independent_inference
     )
     return {
-        "loss/posterior_generator": terms.posterior_generator * generator.mean(),
+        "loss/posterior_generator": -terms.posterior_generator * likelihood.mean(),
         "loss/posterior_inference": terms.posterior_inference * amortised.mean(),
     }
 
 
-def prior_term(networks: Networks, revised: Latents, prior_latents: Latents) -> Metrics:
+def prior_term(plan: Plan, networks: Networks, revised: Latents, prior_latents: Latents) -> Metrics:
     """E_γ(ũ) − E_γ(u_p): the latent energy, by paper A's maximum likelihood of the prior."""
     energy = networks.model.latent_energy
     of_data = energy(networks.params["prior"], revised.shared)
     of_samples = energy(networks.params["prior"], prior_latents.shared)
-    contrast = losses.contrast_loss(of_data, of_samples, networks.settings.prior_penalty)
+    contrast = contrast_loss(of_data, of_samples, plan.settings.prior_penalty)
     return {"loss/prior": contrast.mean(), "prior_gap": (of_data - of_samples).mean()}
 
 
@@ -84,29 +100,33 @@ def synthesise(
     prior_latents: Latents,
     revised: Latents,
     batch: Batch,
-    mask: Mask | None,
+    mask: Mask | None = None,
 ) -> Synthesis:
     """x⁰ and x̃: what the generator makes of u_p, and the same after the data revision."""
     chain_key, start_key, complete_key = jax.random.split(key, 3)
+    modalities = networks.model.modalities
     outputs = networks.model.decode(networks.params["generator"], prior_latents)
-    generated = means(networks.modalities, outputs)
-    if networks.settings.data_start == "noise":
-        generated = revision.noise_start(start_key, networks.modalities, generated)
-    refined = networks.refine(chain_key, generated)
+    generated = means(modalities, outputs)
+    if networks.chains.data_start == "noise":
+        generated = uniform_noise(start_key, modalities, generated)
+    refined = networks.refine(chain_key, generated).position
     if mask is not None:
         # The data's side of the likelihood's gradient is an expectation over what is missing,
         # given what is observed: the same chain, with the observed held fixed.
-        imputed = means(networks.modalities, networks.decode_frozen(revised))
-        batch = networks.refine(complete_key, where_observed(mask, batch, imputed), mask)
-    return Synthesis(prior_latents, outputs, generated, refined, batch)
+        imputed = means(modalities, networks.decode_frozen(revised))
+        completed = where_observed(mask, batch, imputed)
+        data = networks.refine(complete_key, completed, mask=mask).position
+    else:
+        data = dict(batch)
+    return Synthesis(prior_latents, outputs, generated, refined, data)
 
 
-def energy_term(key: jax.Array, networks: Networks, synthesis: Synthesis) -> Metrics:
+def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synthesis) -> Metrics:
     """E_α(x) − E_α(x̃), and what x̃ teaches the others: −λ_s log p_β(x̃ | u_p), −λ_i log q_φ(u_p | x̃).
 
     Paper B's energy loss, and its second KL as generator and inference see it.
     """
-    terms, settings, modalities = networks.terms, networks.settings, networks.modalities
+    terms, settings, modalities = plan.terms, plan.settings, plan.model.modalities
     both = {}
     for m, k in zip(modalities, jax.random.split(key, len(modalities)), strict=True):
         values = synthesis.data[m.name]
@@ -116,7 +136,7 @@ def energy_term(key: jax.Array, networks: Networks, synthesis: Synthesis) -> Met
         both[m.name] = batching.interleave(noisy, synthesis.refined[m.name])
     energies = networks.model.data_energy(networks.params["energy"], both)
     of_data, of_samples = batching.deinterleave(energies)
-    contrast = losses.contrast_loss(of_data, of_samples, settings.energy_penalty)
+    contrast = contrast_loss(of_data, of_samples, settings.energy_penalty)
     metrics = {
         "loss/energy": contrast.mean(),
         "energy_gap": (of_data - of_samples).mean(),
@@ -124,9 +144,22 @@ def energy_term(key: jax.Array, networks: Networks, synthesis: Synthesis) -> Met
         "data_displacement": batching.root_mean_square(synthesis.refined, synthesis.generated),
     }
     if terms.synthesis_generator:
-        each = losses.generator_loss(synthesis.outputs, synthesis.refined, modalities=modalities)
-        metrics["loss/synthesis_generator"] = terms.synthesis_generator * each.mean()
+        likelihood = joint_log_likelihood(modalities, synthesis.outputs, synthesis.refined)
+        metrics["loss/synthesis_generator"] = -terms.synthesis_generator * likelihood.mean()
     if terms.synthesis_inference:
-        each = losses.inference_loss(networks.encode(synthesis.refined), synthesis.latents)
+        each = inference.inference_loss(networks.encode(synthesis.refined), synthesis.latents)
         metrics["loss/synthesis_inference"] = terms.synthesis_inference * each.mean()
     return metrics
+
+
+def contrast_loss(
+    data_energy: jax.Array, sample_energy: jax.Array, penalty: float = 0.0
+) -> jax.Array:
+    """E(data) − E(sample) + penalty · (E(data)² + E(sample)²), `[B]`.
+
+    The gradient of maximum likelihood, where log Z cancels, for the data-space energy and for the
+    latent one alike. The penalty keeps energies near zero; without one they run away (Du & Mordatch
+    2019, arXiv:1903.08689, section 3.3).
+    """
+    contrast = data_energy - sample_energy
+    return contrast + penalty * (jnp.square(data_energy) + jnp.square(sample_energy))

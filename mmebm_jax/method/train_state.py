@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmebm_jax.distributions.base_prior import BasePrior, standard
 from mmebm_jax.method.model import NETWORKS, Model
-from mmebm_jax.method.prior import BasePrior, standard
 from mmebm_jax.typing import Params
 
 Optimisers = Mapping[str, optax.GradientTransformation]

@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import optax
 
 from mmebm_jax import batching, cpu
+from mmebm_jax.distributions.base_prior import BasePrior
 from mmebm_jax.method import inference, terms
 from mmebm_jax.method.model import Model
-from mmebm_jax.method.networks import bind
-from mmebm_jax.method.plan import Plan
-from mmebm_jax.method.prior import BasePrior
+from mmebm_jax.method.plan import Plan, bind
 from mmebm_jax.method.terms import Metrics
 from mmebm_jax.method.train_state import Optimisers, TrainState, Weights
 from mmebm_jax.modalities.modality import from_raw, hide_missing
@@ -58,7 +57,7 @@ def losses(
     few, few_mask = batching.every_nth((batch, mask), stride)
     if acting.elbo:
         encoding_of_all = networks.encode(batch, mask)
-        metrics |= terms.bound_term(bound_key, networks, encoding_of_all, batch, mask)
+        metrics |= terms.bound_term(bound_key, plan, networks, encoding_of_all, batch, mask)
         encoding = inference.every_nth(encoding_of_all, stride)
     else:
         encoding = networks.encode(few, few_mask)
@@ -66,19 +65,19 @@ def losses(
     start = networks.infer(start_key, encoding, few_mask)
     revised = start
     if acting.revises_posterior:
-        revised = networks.revise_posterior(posterior_key, start, few, few_mask)
-        metrics |= terms.posterior_term(networks, encoding, few, revised, few_mask)
+        revised = networks.revise_posterior(posterior_key, start, few, few_mask).position
+        metrics |= terms.posterior_term(plan, networks, encoding, few, revised, few_mask)
         metrics["posterior_displacement"] = batching.root_mean_square(revised, start)
 
     if acting.learn_prior or acting.learn_energy:
         prior_latents = networks.sample_prior(prior_key, len(revised.shared))
         prior_latents = batching.placed(prior_latents, plan.batch_sharding)
     if acting.learn_prior:
-        metrics |= terms.prior_term(networks, revised, prior_latents)
+        metrics |= terms.prior_term(plan, networks, revised, prior_latents)
 
     if acting.learn_energy:
         synthesis = terms.synthesise(data_key, networks, prior_latents, revised, few, few_mask)
-        metrics |= terms.energy_term(noise_key, networks, synthesis)
+        metrics |= terms.energy_term(noise_key, plan, networks, synthesis)
     total = sum((v for k, v in metrics.items() if k.startswith("loss/")), start=jnp.zeros(()))
     return total, metrics
 

@@ -124,9 +124,16 @@ def to_raw(modality: Modality, values: jax.Array | np.ndarray) -> np.ndarray:
     return modality.of_kind.to_raw(np.asarray(values))
 
 
-def noise_like(key: jax.Array, modality: Modality, values: jax.Array) -> jax.Array:
-    """Uniform noise over the modality's bounds in the shape of `values`."""
-    return jax.random.uniform(key, values.shape, values.dtype, *modality.bounds)
+def uniform_noise(
+    key: jax.Array, modalities: Sequence[Modality], samples: Batch
+) -> dict[str, jax.Array]:
+    """Uniform noise over each modality's bounds in place of `samples`, which may lack some."""
+    keys = jax.random.split(key, len(modalities))
+    return {
+        m.name: jax.random.uniform(k, samples[m.name].shape, samples[m.name].dtype, *m.bounds)
+        for m, k in zip(modalities, keys, strict=True)
+        if m.name in samples
+    }
 
 
 def where_observed(mask: Mask, data: Batch, otherwise: Batch) -> dict[str, jax.Array]:

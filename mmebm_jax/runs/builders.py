@@ -14,6 +14,7 @@ from mmebm_jax.method.aggregators import AGGREGATORS, Aggregation
 from mmebm_jax.method.bounds import Bound
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import NETWORKS, Model
+from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.plan import Plan, Terms, UpdateSettings
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Optimisers
@@ -201,18 +202,25 @@ def build_chain(settings: ConfigDict) -> Chain:
     )
 
 
+def build_chains(config: ConfigDict) -> Chains:
+    """The three chains."""
+    return Chains(
+        posterior=build_chain(config.posterior.chain),
+        prior=build_chain(config.prior.chain),
+        data=build_chain(config.energy.chain),
+        prior_candidates=config.prior.num_candidates,
+        data_start=config.energy.start,
+    )
+
+
 def build_settings(config: ConfigDict) -> UpdateSettings:
     """Chains and weights of the update."""
     return UpdateSettings(
-        posterior_chain=build_chain(config.posterior.chain),
-        prior_chain=build_chain(config.prior.chain),
-        data_chain=build_chain(config.energy.chain),
+        chains=build_chains(config),
         bound=Bound(**{name: config.elbo[name] for name in Bound._fields}),
-        prior_candidates=config.prior.num_candidates,
         prior_penalty=config.prior.penalty,
         energy_penalty=config.energy.penalty,
         data_noise=config.energy.data_noise,
-        data_start=config.energy.start,
         independent_inference=config.posterior.independent_inference,
         revision_stride=config.revision_stride,
         averaging=config.averaging,
@@ -224,13 +232,9 @@ def build_sampler_settings(
 ) -> SamplerSettings:
     """How samples are drawn: the chains of training, under those energies that were `trained`."""
     return SamplerSettings(
-        prior_chain=build_chain(config.prior.chain),
-        posterior_chain=build_chain(config.posterior.chain),
-        data_chain=build_chain(config.energy.chain),
+        chains=build_chains(config),
         prior_energy=config.prior.learn and "prior" in trained,
         data_energy=config.energy.learn and "energy" in trained,
-        prior_candidates=config.prior.num_candidates,
-        data_start=config.energy.start,
     )
 
 

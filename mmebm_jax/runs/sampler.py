@@ -45,8 +45,13 @@ def _jitted(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
 
 _latents = _jitted(sampling.sample_latents, "num_samples", "use_energy")
 _infer = _jitted(sampling.infer_latents, "method")
-_prior_chain = _jitted(sampling.prior_chain, "num_samples")
-_posterior_chain = _jitted(sampling.posterior_chain)
+_prior_chain = _jitted(
+    lambda key, trained, num_samples: trained.networks().revise_prior(key, num_samples),
+    "num_samples",
+)
+_posterior_chain = _jitted(
+    lambda key, trained, latents, given: trained.networks().revise_posterior(key, latents, given)
+)
 _generate = _jitted(lambda _, trained, latents: sampling.generate(trained, latents))
 _refine = _jitted(sampling.refine, "num_steps", "keep_trajectory")
 _energy = jax.jit(
@@ -162,13 +167,13 @@ class Sampler:
         return _infer(key, self.weights, given, mask=placed, method=method, **self._static)
 
     def prior_chain(self, key: jax.Array, num_samples: int) -> LangevinResult:
-        """The chain from draws of the base prior; see `sampling.prior_chain`."""
+        """The chain from draws of the base prior; see `Networks.revise_prior`."""
         return _prior_chain(key, self.weights, num_samples=num_samples, **self._static)
 
     def posterior_chain(
         self, key: jax.Array, latents: Latents, given: Mapping[str, Any]
     ) -> LangevinResult:
-        """The chain under the generator's posterior; see `sampling.posterior_chain`."""
+        """The chain under the generator's posterior; see `Networks.revise_posterior`."""
         return _posterior_chain(
             key, self.weights, self._split(latents), self._split(given), **self._static
         )

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmebm_jax.data.options import OPTIONS
+from mmebm_jax.distributions.families import FAMILIES
 from mmebm_jax.method.aggregators import AGGREGATORS
 from mmebm_jax.method.bounds import ESTIMATORS, OBJECTIVES
 from mmebm_jax.method.model import ARITHMETIC, NETWORKS
-from mmebm_jax.modalities.families import FAMILIES
 from mmebm_jax.modalities.kinds import KINDS
 from mmebm_jax.modalities.likelihoods import suiting
 from mmebm_jax.storage.validation import Rule, Rules, check, choice, real, switch, whole

@@ -4,8 +4,8 @@ import math
 
 import jax
 
+from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method.model import Model
-from mmebm_jax.method.prior import standard
 from mmebm_jax.method.train_state import Weights
 
 MOST_BYTES = 16 * 2**30  # of sampling weights; training holds four times as much

@@ -42,16 +42,16 @@ def measure(
     examine(
         "posterior",
         sampler.posterior_chain(posterior_key, start, batch),
-        settings.posterior_chain,
+        settings.chains.posterior,
         NUM_REPEATS,
     )
     if settings.prior_energy:
         result = sampler.prior_chain(prior_key, num_chains)
-        examine("prior", result, settings.prior_chain, num_chains)
+        examine("prior", result, settings.chains.prior, num_chains)
     if settings.data_energy:
         generated = sampler.generate(sampler.prior_latents(prior_key, num_chains))
         result = sampler.refine(data_key, generated)
-        examine("data", result, settings.data_chain, num_chains)
+        examine("data", result, settings.chains.data, num_chains)
         refined = generated | result.position
         for name, examples in (("data", batch), ("generated", generated), ("refined", refined)):
             energies = np.asarray(sampler.energy(examples))

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from mmebm_jax import data
 from mmebm_jax.data.source import DataSplits, Source
-from mmebm_jax.method import fitting, train_state
+from mmebm_jax.fitting import mixture, tilt
+from mmebm_jax.method import train_state
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.train_state import Optimisers, TrainState, Weights
 from mmebm_jax.runs import builders, checkpoint, sharding
@@ -376,7 +377,7 @@ def fit_base_prior(
         if not last:
             num_examples = max(num_examples // FIT_RATIO, 2 * settings.num_components)
         latents = revised_latents(run, state.weights, latent_key, num_examples)
-        base_prior = fitting.fit_mixture(
+        base_prior = mixture.fit_mixture(
             latents,
             settings.num_components,
             run.config.seed,
@@ -390,7 +391,7 @@ def fit_base_prior(
             latents.std(),
         )
         if fits_energy:
-            params, gap = fitting.fit_latent_energy(
+            params, gap = tilt.fit_latent_energy(
                 energy_key,
                 run.model,
                 params,

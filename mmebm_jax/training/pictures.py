@@ -36,7 +36,7 @@ def write(
     blocks[f"given {source}"] = sampler.generate(inferred) | given
     plotting.save_grid(folder / f"samples_{step:07d}.png", jax.device_get(blocks), alphabet)
     if sampler.settings.data_energy:
-        total = sampler.settings.data_chain.num_steps
+        total = sampler.settings.chains.data.num_steps
         shown = np.unique(np.linspace(0, total, min(NUM_SHOWN_STEPS, total + 1)).astype(int))
         trajectory = {
             name: np.concatenate([np.asarray(generated[name])[None], np.asarray(steps)])[

@@ -11,11 +11,11 @@ import pytest
 from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import kstest, laplace, multivariate_normal, norm
 
+from mmebm_jax.distributions.families import Diagonal
 from mmebm_jax.method import bounds as elbo
 from mmebm_jax.method import inference
 from mmebm_jax.method.bounds import OBJECTIVES, Bound, Setting
 from mmebm_jax.method.inference import Encoding, Experts
-from mmebm_jax.modalities.families import Diagonal
 from mmebm_jax.modalities.modality import Modality
 from tests.references import consensus_by_inverses
 

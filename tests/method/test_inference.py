@@ -9,9 +9,9 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import laplace, norm
 
+from mmebm_jax.distributions.families import Diagonal
 from mmebm_jax.method import inference
 from mmebm_jax.method.inference import AGGREGATORS, Encoding, Experts
-from mmebm_jax.modalities.families import Diagonal
 from tests.references import consensus_by_inverses
 
 NAMES = ("a", "b", "c")

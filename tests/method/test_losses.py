@@ -5,10 +5,10 @@ import pytest
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import laplace, norm
 
+from mmebm_jax.distributions.families import Diagonal
 from mmebm_jax.method import inference
 from mmebm_jax.method import losses as objectives
 from mmebm_jax.method.inference import Encoding
-from mmebm_jax.modalities.families import Diagonal
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.typing import Latents
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method.langevin import Chain
-from mmebm_jax.method.prior import joint_energy, standard
+from mmebm_jax.method.prior import joint_energy
 from mmebm_jax.method.revision import (
     joint_log_likelihood,
     revise_data,

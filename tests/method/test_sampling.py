@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import sampling
 from mmebm_jax.method.langevin import Chain
-from mmebm_jax.method.prior import standard
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.runs.sampler import Sampler

@@ -16,11 +16,11 @@ import pytest
 
 from configs import polydigits
 from mmebm_jax.data.source import OBSERVED
+from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import train_state
 from mmebm_jax.method.bounds import Bound
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import NETWORKS, Model
-from mmebm_jax.method.prior import standard
 from mmebm_jax.method.update import Terms, UpdateSettings, losses, make_update
 from mmebm_jax.modalities.modality import from_raw
 from mmebm_jax.runs import builders

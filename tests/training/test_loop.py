@@ -18,8 +18,8 @@ from experiments import curve, evaluate, sample
 from experiments.reliability import faults
 from mmebm_jax import data
 from mmebm_jax.data.source import IncompleteSource
+from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import train_state
-from mmebm_jax.method.prior import standard
 from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.training import loop as train

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from mmebm_jax.modalities import families
-from mmebm_jax.modalities.families import Diagonal
+from mmebm_jax.distributions import families
+from mmebm_jax.distributions.families import Diagonal
 
 IN_SCIPY = {"gaussian": stats.norm, "laplace": stats.laplace}
 

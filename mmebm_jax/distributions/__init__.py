@@ -1,0 +1,1 @@
+"""Distributions of latents: location-scale families, and the base prior."""
