@@ -80,7 +80,7 @@ def sample(
     chain: Chain,
     num_candidates: int = 1,
 ) -> LangevinResult:
-    """The prior revision: a chain under E_γ − log p_0 that starts at draws from p_0.
+    """Equation (3), the prior revision: a chain under E_γ − log p_0 from draws of p_0.
 
     With more than one candidate a sample, each start is one of them, drawn with probability
     proportional to exp(−E_γ): sampling-importance-resampling, whose starts approach the tilted

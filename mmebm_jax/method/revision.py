@@ -26,7 +26,7 @@ def posterior_energy(
     prior_energy: EnergyFn,
     mask: Mask | None = None,
 ) -> EnergyFn:
-    """U(u) = −log p(x, u) of the observed modalities, the posterior chain's energy; u = (z, w).
+    """Equation (2): U(u) = −log p(x, u) of the observed modalities, the posterior chain's energy.
 
     Paper A's posterior sampling and paper B's latent revision; at T = 1 the chain aims at the
     generator's posterior itself.
@@ -56,7 +56,7 @@ def revise_data(
     mask: Mask | None = None,
     keep_trajectory: bool = False,
 ) -> LangevinResult:
-    """Refine samples in data space under E_α, within each modality's bounds.
+    """Equation (4): refine samples in data space under E_α, within each modality's bounds.
 
     Args:
       key: PRNG key.

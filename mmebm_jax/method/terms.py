@@ -1,8 +1,8 @@
 """The four terms of the update's loss: bound, posterior, prior, energy.
 
 Each is a function of networks and of samples that were drawn before, and returns named scalars;
-those that begin with "loss/" are summed and differentiated. Paper B is arXiv:2605.00644, paper A
-arXiv:2408.10467.
+those that begin with "loss/" are summed and differentiated. Equation numbers are those of
+`docs/method.md`. Paper A is arXiv:2408.10467, paper B arXiv:2605.00644.
 """
 
 from typing import NamedTuple
@@ -34,7 +34,7 @@ def bound_term(
     batch: Batch,
     mask: Mask | None = None,
 ) -> Metrics:
-    """The negative bound of the VAE family: inference and generator. Equations: see `bounds`."""
+    """Equation (5): the negative bound of the VAE family, for inference and generator."""
     terms, model = plan.terms, plan.model
     setting = bounds.Setting(
         modalities=model.modalities,
@@ -59,7 +59,7 @@ def posterior_term(
     revised: Latents,
     mask: Mask | None = None,
 ) -> Metrics:
-    """−log p_β(x | ũ) and −log q_φ(ũ | x): generator and inference learn from revised latents.
+    """Equation (6): −log p_β(x | ũ) for the generator, −log q_φ(ũ | x) for inference.
 
     Paper A's maximum-likelihood gradient of the generator, and the first KL of paper B.
     """
@@ -76,7 +76,7 @@ def posterior_term(
 
 
 def prior_term(plan: Plan, networks: Networks, revised: Latents, prior_latents: Latents) -> Metrics:
-    """E_γ(ũ) − E_γ(u_p): the latent energy, by paper A's maximum likelihood of the prior."""
+    """Equation (7): E_γ(ũ) − E_γ(u_p), paper A's maximum likelihood of the prior."""
     energy = networks.model.latent_energy
     of_data = energy(networks.params["prior"], revised.shared)
     of_samples = energy(networks.params["prior"], prior_latents.shared)
@@ -102,7 +102,7 @@ def synthesise(
     batch: Batch,
     mask: Mask | None = None,
 ) -> Synthesis:
-    """x⁰ and x̃: what the generator makes of u_p, and the same after the data revision."""
+    """x⁰ and x̃: what the generator makes of u_p, and the same after the data revision (4)."""
     chain_key, start_key, complete_key = jax.random.split(key, 3)
     modalities = networks.model.modalities
     outputs = networks.model.decode(networks.params["generator"], prior_latents)
@@ -122,9 +122,10 @@ def synthesise(
 
 
 def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synthesis) -> Metrics:
-    """E_α(x) − E_α(x̃), and what x̃ teaches the others: −λ_s log p_β(x̃ | u_p), −λ_i log q_φ(u_p | x̃).
+    """Equation (8): E_α(x) − E_α(x̃), paper B's energy loss; and (9), what x̃ teaches the others.
 
-    Paper B's energy loss, and its second KL as generator and inference see it.
+    Its feedback is −λ_s log p_β(x̃ | u_p) for the generator and −λ_i log q_φ(u_p | x̃) for
+    inference: paper B's second KL. λ_s and λ_i are `synthesis_generator`, `synthesis_inference`.
     """
     terms, settings, modalities = plan.terms, plan.settings, plan.model.modalities
     both = {}
