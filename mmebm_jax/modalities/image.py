@@ -50,6 +50,7 @@ def _draw(values: np.ndarray, alphabet: str) -> np.ndarray:
 
 IMAGE = Kind(
     name="image",
+    values="numbers",
     dimensions=("height", "width", "channels"),
     bounds=(-1.05, 1.05),  # a small margin for a chain to move in
     raw_dtype=np.uint8,

@@ -32,6 +32,7 @@ class Kind:
 
     Attributes:
       name: as in `Field.kind` and `config.likelihood`.
+      values: what an example holds, "numbers" or "tokens": decides which likelihoods suit.
       dimensions: what the axes of an example in model range are called, as "height, width".
       bounds: range to which a data-space chain is clipped.
       raw_dtype: of raw data.
@@ -49,6 +50,7 @@ class Kind:
     """
 
     name: str
+    values: str
     dimensions: tuple[str, ...]
     bounds: tuple[float, float]
     raw_dtype: Any

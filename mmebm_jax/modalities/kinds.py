@@ -2,7 +2,14 @@
 
 from mmebm_jax.modalities.image import IMAGE
 from mmebm_jax.modalities.kind import Kind
+from mmebm_jax.modalities.likelihoods import LIKELIHOODS
 from mmebm_jax.modalities.text import TEXT
 from mmebm_jax.modalities.vector import VECTOR
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (IMAGE, TEXT, VECTOR)}
+
+
+def likelihoods_of(kind: str) -> tuple[str, ...]:
+    """Names of the likelihoods that suit a kind."""
+    values = KINDS[kind].values
+    return tuple(name for name, likelihood in LIKELIHOODS.items() if likelihood.values == values)

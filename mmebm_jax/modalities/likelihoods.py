@@ -20,8 +20,8 @@ class Likelihood(NamedTuple):
     mean: Callable[[jax.Array], jax.Array]
     """Outputs → the mean in data range, `[..., *shape]`."""
 
-    kinds: tuple[str, ...]
-    """Of modality that it suits."""
+    values: str
+    """What it is a distribution of, "numbers" or "tokens"; it suits the kinds that hold these."""
 
 
 def _gaussian(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
@@ -55,13 +55,8 @@ def _shade(outputs: jax.Array) -> jax.Array:
 
 
 LIKELIHOODS: dict[str, Likelihood] = {
-    "gaussian": Likelihood(_gaussian, _clipped, ("image", "vector")),
-    "laplace": Likelihood(_laplace, _clipped, ("image", "vector")),
-    "bernoulli": Likelihood(_bernoulli, _shade, ("image", "vector")),
-    "categorical": Likelihood(_categorical, jax.nn.softmax, ("text",)),
+    "gaussian": Likelihood(_gaussian, _clipped, "numbers"),
+    "laplace": Likelihood(_laplace, _clipped, "numbers"),
+    "bernoulli": Likelihood(_bernoulli, _shade, "numbers"),
+    "categorical": Likelihood(_categorical, jax.nn.softmax, "tokens"),
 }
-
-
-def suiting(kind: str) -> tuple[str, ...]:
-    """Names of the likelihoods for a kind of modality."""
-    return tuple(name for name, likelihood in LIKELIHOODS.items() if kind in likelihood.kinds)

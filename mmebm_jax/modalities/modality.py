@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmebm_jax.modalities.kind import Kind
-from mmebm_jax.modalities.kinds import KINDS
-from mmebm_jax.modalities.likelihoods import LIKELIHOODS, suiting
+from mmebm_jax.modalities.kinds import KINDS, likelihoods_of
+from mmebm_jax.modalities.likelihoods import LIKELIHOODS
 from mmebm_jax.typing import Batch, Mask
 
 
@@ -44,10 +44,10 @@ class Modality:
         if self.kind not in KINDS:
             known = ", ".join(KINDS)
             raise ValueError(f"modality {self.name}: kind {self.kind!r} is not one of {known}.")
-        if self.likelihood not in suiting(self.kind):
+        if self.likelihood not in likelihoods_of(self.kind):
             raise ValueError(
                 f"modality {self.name}: likelihood {self.likelihood!r} does not suit kind "
-                f"{self.kind}; choose one of {', '.join(suiting(self.kind))}."
+                f"{self.kind}; choose one of {', '.join(likelihoods_of(self.kind))}."
             )
         if not (self.scale > 0 and self.weight > 0):
             raise ValueError(

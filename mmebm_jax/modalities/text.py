@@ -36,6 +36,7 @@ def _draw(values: np.ndarray, alphabet: str) -> list[str]:
 
 TEXT = Kind(
     name="text",
+    values="tokens",
     dimensions=("length", "vocabulary size"),
     bounds=(0.0, 1.0),
     raw_dtype=np.int32,

@@ -36,6 +36,7 @@ def _draw(values: np.ndarray, alphabet: str) -> np.ndarray:
 
 VECTOR = Kind(
     name="vector",
+    values="numbers",
     dimensions=("size",),
     bounds=(-1.05, 1.05),  # a small margin for a chain to move in
     raw_dtype=np.float32,

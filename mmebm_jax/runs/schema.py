@@ -12,8 +12,7 @@ from mmebm_jax.distributions.families import FAMILIES
 from mmebm_jax.method.aggregators import AGGREGATORS
 from mmebm_jax.method.bounds import ESTIMATORS, OBJECTIVES
 from mmebm_jax.method.model import ARITHMETIC, NETWORKS
-from mmebm_jax.modalities.kinds import KINDS
-from mmebm_jax.modalities.likelihoods import suiting
+from mmebm_jax.modalities.kinds import KINDS, likelihoods_of
 from mmebm_jax.storage.validation import Rule, Rules, check, choice, real, switch, whole
 
 EXAMPLE = "configs/polydigits.py"
@@ -53,7 +52,7 @@ FIELDS: Rules = {
     "missing_ratio": real(0, 1, "[)"),
     "likelihood": {
         kind: {"name": choice(*names), "scale": _SCALE, "weight": _SCALE}
-        for kind, names in ((kind, suiting(kind)) for kind in KINDS)
+        for kind, names in ((kind, likelihoods_of(kind)) for kind in KINDS)
     },
     "model": {
         "num_latents": whole(0, LARGEST_SIZE),
