@@ -24,6 +24,7 @@ from experiments.benchmarks import (
     arithmetic,
     chains,
     complexity,
+    cpu_part,
     flops,
     loop,
     memory,
@@ -36,6 +37,7 @@ from mmebm_jax.storage.files import write_whole
 # Those of one shape first: its compiled update serves them all.
 PARTS = {
     "torch": "Against PyTorch",
+    "cpu": "The CPU's own versions",
     "chains": "Chains and networks",
     "modalities": "Looped and stacked modalities",
     "flops": "FLOPs against the limit",
@@ -79,6 +81,7 @@ def main() -> None:
     has_torch = importlib.util.find_spec("torch") is not None
     measures: dict[str, Callable[[], Part]] = {
         "torch": (lambda: against_torch(options)) if has_torch else without_torch,
+        "cpu": lambda: cpu_part.measure(options),
         "chains": lambda: chains.measure(options),
         "modalities": lambda: modalities.measure(options),
         "flops": lambda: flops.measure(options),

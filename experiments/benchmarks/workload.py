@@ -80,8 +80,7 @@ class Workload:
     @cached_property
     def lowered(self) -> jax.stages.Lowered:
         """The update's program, its state donated as in training."""
-        arguments = self.state, self.raw, jax.random.key(0)
-        return builders.jitted(self.function).lower(*arguments)
+        return jitted_update(self).lower(self.state, self.raw, jax.random.key(0))
 
     @cached_property
     def update(self) -> jax.stages.Compiled:
@@ -161,6 +160,11 @@ def stepper(work: Workload) -> Callable[[], dict[str, jax.Array]]:
         return metrics
 
     return step
+
+
+def jitted_update(work: Workload) -> jax.stages.Wrapped:
+    """The update, to be traced anew."""
+    return builders.jitted(work.function)
 
 
 def jitted(function: Callable[..., Any]) -> jax.stages.Wrapped:
