@@ -1,0 +1,130 @@
+"""Render the tables of README.md and docs/ from the files of results in docs/results/.
+
+    python -m experiments.render            # rewrites what stands between the markers
+    python -m experiments.render --check    # only says whether it is current
+
+A table stands between `<!-- table: docs/results/NAME.json COLUMNS -->` and `<!-- end -->`, with
+the columns' names of `COLUMNS` divided by commas. Rows of one method are averaged over seeds.
+"""
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import app, flags
+from tabulate import tabulate
+
+from experiments import results
+from mmebm_jax import method
+
+ROOT = Path(__file__).parent.parent
+FILES = ("README.md", "docs/*.md")
+MARKED = re.compile(r"(<!-- table: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+_CHECK = flags.DEFINE_bool("check", False, "Write nothing; end with status 1 if a table is stale.")
+
+
+class Column(NamedTuple):
+    """A column: its head, where a row holds its value (the first path that is there), digits."""
+
+    head: str
+    paths: tuple[str, ...]
+    digits: int = 3
+
+
+COLUMNS = {
+    "joint": Column("joint coherence", ("joint_coherence.energy", "joint_coherence.generator")),
+    "joint_generator": Column("joint, generator", ("joint_coherence.generator",)),
+    "cross": Column("cross coherence", ("cross_coherence.mean",)),
+    "cross_mean": Column("cross, expert's mean", ("cross_coherence.expert_mean",)),
+    "cross_revised": Column("cross, revised", ("cross_coherence.posterior_revised",)),
+    "diversity": Column("conditional diversity", ("diversity.conditional",)),
+    "frechet": Column("Fréchet distance", ("frechet.energy", "frechet.generator"), 1),
+    "frechet_generator": Column("before refinement", ("frechet.generator",), 1),
+    "floor": Column("its floor", ("frechet.floor",), 1),
+    "steps": Column("steps", ("step",), 0),
+    "minutes": Column("minutes", ("minutes",), 1),
+}
+
+
+def rendered(text: str, root: Path = ROOT) -> str:
+    """A Markdown text with every marked table made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        result = results.read(root / match[2])
+        body = f"{markdown(result['rows'], match[3].split(','))}\n\n{caption(result)}\n"
+        return f"{match[1]}\n{body}\n{match[4]}"
+
+    return MARKED.sub(table, text)
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """A table of rows, those of one method averaged over seeds.
+
+    Raises:
+      ValueError: an unknown column.
+    """
+    if unknown := [name for name in columns if name not in COLUMNS]:
+        raise ValueError(f"columns {', '.join(unknown)}: choose from {', '.join(COLUMNS)}.")
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    lines = [
+        [name, *(_cell([r for r in rows if r["method"] == name], COLUMNS[c]) for c in columns)]
+        for name in methods
+    ]
+    heads = ["method", *(COLUMNS[name].head for name in columns)]
+    return tabulate(lines, heads, tablefmt="github", disable_numparse=True)
+
+
+def caption(result: Mapping[str, Any]) -> str:
+    """What made a table, and whether the method has changed since."""
+    line = (
+        f"Made by `{result['command']}`, version {result['version']}, {result['date']}, on "
+        f"{result['machine']}."
+    )
+    if result["method_revision"] != method.REVISION:
+        line += " The method has changed since: numbers made today will differ."
+    return line
+
+
+def _cell(rows: Sequence[Mapping[str, Any]], column: Column) -> str:
+    found = [value for row in rows if (value := _value(row, column.paths)) is not None]
+    if not found:
+        return ""
+    if isinstance(found[0], list):  # a mean and its standard deviation, as they were published
+        mean, deviation = found[0]
+    else:
+        mean = statistics.fmean(found)
+        deviation = statistics.stdev(found) if len(found) > 1 else None
+    shown = [f"{value:.{column.digits}f}" for value in (mean, deviation) if value is not None]
+    return " ± ".join(re.sub(r"^0(?=\.)", "", value) for value in shown)
+
+
+def _value(row: Mapping[str, Any], paths: Sequence[str]) -> Any:
+    for path in paths:
+        value: Any = row
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if value is not None:
+            return value
+    return None
+
+
+def main(_: Sequence[str]) -> None:
+    """Rewrite, or check."""
+    stale = []
+    for path in sorted(path for pattern in FILES for path in ROOT.glob(pattern)):
+        text = path.read_text()
+        new = rendered(text)
+        if new != text:
+            stale.append(str(path.relative_to(ROOT)))
+            if not _CHECK.value:
+                path.write_text(new)
+    print("\n".join(f"{'stale' if _CHECK.value else 'rendered'}: {name}" for name in stale))
+    if stale and _CHECK.value:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)

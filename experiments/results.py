@@ -1,0 +1,85 @@
+"""Files of results, `docs/results/NAME.json`: numbers with the command, version and machine.
+
+{"command", "version", "method_revision", "machine", "date",
+ "rows": [{"method", "seed", "minutes", "passes", …metrics as in evaluation.json}]}
+"""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from etils import epath
+
+from mmebm_jax import method
+from mmebm_jax.storage.files import write_whole
+
+REQUIRED = ("command", "version", "method_revision", "machine", "date", "rows")
+
+
+def write(path: epath.PathLike, command: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows beside what made them.
+
+    Args:
+      path: of the file; its folder is made if absent.
+      command: that makes these rows again.
+      rows: one per run, "method" and "seed" first.
+    """
+    result = {
+        "command": command,
+        "version": version(),
+        "method_revision": method.REVISION,
+        "machine": machine(),
+        "date": datetime.date.today().isoformat(),
+        "rows": list(rows),
+    }
+    file = epath.Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+def read(path: epath.PathLike) -> dict[str, Any]:
+    """A file of results.
+
+    Raises:
+      ValueError: it lacks a part; one line that names it.
+    """
+    result = json.loads(epath.Path(path).read_text())
+    missing = [name for name in REQUIRED if name not in result]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: make it again by its command.")
+    return result
+
+
+def version() -> str:
+    """The commit of the checkout, with "-dirty" where files have changed."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def machine() -> str:
+    """The processor, how many of its cores, and JAX's device."""
+    names = [
+        line.partition(":")[2].strip()
+        for line in _lines(Path("/proc/cpuinfo"))
+        if line.startswith("model name")
+    ]
+    processor = names[0] if names else platform.processor() or platform.machine()
+    device = jax.devices()[0].device_kind
+    on = "" if device == "cpu" else f", {len(jax.devices())} x {device}"
+    return f"{len(os.sched_getaffinity(0))} cores of {processor}{on}; JAX {jax.__version__}"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
