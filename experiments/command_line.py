@@ -101,7 +101,7 @@ def _explanation(error: Exception, path: str | None, arguments: Sequence[str]) -
         for match in (re.match(r"--?(?:no)?config\.([^=]*)", a) for a in arguments)
         if match
     ]
-    if isinstance(error, config_flags.FlagOrderError):
+    if "in argv before a value for --config" in str(error):
         return f"{error}: give --config first."
     if path is None:
         return f"--config is missing: --config.{names[0]} sets a field of it." if names else error
