@@ -110,7 +110,7 @@ def _explanation(error: Exception, path: str | None, arguments: Sequence[str]) -
     except CONFIG_ERRORS as cause:
         return _cause(cause, path)
     if not isinstance(config, ConfigDict):
-        return f"{path}: get_config returns no ConfigDict but a {type(config).__name__}."
+        return f"{path}: get_config returns {type(config).__name__}, not a ConfigDict."
     for name in names:
         if problem := _unknown_field(config, name):
             return problem
@@ -125,7 +125,8 @@ def _load_config(path: str) -> object:
     )
     values(arguments)
     config = holder.value
-    config.keys()
+    if hasattr(config, "keys"):
+        config.keys()  # Raises if the file could not be read.
     return config
 
 

@@ -80,6 +80,19 @@ class Classifiers:
         return classes, features
 
 
+def check_refinement(sampler: Sampler, num_steps: int | None) -> None:
+    """Refuse refinement steps for a model without a data-space energy.
+
+    Raises:
+      ValueError: one line that says so.
+    """
+    if num_steps and not sampler.settings.data_energy:
+        raise ValueError(
+            f"--refinement_steps={num_steps}: this run learned no data-space energy to refine "
+            "samples under: leave it out."
+        )
+
+
 def evaluate(
     run: Run,
     sampler: Sampler,
@@ -103,11 +116,7 @@ def evaluate(
     Raises:
       ValueError: steps are asked of a model without a data-space energy.
     """
-    if num_steps and not sampler.settings.data_energy:
-        raise ValueError(
-            f"--refinement_steps={num_steps}: this run learned no data-space energy to refine "
-            "samples under: leave it out."
-        )
+    check_refinement(sampler, num_steps)
     settings, names = sampler.settings, [m.name for m in sampler.modalities]
     num_samples = min(run.config.evaluation.num_samples, len(run.splits.test))
     keys = dict(

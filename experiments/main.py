@@ -95,6 +95,7 @@ def main() -> None:
             print(curve.draw(run, classifiers, _NUM_SAMPLES.value))
             return
         sampler, step = train.restore_sampler(run)
+        evaluate.check_refinement(sampler, _REFINEMENT.value)
         result = evaluate.evaluate(
             run,
             sampler,

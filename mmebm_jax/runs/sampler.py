@@ -205,7 +205,7 @@ class Sampler:
         Returns:
           One line when more than a twentieth of the samples lie outside what was seen.
         """
-        trained = self.settings.data_chain.num_steps
+        trained = self.settings.chains.data.num_steps
         if num_steps <= trained:
             return ""
         bounds = np.concatenate([np.asarray(self.trained_energies()), np.ravel(seen)])
@@ -353,7 +353,7 @@ class Sampler:
             return samples
         chain = self.refine(chain_key, samples, given=batch, num_steps=num_steps)
         samples |= chain.position
-        trained = self.settings.data_chain.num_steps
+        trained = self.settings.chains.data.num_steps
         if num_steps is not None and num_steps > trained:
             ends = self.energy(samples, check_values=False)
             # Up to here this chain is a trained one, whatever was given.

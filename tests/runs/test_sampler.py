@@ -7,20 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method.langevin import Chain
-from mmebm_jax.method.prior import standard
+from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.runs.sampler import Sampler
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SETTINGS = SamplerSettings(
-    prior_chain=Chain(2, 0.2),
-    posterior_chain=Chain(3, 0.1),
-    data_chain=Chain(3, 0.4, temperature=1e-3),
+    chains=Chains(
+        posterior=Chain(3, 0.1),
+        prior=Chain(2, 0.2),
+        data=Chain(3, 0.4, temperature=1e-3),
+        prior_candidates=3,
+    ),
     prior_energy=True,
     data_energy=True,
-    prior_candidates=3,
 )
 
 
@@ -217,8 +220,9 @@ def test_each_row_of_draws_belongs_to_its_example(sampler, raw):
 
 def test_a_chain_that_leaves_the_energies_of_training_is_said(tiny_model, weights):
     """The steps are long and cold: more of them descend further than the trained ones."""
-    chain = SETTINGS.data_chain._replace(num_steps=2, step_size=2.0, temperature=0.0)
-    steep = Sampler(tiny_model, weights, SETTINGS._replace(data_chain=chain))
+    chain = Chain(num_steps=2, step_size=2.0, temperature=0.0)
+    chains = SETTINGS.chains._replace(data=chain)
+    steep = Sampler(tiny_model, weights, SETTINGS._replace(chains=chains))
     low, high = steep.trained_energies()
     with pytest.warns(RuntimeWarning, match="refinement of 200 steps left the energies") as caught:
         samples = steep.sample(jax.random.key(1), 8, num_steps=200)
@@ -233,7 +237,7 @@ def test_a_chain_that_leaves_the_energies_of_training_is_said(tiny_model, weight
 def test_energies_of_data_count_as_seen(tiny_model, weights):
     sampler = Sampler(tiny_model, weights, SETTINGS)
     low, high = sampler.trained_energies()
-    longer = SETTINGS.data_chain.num_steps + 1
+    longer = SETTINGS.chains.data.num_steps + 1
     inside, outside = np.full(20, (low + high) / 2), np.full(20, high + 1)
     assert sampler.energy_warning(inside, longer) == ""
     assert "100% of the samples" in sampler.energy_warning(outside, longer)
