@@ -316,6 +316,9 @@ def test_evaluation_holds_the_contract(straight, classifiers):
     assert all(0 <= p <= 1 for p in [*result["joint_coherence"].values(), *cross])
     assert all(0 <= d < np.inf for d in result["frechet"].values())
     assert evaluate.table(result).count("\n") > 3
+    assert result["warnings"] == []
+    assert set(result["energies"]) == {"data", "generator", "refined"}
+    assert all(e["low"] <= e["mean"] <= e["high"] for e in result["energies"].values())
 
 
 def test_a_metric_that_the_model_lacks_is_absent(straight, classifiers):
