@@ -30,6 +30,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             "download_url": "",
             "sha256": "",
             "in_memory": True,
+            "check_source": True,  # the four files must be MNIST's own
         }
     )
     # Five times the pixels of PolyDigits make the posterior as much steeper: 0.1 diverges.

@@ -1,15 +1,18 @@
 """What every command shares: its flags, and errors that end with one line."""
 
+import difflib
 import logging
+import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 import absl.logging
 import jax
 from absl import app, flags
 from etils import epath
+from ml_collections import ConfigDict, config_flags
 
 from mmebm_jax.training import processes
 
@@ -65,10 +68,10 @@ def shared_flags() -> list[str]:
 
 def parse(arguments: Sequence[str]) -> list[str]:
     """Parse flags; a bad one, a missing config file or a misspelt field ends with one line."""
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        if name.lstrip("-") == "config" and not epath.Path(value.partition(":")[0]).exists():
-            fail(f"config file {value} does not exist: see the files in configs/.")
+    path = _config_path(arguments)
+    if path is not None and not (file := epath.Path(path.partition(":")[0])).is_file():
+        problem = "is a folder" if file.exists() else "does not exist"
+        fail(f"config file {path} {problem}: see the files in configs/.")
     try:
         rest = flags.FLAGS(list(arguments))
         # Reads the config now, so that whatever else is wrong with it shows here.
@@ -76,8 +79,103 @@ def parse(arguments: Sequence[str]) -> list[str]:
         if config is not None:
             config.keys()
     except CONFIG_ERRORS as error:
-        fail(error)
+        fail(_explanation(error, path, arguments))
+    if len(rest) > 1:
+        fail(f"unexpected argument {rest[1]}: flags begin with --, as --mode=train.")
     return rest
+
+
+def _config_path(arguments: Sequence[str]) -> str | None:
+    """The value of --config, be it behind "=" or a space; None without one."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in ("-config", "--config"):
+            return value if equals else following
+    return None
+
+
+def _explanation(error: Exception, path: str | None, arguments: Sequence[str]) -> object:
+    """What is wrong with a config file or with the flags that set its fields."""
+    names = [
+        match[1]
+        for match in (re.match(r"--?(?:no)?config\.([^=]*)", a) for a in arguments)
+        if match
+    ]
+    if "in argv before a value for --config" in str(error):
+        return f"{error}: give --config first."
+    if path is None:
+        return f"--config is missing: --config.{names[0]} sets a field of it." if names else error
+    try:
+        config = _load_config(path)
+    except CONFIG_ERRORS as cause:
+        return _cause(cause, path)
+    if not isinstance(config, ConfigDict):
+        return f"{path}: get_config returns {type(config).__name__}, not a ConfigDict."
+    for name in names:
+        if problem := _unknown_field(config, name):
+            return problem
+    return error
+
+
+def _load_config(path: str) -> object:
+    """The config of a file as it is without flags."""
+    arguments, values = ["", f"--config={path}"], flags.FlagValues()
+    holder = config_flags.DEFINE_config_file(
+        "config", flag_values=values, sys_argv=arguments, lock_config=False
+    )
+    values(arguments)
+    config = holder.value
+    if hasattr(config, "keys"):
+        config.keys()  # Raises if the file could not be read.
+    return config
+
+
+def _cause(error: BaseException, path: str) -> str:
+    """The exception that a config file raised, without the tracebacks wrapped around it."""
+    while "parsing config file" in str(error) and (inner := error.__cause__ or error.__context__):
+        error = inner
+    line = str(error)
+    kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+    return line if path in line and not kind else f"{path}: {kind}{line}"
+
+
+def _unknown_field(config: ConfigDict, name: str) -> str:
+    """What is wrong with the name of a field, empty if nothing."""
+    section, parts = config, name.split(".")
+    for depth, part in enumerate(parts):
+        if part not in section:
+            return f"config.{name} is unknown: {_suggestion(config, name)}"
+        value = section[part]
+        if depth + 1 < len(parts) and not isinstance(value, ConfigDict):
+            parent = ".".join(parts[: depth + 1])
+            return f"config.{name} is unknown: config.{parent} is a value, not a section."
+        section = value
+    if isinstance(section, ConfigDict):
+        return (
+            f"config.{name} is a section: set its fields, as --config.{name}.{next(iter(section))}."
+        )
+    return ""
+
+
+def _suggestion(config: ConfigDict, name: str) -> str:
+    known = list(_field_names(config))
+    ending = name.rpartition(".")[2]
+    close = [field for field in known if field.rpartition(".")[2] == ending]
+    close = close or difflib.get_close_matches(name, known, n=1)
+    if not close:
+        endings = difflib.get_close_matches(ending, [f.rpartition(".")[2] for f in known], n=1)
+        close = [field for field in known if field.rpartition(".")[2] in endings]
+    if not close:
+        return f"known are {', '.join(config)}."
+    return f"did you mean {' or '.join(f'config.{field}' for field in close[:4])}?"
+
+
+def _field_names(section: ConfigDict, prefix: str = "") -> Iterator[str]:
+    for name, value in section.items():
+        if isinstance(value, ConfigDict):
+            yield from _field_names(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 def _set_up() -> None:

@@ -95,14 +95,14 @@ def run_one(
         return {name: json.loads(file.read_text()) for name, file in files.items()}
     run = train.prepare(config, folder)
     state, seconds = train.train(run)
-    judge = evaluate.Judge(run, classifiers)
+    trained_classifiers = evaluate.Classifiers(run, classifiers)
     for name, path in wanted.items():
         if name:
             begin = time.monotonic()
             state = train.fit_base_prior(run, state, jax.random.key(config.seed))
             seconds += time.monotonic() - begin
         sampler = train.make_sampler(run, state.weights, checkpoint.trained_networks(state))
-        result = evaluate.evaluate(run, sampler, int(state.step), judge)
+        result = evaluate.evaluate(run, sampler, int(state.step), trained_classifiers)
         rate = int(state.step) * config.batch_size / seconds
         result |= {"train_seconds": round(seconds, 1), "examples_per_second": round(rate, 1)}
         path.mkdir(parents=True, exist_ok=True)
@@ -257,7 +257,7 @@ def main() -> None:
     if _JOBS.value > 1:
         first = with_budget(next(iter(configs.values())), seeds[0])
         # Once, before the jobs would each train their own.
-        evaluate.Judge(train.prepare(first, workdir / "none"), workdir / "classifiers")
+        evaluate.Classifiers(train.prepare(first, workdir / "none"), workdir / "classifiers")
         run_jobs(names, seeds, workdir, _JOBS.value)
     results: dict[str, list[dict[str, Any]]] = {}
     for seed in seeds:

@@ -1,8 +1,8 @@
-"""Evaluate every checkpoint of a run: how its coherence grew.
+"""Evaluate every checkpoint of a run: coherence over training.
 
-Writes `curve.jsonl`, a line a checkpoint as it is evaluated, `curve.md` and `curve.png`. What
-stands in `curve.jsonl` is not evaluated again: a call that was stopped, or a run that went on, adds
-to it.
+Writes `curve.jsonl` (one line per checkpoint, as soon as it is evaluated), `curve.md` and
+`curve.png`. Checkpoints already in `curve.jsonl` are not evaluated again, so a call that was
+stopped, or a run that was continued, adds to it.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 from tabulate import tabulate
 
-from experiments.evaluate import Judge, evaluate
+from experiments.evaluate import Classifiers, evaluate
 from mmebm_jax.runs import checkpoint
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import plotting
@@ -31,7 +31,7 @@ COLUMNS = {
 
 
 def row_of(result: dict[str, Any], examples_per_step: int, num_train: int) -> dict[str, float]:
-    """The line of a checkpoint: its step, the epochs until then and what of `COLUMNS` it has."""
+    """One row of the curve: step, epochs so far, and those of `COLUMNS` that the model has."""
     row = {name: result[name] for name in ("step", "num_samples")}
     row["epoch"] = result["step"] * examples_per_step / num_train
     for name, (group, key) in COLUMNS.items():
@@ -41,7 +41,7 @@ def row_of(result: dict[str, Any], examples_per_step: int, num_train: int) -> di
 
 
 def read(path: epath.Path) -> list[dict[str, Any]]:
-    """The lines that an earlier call wrote; none without a file.
+    """The rows that an earlier call wrote; empty when there is no file.
 
     Raises:
       ValueError: a line that is not JSON.
@@ -55,7 +55,7 @@ def read(path: epath.Path) -> list[dict[str, Any]]:
 
 
 def draw(run: Run, classifiers: epath.Path, num_samples: int | None = None) -> str:
-    """Evaluate what has not been, write the three files and give the table.
+    """Evaluate the checkpoints that are missing, write the three files and return the table.
 
     Args:
       run: with its checkpoints; `keep_checkpoints` says how many it has.
@@ -64,8 +64,8 @@ def draw(run: Run, classifiers: epath.Path, num_samples: int | None = None) -> s
 
     Raises:
       FileNotFoundError: no checkpoint.
-      ValueError: none that can be read, fewer than 2 samples, or a `curve.jsonl` that is damaged or
-        of another number of samples.
+      ValueError: no checkpoint can be read, fewer than 2 samples, or a `curve.jsonl` that is
+        damaged or has another number of samples.
     """
     path = run.workdir / "curve.jsonl"
     rows, num_samples = read(path), num_samples or NUM_SAMPLES
@@ -77,16 +77,16 @@ def draw(run: Run, classifiers: epath.Path, num_samples: int | None = None) -> s
     if not steps:
         raise FileNotFoundError(f"{run.workdir} holds no checkpoint: train there first.")
     run.config.evaluation.num_samples = num_samples
-    judge = Judge(run, classifiers)
+    trained_classifiers = Classifiers(run, classifiers)
     for wanted in sorted(set(steps) - {row["step"] for row in rows}):
         try:
             sampler, step = restore_sampler(run, wanted)
-        except ValueError as error:  # Damaged, and so is all before it.
+        except ValueError as error:  # This one and all before it are damaged.
             LOGGER.warning("%s", error)
             continue
-        if step < wanted:  # Damaged; it has been said.
+        if step < wanted:  # Damaged; already logged.
             continue
-        result = evaluate(run, sampler, step, judge)
+        result = evaluate(run, sampler, step, trained_classifiers)
         rows.append(row_of(result, run.config.batch_size, len(run.splits.train)))
         rows.sort(key=lambda row: row["step"])
         write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))

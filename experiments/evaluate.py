@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,21 +17,22 @@ from mmebm_jax.modalities.modality import from_raw
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training.loop import Run
+from mmebm_jax.typing import Params
 
 CHUNK = 500
 NUM_PROBE_EXAMPLES = 5000
-# Beyond this many observed subsets the table by number of inputs costs more than it tells.
+# With more observed subsets than this, coherence by number of inputs is too expensive.
 MOST_SUBSETS = 40
+LOGGER = logging.getLogger("mmebm_jax")
 
-Classifiers = dict[str, Any]
-Opinions = dict[str, np.ndarray]
+ByModality = dict[str, np.ndarray]
 
 
-class Judge:
-    """Digit classifiers, one a modality: their opinions and features of samples."""
+class Classifiers:
+    """Digit classifiers, one per modality: predictions and features of samples."""
 
     def __init__(self, run: Run, folder: epath.Path) -> None:
-        """Train the classifiers on the training images, or read them from `folder`."""
+        """Read the classifiers from `folder`, or train them on the training split."""
         self._kinds = {m.name: m.kind for m in run.model.modalities}
         steps = run.config.evaluation.classifier_steps
         meta = {"data": run.config.data.to_dict(), "steps": steps}
@@ -40,7 +42,7 @@ class Judge:
             classifier.save_classifiers(folder, known[0], known[1], meta)
         self._params, self.accuracies = known
 
-    def _train(self, run: Run, steps: int) -> tuple[Classifiers, dict[str, float]]:
+    def _train(self, run: Run, steps: int) -> tuple[dict[str, Params], dict[str, float]]:
         train, test = data.whole(run.splits.train), data.whole(run.splits.test)
         modalities = {m.name: m for m in run.model.modalities}
 
@@ -67,8 +69,8 @@ class Judge:
         }
         return params, accuracies
 
-    def look(self, samples: Mapping[str, Any]) -> tuple[Opinions, Opinions]:
-        """Predicted classes `int[N]` and features `[N, F]` of each example, by modality."""
+    def predict(self, samples: Mapping[str, Any]) -> tuple[ByModality, ByModality]:
+        """Predicted classes `int[N]` and features `[N, F]`, each by modality."""
         classes, features = {}, {}
         for name, values in samples.items():
             logits, features[name] = classifier.predict(
@@ -78,21 +80,43 @@ class Judge:
         return classes, features
 
 
+def check_refinement(sampler: Sampler, num_steps: int | None) -> None:
+    """Refuse refinement steps for a model without a data-space energy.
+
+    Raises:
+      ValueError: one line that says so.
+    """
+    if num_steps and not sampler.settings.data_energy:
+        raise ValueError(
+            f"--refinement_steps={num_steps}: this run learned no data-space energy to refine "
+            "samples under: leave it out."
+        )
+
+
 def evaluate(
-    run: Run, sampler: Sampler, step: int, judge: Judge, *, num_steps: int | None = None
+    run: Run,
+    sampler: Sampler,
+    step: int,
+    classifiers: Classifiers,
+    *,
+    num_steps: int | None = None,
 ) -> dict[str, Any]:
-    """All metrics of a model by one protocol.
+    """All metrics of a model under one protocol.
 
     Args:
-      run: what the configuration built.
+      run: the run's data and configuration.
       sampler: the model with its weights.
       step: of the checkpoint, for the record.
-      judge: the classifiers.
-      num_steps: of data-space refinement; None takes training's.
+      classifiers: one per modality.
+      num_steps: of data-space refinement; None for the trained number.
 
     Returns:
-      The content of `evaluation.json`; a metric that the model lacks is absent.
+      The content of `evaluation.json`; a metric that does not apply to the model is absent.
+
+    Raises:
+      ValueError: steps are asked of a model without a data-space energy.
     """
+    check_refinement(sampler, num_steps)
     settings, names = sampler.settings, [m.name for m in sampler.modalities]
     num_samples = min(run.config.evaluation.num_samples, len(run.splits.test))
     keys = dict(
@@ -108,10 +132,10 @@ def evaluate(
     all_test = sampler.as_batch(_without_label(data.whole(run.splits.test)))
     reference = {
         name: frechet.gaussian_statistics(features)
-        for name, features in judge.look(all_test)[1].items()
+        for name, features in classifiers.predict(all_test)[1].items()
     }
 
-    def distance(features: Opinions) -> float:
+    def distance(features: ByModality) -> float:
         each = [
             frechet.frechet_distance(frechet.gaussian_statistics(features[name]), reference[name])
             for name in features
@@ -136,9 +160,11 @@ def evaluate(
 
     joint: dict[str, float] = {}
     distances: dict[str, float] = {}
+    energies: dict[str, dict[str, float]] = {}
+    warnings: list[str] = []
 
     def measure(name: str, samples: Mapping[str, np.ndarray]) -> None:
-        classes, features = judge.look(samples)
+        classes, features = classifiers.predict(samples)
         distances[name] = distance(features)
         if len(names) > 1:
             joint[name] = coherence.joint_coherence(classes)
@@ -160,25 +186,28 @@ def evaluate(
             num_samples,
         )
         measure("energy", refined)
+        energies, warnings = measure_energies(sampler, test, generated, refined, num_steps)
+        for line in warnings:
+            LOGGER.warning("warning: %s", line)
 
     crossed = {}
     for method in ("sample", "mean", "revised") if len(names) > 1 else ():
-        opinions = {
-            source: judge.look(
+        by_source = {
+            source: classifiers.predict(
                 conditional(jax.random.fold_in(keys["cross"], index), (source,), method)
             )
             for index, source in enumerate(names)
         }
-        predictions = {source: classes for source, (classes, _) in opinions.items()}
+        predictions = {source: classes for source, (classes, _) in by_source.items()}
         crossed[method] = coherence.cross_coherence(predictions, labels)
         if method == "sample":
-            each = [distance(features) for _, features in opinions.values()]
+            each = [distance(features) for _, features in by_source.values()]
             distances["cross"] = float(np.mean(each))
     result: dict[str, Any] = {
         "step": step,
         "num_samples": num_samples,
         "protocol": {
-            "classifiers": "one a modality, trained on the training images",
+            "classifiers": "one per modality, trained on the training split",
             "cross_coherence": "one source at a time, latent drawn from that expert; mean over "
             "targets of the mean over the other sources",
             "frechet": "between Gaussians fitted to classifier features, against all test images, "
@@ -196,8 +225,10 @@ def evaluate(
             "posterior_steps": settings.chains.posterior.num_steps,
         },
         "frechet": distances,
-        "classifier_accuracy": judge.accuracies,
+        "classifier_accuracy": classifiers.accuracies,
     }
+    if energies:
+        result |= {"energies": energies, "warnings": warnings}
     if crossed:
         result["joint_coherence"] = joint
         result["cross_coherence"] = {
@@ -211,7 +242,7 @@ def evaluate(
     ]
     if subsets and len(subsets) <= MOST_SUBSETS:
         by_subset = {
-            subset: judge.look(
+            subset: classifiers.predict(
                 conditional(jax.random.fold_in(keys["count"], index), subset, "sample")
             )[0]
             for index, subset in enumerate(subsets)
@@ -222,13 +253,55 @@ def evaluate(
     return result
 
 
+def measure_energies(
+    sampler: Sampler,
+    test: Mapping[str, np.ndarray],
+    generated: Mapping[str, np.ndarray],
+    refined: Mapping[str, np.ndarray],
+    num_steps: int | None,
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Joint energies of data and samples, and a line if a longer chain left those of training.
+
+    Args:
+      sampler: the model with its weights.
+      test: test examples, name → `[N, *shape]` in model range.
+      generated: samples before refinement.
+      refined: the same after refinement.
+      num_steps: of the refinement; None for the trained number.
+
+    Returns:
+      Lowest, mean and highest energy of each; and the warnings.
+    """
+
+    def energies(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        def one(key: jax.Array, start: int, count: int) -> dict[str, jax.Array]:
+            part = {name: values[start : start + count] for name, values in batch.items()}
+            return {"energy": sampler.energy(part, check_values=False)}
+
+        num_examples = len(next(iter(batch.values())))
+        return _in_chunks(one, jax.random.key(0), num_examples)["energy"]
+
+    values = {
+        "data": energies(test),
+        "generator": energies(generated),
+        "refined": energies(refined),
+    }
+    ranges = {
+        name: {"low": float(e.min()), "mean": float(e.mean()), "high": float(e.max())}
+        for name, e in values.items()
+    }
+    seen = np.concatenate([values["data"], values["generator"]])
+    warning = sampler.energy_warning(values["refined"], num_steps or 0, seen)
+    return ranges, [warning] if warning else []
+
+
 def write(workdir: epath.Path, result: dict[str, Any]) -> None:
     """Write `evaluation.json`."""
     write_whole(workdir / "evaluation.json", json.dumps(result, indent=2) + "\n")
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The headline numbers as text."""
+    """The main numbers as text."""
     joint, distance = result.get("joint_coherence", {}), result["frechet"]
     cross = result.get("cross_coherence", {})
     label = {
@@ -256,6 +329,7 @@ def table(result: Mapping[str, Any]) -> str:
         "",
         "classifier accuracy: "
         + ", ".join(f"{n} {a:.3f}" for n, a in result["classifier_accuracy"].items()),
+        *(f"warning: {line}" for line in result.get("warnings", ())),
     ]
     return "\n".join(lines)
 
@@ -281,7 +355,7 @@ def _in_chunks(
     key: jax.Array,
     num_samples: int,
 ) -> dict[str, np.ndarray]:
-    """Call `function(key, start, count)` over chunks and join what it returns."""
+    """Concatenate the results of `function(key, start, count)` over chunks of the samples."""
     chunks = []
     for start in range(0, num_samples, CHUNK):
         count = min(CHUNK, num_samples - start)

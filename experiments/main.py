@@ -21,7 +21,7 @@ _MODE = flags.DEFINE_enum(
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples",
     None,
-    "Of samples: 16 by default, or one for each given example; for a curve 2000 of each kind.",
+    "Of samples: 16 by default, or 1 for each example of --given; for a curve 2000 of each kind.",
     1,
     2**16,
 )
@@ -41,10 +41,31 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of sampling.", 0, 2**31 - 1)
 _CLASSIFIERS = flags.DEFINE_string(
     "classifiers", None, "Folder of the evaluation's classifiers; default WORKDIR/classifiers."
 )
+# The modes in which a flag acts; in others it would be ignored without a word.
+_ACTS_IN = {
+    "num_samples": ("sample", "curve"),
+    "given": ("sample",),
+    "refinement_steps": ("sample", "evaluate"),
+    "seed": ("sample",),
+    "classifiers": ("evaluate", "curve"),
+}
+
+
+def check_flags() -> None:
+    """Refuse a flag that does not act in this mode."""
+    for name, modes in _ACTS_IN.items():
+        flag = flags.FLAGS[name]
+        if flag.value != flag.default and _MODE.value not in modes:
+            mend = "give config.seed" if name == "seed" else "leave it out"
+            command_line.fail(
+                f"--{name} does not act in --mode={_MODE.value}, but in {' and '.join(modes)}: "
+                f"{mend}, or set --mode."
+            )
 
 
 def main() -> None:
     """Dispatch on the mode."""
+    check_flags()
     # Imported late: a misspelt flag should not wait for the networks.
     import jax
 
@@ -58,6 +79,8 @@ def main() -> None:
         command_line.fail(f"--mode={_MODE.value} takes one process: start it on one host alone.")
     workdir = epath.Path(command_line.WORKDIR.value)
     if _MODE.value == "sample":
+        if _CONFIG.value is not None:  # What it sets should not be ignored without a word.
+            checkpoint.check_config(workdir, _CONFIG.value)
         sample.sample(
             workdir,
             num_samples=_NUM_SAMPLES.value,
@@ -72,8 +95,14 @@ def main() -> None:
             print(curve.draw(run, classifiers, _NUM_SAMPLES.value))
             return
         sampler, step = train.restore_sampler(run)
-        judge = evaluate.Judge(run, classifiers)
-        result = evaluate.evaluate(run, sampler, step, judge, num_steps=_REFINEMENT.value)
+        evaluate.check_refinement(sampler, _REFINEMENT.value)
+        result = evaluate.evaluate(
+            run,
+            sampler,
+            step,
+            evaluate.Classifiers(run, classifiers),
+            num_steps=_REFINEMENT.value,
+        )
         evaluate.write(workdir, result)
         print(evaluate.table(result))
     elif _CONFIG.value is None:

@@ -1,13 +1,16 @@
 """Draw samples of a trained run, jointly or given some modalities."""
 
 import io
+import logging
 import math
+import warnings
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 from etils import epath
 
-from mmebm_jax.runs import checkpoint
+from mmebm_jax.runs import arguments, checkpoint
 from mmebm_jax.runs.sampler import Sampler, load
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.storage.npz import MOST_BYTES, read_npz
@@ -15,7 +18,11 @@ from mmebm_jax.training import plotting
 
 DEFAULT_NUM_SAMPLES = 16
 NUM_DRAWN = 32
+# Of several draws for each given example.
+NUM_DRAWN_SOURCES = 8
+NUM_DRAWN_EACH = 16
 MOST_EXAMPLES = 2**16
+LOGGER = logging.getLogger("mmebm_jax")
 
 
 def sample(
@@ -28,9 +35,12 @@ def sample(
 ) -> None:
     """Write `samples.npz` (uint8 images, int32 tokens) and `samples.png` into the run's folder.
 
+    The arrays are `[num_samples, *shape]`. With `given` they are `[N, *shape]`, one draw for each
+    of its N examples, or `[N, num_samples, *shape]` when `num_samples` is given.
+
     Args:
       workdir: of a trained run.
-      num_samples: how many, 16 by default; with `given`, of its first examples, all by default.
+      num_samples: how many, 16 by default; with `given`, how many for each of its examples.
       given: `.npz` file with any subset of the modalities.
       num_steps: of data-space refinement; 0 is the generator alone, None as trained.
       seed: of the draws.
@@ -41,22 +51,54 @@ def sample(
         `most_examples`; one line that names what.
     """
     sampler = load(workdir)
-    if num_samples is not None and num_samples > (most := most_examples(sampler)):
-        raise ValueError(f"--num_samples={num_samples}: draw at most {most} at a time.")
-    observed = None
-    if given is not None:
-        observed = {n: v[:num_samples] for n, v in read_given(given, sampler).items()}
-    samples = sampler.sample(
-        jax.random.key(seed), num_samples or DEFAULT_NUM_SAMPLES, observed, num_steps=num_steps
-    )
+    observed = None if given is None else read_given(given, sampler)
+    count = num_samples or (DEFAULT_NUM_SAMPLES if observed is None else 1)
+    sources = 1 if observed is None else len(next(iter(observed.values())))
+    if count * sources > (most := most_examples(sampler)):
+        each = f" for each of {sources} given examples" if observed else ""
+        raise ValueError(f"--num_samples={count}{each}: draw at most {most} in all at a time.")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        samples = sampler.sample(
+            jax.random.key(seed),
+            num_samples if observed else count,
+            observed,
+            num_steps=num_steps,
+            check_values=False,  # `read_given` has.
+        )
+    for warning in caught:
+        LOGGER.warning("warning: %s", warning.message)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **sampler.as_raw(samples))  # type: ignore[arg-type]
     write_whole(workdir / "samples.npz", buffer.getvalue())
     title = f"given {', '.join(observed)}" if observed else "samples"
-    shown = {name: np.asarray(values[:NUM_DRAWN]) for name, values in samples.items()}
+    blocks = picture_blocks(
+        samples, title, several=observed is not None and num_samples is not None
+    )
     alphabet = checkpoint.read_data_facts(workdir).alphabet
-    plotting.save_grid(workdir / "samples.png", {title: shown}, alphabet)
+    plotting.save_grid(workdir / "samples.png", blocks, alphabet)
     print(f"wrote {workdir / 'samples.npz'} and {workdir / 'samples.png'}")
+
+
+def picture_blocks(
+    samples: Mapping[str, jax.Array], title: str, *, several: bool
+) -> dict[str, dict[str, np.ndarray]]:
+    """What is drawn, by title: a row of examples, or a block of draws for each given example.
+
+    Args:
+      samples: name → `[N, *shape]`, or `[N, num_samples, *shape]` of `several`.
+      title: of all.
+      several: whether there are several draws for each example.
+    """
+    if not several:
+        return {title: {name: np.asarray(values[:NUM_DRAWN]) for name, values in samples.items()}}
+    sources = min(NUM_DRAWN_SOURCES, len(next(iter(samples.values()))))
+    return {
+        f"{title}, example {index}": {
+            name: np.asarray(values[index, :NUM_DRAWN_EACH]) for name, values in samples.items()
+        }
+        for index in range(sources)
+    }
 
 
 def read_given(path: str, sampler: Sampler) -> dict[str, jax.Array]:
@@ -80,8 +122,7 @@ def read_given(path: str, sampler: Sampler) -> dict[str, jax.Array]:
 
     try:
         given = sampler.as_batch(read_npz(epath.Path(path), accept))
-        if len({len(values) for values in given.values()}) > 1:
-            raise ValueError("its modalities hold different numbers of examples.")
+        arguments.check_equal_counts(given)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"--given={path} does not exist: name an .npz of modalities."

@@ -28,6 +28,7 @@ OPTIONS: dict[str, Rules] = {
         "download_url": text().optional,
         "sha256": text(0, 64).optional,
         "in_memory": switch().optional,
+        "check_source": switch().optional,
     },
 }
 """Data set → its options' rules; the function of the same name has their meaning."""

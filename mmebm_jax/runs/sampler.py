@@ -1,5 +1,6 @@
-"""A trained model in the hand: what `mmebm_jax.load` returns."""
+"""User-facing sampler: what `mmebm_jax.load` returns."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,19 +13,17 @@ from mmebm_jax.method.langevin import LangevinResult
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.sampling import SamplerSettings, Trained
 from mmebm_jax.method.train_state import Weights
-from mmebm_jax.modalities.modality import Modality, from_raw, to_raw
-from mmebm_jax.runs import builders, checkpoint, sharding
+from mmebm_jax.modalities.modality import Modality, to_raw
+from mmebm_jax.runs import arguments, builders, checkpoint, sharding
 from mmebm_jax.runs.template import template
-from mmebm_jax.storage.validation import plain
 from mmebm_jax.typing import Latents
 
 # Models and settings are hashable, so samplers of equal models share what is compiled.
 _STATIC = ("model", "settings")
-_ACCEPTED = {
-    "image": "uint8 or float in [-1, 1]",
-    "text": "int or float one-hot",
-    "vector": "float in [-1, 1]",
-}
+# Chains from which the energies of trained chains are measured.
+NUM_REFERENCE = 256
+# Share of the samples that may end outside those energies before it is said.
+MOST_OUTSIDE = 0.05
 
 
 def _jitted(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
@@ -68,6 +67,9 @@ class Sampler:
     Batches are dicts, name → `[B, *shape]` in model range: images and vectors in [-1, 1], which
     refinement may leave by 0.05, and sequences one-hot or, in samples, probabilities. `as_batch`
     makes them of uint8 images, int tokens and float vectors, `as_raw` turns samples back.
+
+    `sample`, `encode` and `energy` take raw values as well as values in model range, and refuse
+    what is in neither; `check_values=False` skips that for the caller who knows better.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Sampler:
         self._mesh = mesh
         self.weights = weights if mesh is None else sharding.replicate(weights, mesh)
         self._static: dict[str, Any] = {"model": model, "settings": settings}
+        self._trained_energies: tuple[float, float] | None = None
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -92,61 +95,137 @@ class Sampler:
     def sample(
         self,
         key: jax.Array,
-        num_samples: int = 1,
+        num_samples: int | None = None,
         given: Mapping[str, Any] | None = None,
         *,
         num_steps: int | None = None,
+        check_values: bool = True,
     ) -> dict[str, jax.Array]:
         """Samples of all modalities, in model range.
 
         Args:
-          key: PRNG key.
-          num_samples: how many; not read when something is given.
-          given: observed modalities, returned as they are while the others are generated.
+          key: typed PRNG key.
+          num_samples: how many; one when None. With `given`, how many for each given example.
+          given: observed modalities, name → `[N, *shape]`, raw or in model range; returned
+            unchanged beside the others, which are generated.
           num_steps: refinement under the joint energy: 0 for the generator alone, None for the
             chain of training.
+          check_values: whether the values given are checked, see `as_batch`.
+
+        Returns:
+          Name → array of every modality: `[num_samples, *shape]` without `given`; with it,
+          `[N, *shape]` when `num_samples` is None and `[N, num_samples, *shape]` when it is given,
+          be it 1. What was given is repeated along the second axis.
 
         Raises:
-          ValueError: a given modality is unknown or has another shape or type.
+          TypeError: the key is not a typed one, a number is not whole, or `given` is not a dict.
+          ValueError: a number is out of range, a given modality is unknown or has another shape,
+            type or range, or steps are asked of a run that learned no data-space energy.
+
+        Warns:
+          RuntimeWarning: a chain longer than training's has left the energies of trained chains.
         """
-        batch = self.as_batch(given or {})
-        counts = {name: len(array) for name, array in batch.items()}
-        if len(set(counts.values())) > 1:
-            raise ValueError(f"modalities hold different numbers of examples: {counts}.")
-        latent_key, chain_key = jax.random.split(key)
-        latents = (
-            self.infer(latent_key, batch, method="sample")
-            if batch
-            else self.prior_latents(latent_key, num_samples)
+        arguments.check_key(key)
+        draws = arguments.whole_number(
+            "num_samples", 1 if num_samples is None else num_samples, 1, arguments.MOST_SAMPLES
         )
-        samples = self.generate(latents) | batch
-        if not self.settings.data_energy or num_steps == 0 or len(batch) == len(self.modalities):
+        num_steps = self._num_steps(num_steps)
+        batch = {}
+        if given is not None:
+            arguments.check_given(given, self.modalities)
+            batch = self._batch(given, check_values)
+        count = draws
+        if batch:
+            count = draws * len(next(iter(batch.values())))
+            if count > arguments.MOST_SAMPLES:
+                raise ValueError(
+                    f"num_samples is {draws} for each of {count // draws} examples: draw at most "
+                    f"{arguments.MOST_SAMPLES} in all at a time."
+                )
+            batch = {name: jax.numpy.repeat(values, draws, 0) for name, values in batch.items()}
+        samples = self._sample(key, count, batch, num_steps)
+        if not batch or num_samples is None:
             return samples
-        chain = self.refine(chain_key, samples, given=batch, num_steps=num_steps)
-        return samples | chain.position
+        return {
+            name: values.reshape(count // draws, draws, *values.shape[1:])
+            for name, values in samples.items()
+        }
 
-    def encode(self, batch: Mapping[str, Any]) -> jax.Array:
-        """Mean of the posterior over the shared latent given any subset, `[B, Z]`."""
-        return self.infer(jax.random.key(0), self.as_batch(batch), method="mean").shared
+    def encode(self, batch: Mapping[str, Any], *, check_values: bool = True) -> jax.Array:
+        """Mean of the posterior over the shared latent given any subset, `[B, Z]`.
 
-    def energy(self, batch: Mapping[str, Any]) -> jax.Array:
+        Raises:
+          ValueError: see `as_batch`, or modalities of different lengths, or none.
+        """
+        batch = self._batch(batch, check_values)
+        return self.infer(jax.random.key(0), batch, method="mean").shared
+
+    def energy(self, batch: Mapping[str, Any], *, check_values: bool = True) -> jax.Array:
         """The joint energy of examples with every modality, `[B]`; lower is more likely.
 
         Raises:
-          ValueError: no data-space energy was learned, or a modality is missing.
+          ValueError: see `as_batch`; no data-space energy was learned, or a modality is missing.
         """
         if not self.settings.data_energy:
             raise ValueError("this run learned no data-space energy (energy.learn is False).")
-        batch = self.as_batch(batch)
+        batch = self._batch(batch, check_values)
         missing = [m.name for m in self.modalities if m.name not in batch]
         if missing:
             raise ValueError(f"the joint energy needs every modality; missing: {missing}.")
         return _energy(self.weights, self._split(batch), model=self.model)
 
+    def trained_energies(self) -> tuple[float, float]:
+        """Lowest and highest energy that chains of the trained length pass through.
+
+        Measured at the first call, on chains from the generator's own samples: it needs no data.
+
+        Raises:
+          ValueError: no data-space energy was learned.
+        """
+        if self._trained_energies is None:
+            latent_key, chain_key = jax.random.split(jax.random.key(0))
+            samples = self.generate(self.prior_latents(latent_key, NUM_REFERENCE))
+            chain = self.refine(chain_key, samples)
+            ends = self.energy(samples | chain.position, check_values=False)
+            energies = np.concatenate([np.ravel(chain.info.energy), np.asarray(ends)])
+            self._trained_energies = float(energies.min()), float(energies.max())
+        return self._trained_energies
+
+    def energy_warning(self, energies: Any, num_steps: int, seen: Any = ()) -> str:
+        """What to say of samples whose energies trained chains never reach; empty if nothing.
+
+        The networks learned from chains of one length: a longer one may run on to where the energy
+        is low only because no sample ever went there.
+
+        Args:
+          energies: of the refined samples, `[B]`.
+          num_steps: of their chains.
+          seen: more energies that count as seen in training, of data for instance.
+
+        Returns:
+          One line when more than a twentieth of the samples lie outside what was seen.
+        """
+        trained = self.settings.chains.data.num_steps
+        if num_steps <= trained:
+            return ""
+        bounds = np.concatenate([np.asarray(self.trained_energies()), np.ravel(seen)])
+        low, high = float(bounds.min()), float(bounds.max())
+        energies = np.asarray(energies)
+        outside = float(np.mean(~((energies >= low) & (energies <= high))))
+        if outside <= MOST_OUTSIDE:
+            return ""
+        return (
+            f"refinement of {num_steps} steps left the energies seen in training: {outside:.0%} of "
+            f"the samples end outside {low:.4g} to {high:.4g}, at {energies.mean():.4g} in the "
+            f"mean: use the trained {trained} steps."
+        )
+
     def prior_latents(
         self, key: jax.Array, num_samples: int, *, use_energy: bool = True
     ) -> Latents:
         """Latents of the prior; see `sampling.sample_latents`."""
+        arguments.check_key(key)
+        num_samples = arguments.whole_number("num_samples", num_samples, 1, arguments.MOST_SAMPLES)
         return self._split(
             _latents(
                 key, self.weights, num_samples=num_samples, use_energy=use_energy, **self._static
@@ -161,19 +240,25 @@ class Sampler:
         method: str,
         mask: Mapping[str, Any] | None = None,
     ) -> Latents:
-        """Latents given some modalities; see `sampling.infer_latents`."""
+        """Latents given some modalities in model range; see `sampling.infer_latents`."""
+        arguments.check_key(key)
+        arguments.check_in_model_range(given, self.modalities)
         placed = self._split(dict(mask)) if mask else None
         given = self._split(given)
         return _infer(key, self.weights, given, mask=placed, method=method, **self._static)
 
     def prior_chain(self, key: jax.Array, num_samples: int) -> LangevinResult:
         """The chain from draws of the base prior; see `Networks.revise_prior`."""
+        arguments.check_key(key)
+        num_samples = arguments.whole_number("num_samples", num_samples, 1, arguments.MOST_SAMPLES)
         return _prior_chain(key, self.weights, num_samples=num_samples, **self._static)
 
     def posterior_chain(
         self, key: jax.Array, latents: Latents, given: Mapping[str, Any]
     ) -> LangevinResult:
         """The chain under the generator's posterior; see `Networks.revise_posterior`."""
+        arguments.check_key(key)
+        arguments.check_in_model_range(given, self.modalities)
         return _posterior_chain(
             key, self.weights, self._split(latents), self._split(given), **self._static
         )
@@ -191,7 +276,10 @@ class Sampler:
         num_steps: int | None = None,
         keep_trajectory: bool = False,
     ) -> LangevinResult:
-        """Samples refined under the joint energy; see `sampling.refine`."""
+        """Samples in model range refined under the joint energy; see `sampling.refine`."""
+        arguments.check_key(key)
+        arguments.check_in_model_range({**samples, **(given or {})}, self.modalities)
+        num_steps = self._num_steps(num_steps)
         free = {name: values for name, values in samples.items() if name not in (given or {})}
         return _refine(
             key,
@@ -203,13 +291,25 @@ class Sampler:
             **self._static,
         )
 
-    def as_batch(self, values: Mapping[str, Any]) -> dict[str, jax.Array]:
+    def as_batch(
+        self, values: Mapping[str, Any], *, check_values: bool = True
+    ) -> dict[str, jax.Array]:
         """Check modalities and bring raw ones (uint8 images, int tokens) to model range.
 
+        Args:
+          values: name → `[N, *shape]`, or tokens `[N, L]`; NumPy or JAX arrays.
+          check_values: whether values are checked beside names, types and shapes. False is for
+            images that are meant although they look like another range: floats none of which is
+            below 0 look like [0, 1]. Inside a JAX transformation values cannot be checked.
+
         Raises:
-          ValueError: one line that names the modality and what it should be.
+          ValueError: one line that names the modality and what it should be: unknown, of another
+            shape, type or range, not finite.
         """
-        return {name: _checked(array, name, self.modalities) for name, array in values.items()}
+        return {
+            name: arguments.as_model_range(array, name, self.modalities, check_values=check_values)
+            for name, array in values.items()
+        }
 
     def check_form(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
         """Check a modality of which no value has been read yet.
@@ -217,11 +317,50 @@ class Sampler:
         Raises:
           ValueError: an unknown name, or another shape or type; one line that names it.
         """
-        _check_form(name, shape, dtype, self.modalities)
+        arguments.check_form(name, shape, dtype, self.modalities)
 
     def as_raw(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Samples as uint8 images, int32 tokens and float32 vectors."""
         return {m.name: to_raw(m, samples[m.name]) for m in self.modalities if m.name in samples}
+
+    def _batch(self, values: Mapping[str, Any], check_values: bool) -> dict[str, jax.Array]:
+        batch = self.as_batch(values, check_values=check_values)
+        arguments.check_equal_counts(batch)
+        return batch
+
+    def _num_steps(self, num_steps: int | None) -> int | None:
+        if num_steps is None:
+            return None
+        num_steps = arguments.whole_number("num_steps", num_steps, 0, arguments.MOST_STEPS)
+        if num_steps and not self.settings.data_energy:
+            raise ValueError(
+                f"num_steps is {num_steps}, but this run learned no data-space energy to refine "
+                "samples under: leave it out."
+            )
+        return num_steps
+
+    def _sample(
+        self, key: jax.Array, count: int, batch: dict[str, jax.Array], num_steps: int | None
+    ) -> dict[str, jax.Array]:
+        latent_key, chain_key = jax.random.split(key)
+        latents = (
+            self.infer(latent_key, batch, method="sample")
+            if batch
+            else self.prior_latents(latent_key, count)
+        )
+        samples = self.generate(latents) | batch
+        if not self.settings.data_energy or num_steps == 0 or len(batch) == len(self.modalities):
+            return samples
+        chain = self.refine(chain_key, samples, given=batch, num_steps=num_steps)
+        samples |= chain.position
+        trained = self.settings.chains.data.num_steps
+        if num_steps is not None and num_steps > trained:
+            ends = self.energy(samples, check_values=False)
+            # Up to here this chain is a trained one, whatever was given.
+            seen = chain.info.energy[: trained + 1]
+            if line := self.energy_warning(ends, num_steps, seen):
+                warnings.warn(line, RuntimeWarning, stacklevel=3)
+        return samples
 
     def _split(self, tree: Any) -> Any:
         if self._mesh is None:
@@ -229,50 +368,6 @@ class Sampler:
         count = len(jax.tree.leaves(tree)[0])
         place = sharding.split_batch if count % self._mesh.size == 0 else sharding.replicated
         return jax.device_put(tree, place(self._mesh))
-
-
-def _checked(array: Any, name: str, modalities: tuple[Modality, ...]) -> jax.Array:
-    array = array if isinstance(array, jax.Array) else np.asarray(array)
-    modality = _check_form(name, array.shape, array.dtype, modalities)
-    is_float = np.issubdtype(array.dtype, np.floating)
-    if isinstance(array, np.ndarray):
-        low, high = modality.bounds
-        if is_float and not (array.min() >= low - 1e-3 and array.max() <= high + 1e-3):
-            model_range = "[0, 1]" if modality.kind == "text" else "[-1, 1]"
-            mend = "scale it" if modality.kind == "vector" else "scale it, or give integers"
-            raise ValueError(f"modality {name!r} leaves {model_range}: {mend}.")
-        if not is_float and modality.kind == "text":
-            size = modality.shape[-1]
-            if array.min() < 0 or array.max() >= size:
-                raise ValueError(f"modality {name!r} has tokens outside 0..{size - 1}.")
-        # JAX knows neither every width of a number nor foreign byte orders.
-        array = array.astype(np.float32 if is_float else np.int32, copy=False)
-    if is_float:
-        return jax.numpy.asarray(array, jax.numpy.float32)
-    return from_raw(modality, jax.numpy.asarray(array))
-
-
-def _check_form(
-    name: str, shape: tuple[int, ...], dtype: np.dtype, modalities: tuple[Modality, ...]
-) -> Modality:
-    by_name = {m.name: m for m in modalities}
-    if name not in by_name:
-        raise ValueError(f"unknown modality {plain(name)!r}: this model has {', '.join(by_name)}.")
-    modality = by_name[name]
-    raw_shape = modality.shape[:1] if modality.kind == "text" else modality.shape
-    is_float = np.issubdtype(dtype, np.floating)
-    is_raw = (modality.kind == "image" and dtype == np.uint8) or (
-        modality.kind == "text" and np.issubdtype(dtype, np.integer)
-    )
-    wanted = modality.shape if is_float else raw_shape
-    if not (is_float or is_raw):
-        raise ValueError(f"modality {name!r} has dtype {dtype}: give {_ACCEPTED[modality.kind]}.")
-    if len(shape) != len(wanted) + 1 or tuple(shape[1:]) != tuple(wanted):
-        rows = ", ".join(map(str, wanted))
-        raise ValueError(f"modality {name!r} has shape {tuple(shape)}: give [N, {rows}].")
-    if not shape[0]:
-        raise ValueError(f"modality {name!r} holds no example: give at least one.")
-    return modality
 
 
 def load(workdir: epath.PathLike) -> Sampler:

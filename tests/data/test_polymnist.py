@@ -5,18 +5,22 @@ import http.server
 import io
 import pickle
 import shutil
+import struct
 import tarfile
 import tempfile
 import threading
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from skimage.io import imsave
 
 from mmebm_jax.data import batches, whole
+from mmebm_jax.data.sets import polymnist as module
 from mmebm_jax.data.sets.photographs import PHOTOGRAPHS, photograph
 from mmebm_jax.data.sets.polymnist import MODALITIES, fetch_archive, polymnist, read_idx
 from mmebm_jax.data.sets.torch_file import read_tensor
@@ -24,6 +28,8 @@ from mmebm_jax.data.source import RecordSource
 from tests.data.test_polydigits import recover_mask
 
 NUM = {"train": 40, "test": 20}
+# The digits below are not MNIST's.
+build = functools.partial(polymnist, check_source=False)
 
 
 # --- from_mnist -------------------------------------------------------------------------------
@@ -54,7 +60,7 @@ def mnist(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def built(mnist, tmp_path_factory):
-    return polymnist(str(tmp_path_factory.mktemp("data")), source_dir=str(mnist))
+    return build(str(tmp_path_factory.mktemp("data")), source_dir=str(mnist))
 
 
 def test_built_shapes_and_fields(built):
@@ -95,23 +101,51 @@ def test_records_feed_the_pipeline(built):
 def test_without_leave_to_prepare_nothing_is_written(mnist, tmp_path):
     data_dir = tmp_path / "data"
     with pytest.raises(ValueError, match="is not prepared"):
-        polymnist(str(data_dir), source_dir=str(mnist), prepare=False)
+        build(str(data_dir), source_dir=str(mnist), prepare=False)
     assert not data_dir.exists()
 
 
 def test_building_is_deterministic_and_seeds_are_kept_apart(built, mnist, tmp_path):
-    again = polymnist(str(tmp_path), source_dir=str(mnist))
-    other = polymnist(str(tmp_path), source_dir=str(mnist), seed=1)
+    again = build(str(tmp_path), source_dir=str(mnist))
+    other = build(str(tmp_path), source_dir=str(mnist), seed=1)
     for name in MODALITIES:
         np.testing.assert_array_equal(whole(built.train)[name], whole(again.train)[name])
         assert (whole(built.train)[name] != whole(other.train)[name]).any()
 
 
 def test_prepared_data_needs_no_source_and_fits_in_memory(mnist, tmp_path):
-    first = polymnist(str(tmp_path), source_dir=str(mnist))
-    reopened = polymnist(str(tmp_path), in_memory=True)
+    first = build(str(tmp_path), source_dir=str(mnist))
+    reopened = build(str(tmp_path), in_memory=True)
     for name, array in whole(first.train).items():
         np.testing.assert_array_equal(array, whole(reopened.train)[name])
+
+
+def test_files_that_are_not_mnists_are_refused_unless_they_are_meant(mnist, tmp_path, monkeypatch):
+    """Fashion-MNIST has the same names and shapes; its data never passes for MNIST's."""
+    data_dir = tmp_path / "data"
+    with pytest.raises(ValueError, match=r"train-images.*gz is not MNIST's file.*check_source"):
+        polymnist(str(data_dir), source_dir=str(mnist))
+    assert not data_dir.exists()
+    build(str(data_dir), source_dir=str(mnist))
+    with pytest.raises(FileNotFoundError, match="source_dir is empty"):
+        polymnist(str(data_dir))
+    digests = {
+        path.name: hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
+        for path in mnist.iterdir()
+    }
+    monkeypatch.setattr(module, "_MNIST_DIGESTS", digests)
+    splits = polymnist(str(data_dir), source_dir=str(mnist))
+    np.testing.assert_array_equal(whole(splits.test)["label"], synthetic_digits("test")[1])
+
+
+def test_mnists_files_under_each_others_names_are_named(mnist, tmp_path, monkeypatch):
+    name = "train-labels-idx1-ubyte.gz"
+    content = (mnist / name).read_bytes()
+    known = hashlib.sha256(gzip.decompress(content)).hexdigest()
+    monkeypatch.setitem(module._MNIST_DIGESTS, name, known)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"has the content of MNIST's {name}: rename it"):
+        module._check_mnist(tmp_path / "t10k-labels-idx1-ubyte.gz", True)
 
 
 # --- the official layouts ---------------------------------------------------------------------
@@ -147,11 +181,77 @@ def test_png_layout(tmp_path):
     assert_official(polymnist(str(tmp_path / "data"), "official_png", str(tmp_path / "raw")))
 
 
-def test_png_modalities_that_disagree_are_refused(tmp_path):
+def set_digit(folder):
+    for name in MODALITIES:
+        (folder / "train" / name / "4.7.png").write_bytes(b"")
+
+
+def remove_all(folder):
+    for path in (folder / "train").rglob("*.png"):
+        path.unlink()
+
+
+def draw(**options):
+    """A picture of 28 x 28 that is saved in another way than the release's."""
+
+    def write(folder):
+        image = Image.fromarray(np.zeros([28, 28, 3], np.uint8)).convert(options["mode"])
+        image.save(folder / "test" / "m2" / "7.7.png")
+
+    return write
+
+
+def draw_16_bits(folder):
+    """Pillow reads this one as 8-bit RGB, and writes none."""
+    rows = b"".join(b"\0" + bytes(28 * 6) for _ in range(28))
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 28, 28, 16, 2, 0, 0, 0))]
+    chunks += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path = folder / "test" / "m2" / "7.7.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in chunks
+        )
+    )
+    with Image.open(path) as image:
+        assert image.mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (
+            lambda folder: (folder / "train" / "m3" / "4.4.png").unlink(),
+            ["m3/4.4.png is missing", "1 of 12", "from every modality"],
+        ),
+        (
+            lambda folder: (folder / "train" / "m0" / "4.4.png").unlink(),
+            ["m0/4.4.png is missing", "from every modality"],
+        ),
+        (
+            lambda folder: (folder / "test" / "m1" / "4.4.png").rename(
+                folder / "test" / "m1" / "4.5.png"
+            ),
+            ["m0/4.5.png is missing"],
+        ),
+        (set_digit, ["number 4 with two digits"]),
+        (remove_all, ["no picture named NUMBER.DIGIT.png"]),
+        (draw(mode="P"), ["7.7.png is 8-bit palette 28 x 28: convert it to 8-bit RGB"]),
+        (draw(mode="RGBA"), ["7.7.png is 8-bit RGBA 28 x 28: convert it"]),
+        (draw(mode="L"), ["7.7.png is 8-bit grey 28 x 28: convert it"]),
+        (draw_16_bits, ["7.7.png is 16-bit RGB 28 x 28: convert it"]),
+    ],
+)
+def test_unfit_pictures_are_refused_before_anything_is_written(tmp_path, change, named):
     write_pngs(tmp_path / "raw")
-    (tmp_path / "raw" / "train" / "m3" / "4.4.png").unlink()
-    with pytest.raises(ValueError, match=r"m3 lacks pictures"):
+    change(tmp_path / "raw")
+    with pytest.raises(ValueError) as error:
         polymnist(str(tmp_path / "data"), "official_png", str(tmp_path / "raw"))
+    assert "\n" not in str(error.value)
+    for text in named:
+        assert text in str(error.value)
+    assert not (tmp_path / "data").exists()
 
 
 class Global:
@@ -327,12 +427,12 @@ def test_a_missing_source_is_downloaded_and_checked(served, mnist, tmp_path):
             archive.write(path, path.name)
     options = {"source_dir": str(tmp_path / "raw"), "download_url": f"{address}/mnist.zip"}
     with pytest.raises(ValueError, match="sha256 is empty"):
-        polymnist(str(tmp_path / "data"), **options)
+        build(str(tmp_path / "data"), **options)
     with pytest.raises(ValueError, match="does not match sha256"):
-        polymnist(str(tmp_path / "data"), **options, sha256="0" * 64)
+        build(str(tmp_path / "data"), **options, sha256="0" * 64)
     with pytest.raises(ConnectionError, match="cannot be downloaded"):
         fetch_archive(f"{address}/absent.zip", "0" * 64, str(tmp_path / "raw"))
-    splits = polymnist(str(tmp_path / "data"), **options, sha256=sha256(folder / "mnist.zip"))
+    splits = build(str(tmp_path / "data"), **options, sha256=sha256(folder / "mnist.zip"))
     assert len(splits.train) == 40
 
 
@@ -417,13 +517,13 @@ def test_labels_out_of_range_are_refused(mnist, tmp_path):
     labels = np.full(NUM["train"], 10, np.uint8)
     (tmp_path / "raw" / "train-labels-idx1-ubyte.gz").write_bytes(idx(labels))
     with pytest.raises(ValueError, match=r"MNIST train labels leave 0\.\.9"):
-        polymnist(str(tmp_path / "data"), source_dir=str(tmp_path / "raw"))
+        build(str(tmp_path / "data"), source_dir=str(tmp_path / "raw"))
 
 
 def test_a_damaged_picture_is_named(tmp_path):
     write_pngs(tmp_path / "raw")
     (tmp_path / "raw" / "test" / "m2" / "7.7.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"7\.7\.png is no picture"):
+    with pytest.raises(ValueError, match=r"7\.7\.png is no PNG"):
         polymnist(str(tmp_path / "data"), "official_png", str(tmp_path / "raw"))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from etils import epath
+from PIL import Image
 
 from mmebm_jax.data.sets.polymnist import polymnist
 from mmebm_jax.data.source import ArraySource, DataSplits, Field
@@ -60,7 +61,7 @@ def mnist(tmp_path_factory):
         (folder / "source" / f"{prefix}-images-idx3-ubyte.gz").write_bytes(idx(images))
         labels = (np.arange(count) % 10).astype(np.uint8)
         (folder / "source" / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(idx(labels))
-    polymnist(str(folder / "prepared"), source_dir=str(folder / "source"))
+    polymnist(str(folder / "prepared"), source_dir=str(folder / "source"), check_source=False)
     return folder
 
 
@@ -102,6 +103,19 @@ CASES = {
     "samples without number": (lambda place: ["--num_samples=few"], ["num_samples", "few"]),
     "seed without number": (lambda place: ["--seed=x"], ["seed", "x"]),
     "negative seed": (lambda place: ["--seed=-1"], ["seed", "-1"]),
+    "word for a mode": (lambda place: ["sample", f"--workdir={place.run}"], ["sample", "--mode"]),
+    "given in training": (
+        lambda place: [f"--workdir={place.folder / 'x'}", *SMALL, "--given=x.npz"],
+        ["--given does not act in --mode=train", "sample"],
+    ),
+    "seed in training": (
+        lambda place: [f"--workdir={place.folder / 'x'}", *SMALL, "--seed=3"],
+        ["--seed does not act in --mode=train", "config.seed"],
+    ),
+    "samples in evaluation": (
+        lambda place: [f"--workdir={place.run}", "--mode=evaluate", "--num_samples=3"],
+        ["--num_samples does not act in --mode=evaluate", "sample and curve"],
+    ),
     "negative refinement": (lambda place: ["--refinement_steps=-1"], ["refinement_steps"]),
 }
 
@@ -133,7 +147,54 @@ CASES |= {
         setting(base=["--config=configs/polydigits.py:best"]),
         ["polydigits.py:best", "choose one of full"],
     ),
-    "unknown field": (setting("--config.energy.lern=False"), ["lern"]),
+    "unknown variant behind a space": (
+        setting(base=["--config", "configs/polydigits.py:best"]),
+        ["error: configs/polydigits.py:best: choose one of full"],
+    ),
+    "variant of a file without any": (
+        lambda place: [
+            f"--workdir={place.folder / 'new'}",
+            f"--config={place.file('own.py', 'def get_config():' + chr(10) + '    return 3')}:x",
+        ],
+        ["own.py:x: TypeError", "get_config()"],
+    ),
+    "config of another type": (
+        lambda place: [
+            f"--workdir={place.folder / 'new'}",
+            f"--config={place.file('own.py', 'def get_config():' + chr(10) + '    return 3')}",
+        ],
+        ["own.py: get_config returns int, not a ConfigDict"],
+    ),
+    "config file that raises": (
+        config_file("config.model.lock(); config.model.num_latnts = 3"),
+        ["own.py: AttributeError", "num_latnts"],
+    ),
+    "config folder": (setting(base=["--config=configs"]), ["configs is a folder"]),
+    "field without a config": (setting(base=["--config.batch_size=3"]), ["--config is missing"]),
+    "field before the config": (
+        setting(base=["--config.batch_size=3", POLYDIGITS]),
+        ["--config.batch_size=3", "give --config first"],
+    ),
+    "unknown field": (
+        setting("--config.energy.lern=False"),
+        ["config.energy.lern is unknown", "did you mean config.energy.learn?"],
+    ),
+    "field of another section": (
+        setting("--config.learning_rate=1"),
+        ["config.learning_rate is unknown", "config.optimiser.energy.learning_rate"],
+    ),
+    "field like no other": (
+        setting("--config.qqqq=1"),
+        ["config.qqqq is unknown: known are", "batch_size"],
+    ),
+    "section of a value": (
+        setting("--config.batch_size.x=1"),
+        ["config.batch_size.x is unknown: config.batch_size is a value"],
+    ),
+    "value for a section": (
+        setting("--config.data=3"),
+        ["config.data is a section", "--config.data.name"],
+    ),
     "text for a number": (setting("--config.batch_size=many"), ["batch_size", "many"]),
     "text for a switch": (setting("--config.energy.learn=maybe"), ["energy.learn", "maybe"]),
     "fraction for a whole number": (
@@ -292,6 +353,18 @@ CASES |= {
         in_run(*SMALL, "--config.model.hidden=9", mode="train"),
         ["holds a run with model.hidden = 8, not 9"],
     ),
+    "sample with another config": (
+        in_run(*SMALL, "--config.prior.chain.num_steps=3", mode="sample"),
+        ["holds a run with prior.chain.num_steps = 20, not 3"],
+    ),
+    "refinement without an energy": (
+        in_run("--refinement_steps=3", mode="sample"),
+        ["num_steps is 3", "no data-space energy"],
+    ),
+    "refinement without an energy, evaluated": (
+        in_run("--refinement_steps=3", mode="evaluate"),
+        ["--refinement_steps=3", "no data-space energy"],
+    ),
     "workdir that another process trains in": (locked, ["another process trains in"]),
     "sample without a run": (
         lambda place: ["--mode=sample", f"--workdir={place.folder}"],
@@ -416,7 +489,10 @@ GIVEN = {
     "shape": (packed(m0=IMAGE[:, :8]), ["m0", "(2, 8, 16, 3)", "[N, 16, 16, 3]"]),
     "dtype": (packed(m0=IMAGE.astype(np.int64)), ["m0", "int64", "uint8"]),
     "range": (packed(m0=IMAGE.astype(np.float32) + 3), ["m0", "[-1, 1]"]),
-    "nan": (packed(m0=IMAGE + np.float32(np.nan)), ["m0", "[-1, 1]"]),
+    "nan": (packed(m0=IMAGE + np.float32(np.nan)), ["m0", "holds NaN", "[-1, 1]"]),
+    "infinite": (packed(m0=IMAGE - np.float32(np.inf)), ["m0", "infinite", "[-1, 1]"]),
+    "unit range": (packed(m0=IMAGE + np.float32(0.5)), ["m0", "looks like [0, 1]", "uint8"]),
+    "unit range in bytes": (packed(m0=IMAGE + np.uint8(1)), ["m0", "looks like [0, 1]", "255"]),
     "lengths": (packed(m0=IMAGE, m1=IMAGE[:1]), ["different numbers of examples"]),
     "no example": (packed(m0=IMAGE[:0]), ["m0", "no example"]),
     "too many": (
@@ -440,6 +516,14 @@ def given(content):
 CASES |= {f"given: {n}": (given(c), ["given.npz", *named]) for n, (c, named) in GIVEN.items()}
 CASES |= {
     "given: absent": (in_run("--given=absent.npz", mode="sample"), ["absent.npz", "not exist"]),
+    "given: too many draws": (
+        lambda place: [
+            *in_run(mode="sample")(place),
+            f"--given={place.file('given.npz', packed(m0=IMAGE))}",
+            "--num_samples=65536",
+        ],
+        ["--num_samples=65536 for each of 2 given examples", "at most 65536"],
+    ),
     "given: folder": (
         lambda place: [*in_run(mode="sample")(place), f"--given={place.folder}"],
         ["is a folder"],
@@ -450,7 +534,7 @@ CASES |= {
 # --- data -------------------------------------------------------------------------------------
 
 
-def polymnist_run(change):
+def polymnist_run(change, *flags):
     """Train on prepared PolyMNIST after a change to its files."""
 
     def arguments(place):
@@ -460,6 +544,7 @@ def polymnist_run(change):
             f"--config.data.data_dir={place.mnist / 'prepared'}",
             f"--config.data.source_dir={place.mnist / 'source'}",
             *("--config.prior.num_components=2", "--config.evaluation.num_samples=20"),
+            *(flags or ["--config.data.check_source=False"]),
         ]
 
     return arguments
@@ -474,6 +559,24 @@ def cut_idx(folder):
     shutil.rmtree(folder / "prepared")
     path = folder / "source" / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-100])
+
+
+def write_pngs(**options):
+    """The official release in small, one picture of which is saved in another way."""
+
+    def change(folder):
+        for split in ("train", "test"):
+            for index, name in enumerate(("m0", "m1", "m2", "m3", "m4")):
+                place = folder / "source" / split / name
+                place.mkdir(parents=True)
+                for number in range(4):
+                    is_odd = (split, index, number) == ("test", 2, 3)
+                    if is_odd and "mode" not in options:
+                        continue
+                    image = Image.new(options["mode"] if is_odd else "RGB", (28, 28))
+                    image.save(place / f"{number}.{number}.png")
+
+    return change
 
 
 def damage_records(folder):
@@ -495,7 +598,7 @@ def own_data(fields=None, num_classes=10, **changes):
         }
         known = {
             "picture": Field("image", (8, 8, 1)),
-            "text": Field("sequence", (3, 4)),
+            "text": Field("text", (3, 4)),
             "vector": Field("vector", (2,)),
         }
         good = ArraySource(arrays)
@@ -520,6 +623,26 @@ CASES |= {
     "data: truncated IDX file": (
         polymnist_run(cut_idx),
         ["train-images-idx3-ubyte.gz", "download it again"],
+    ),
+    "data: not MNIST's": (
+        polymnist_run(lambda folder: None, "--config.data.check_source=True"),
+        ["train-images-idx3-ubyte.gz", "is not MNIST's file", "check_source to False"],
+    ),
+    "data: a tuple without a modality": (
+        polymnist_run(write_pngs(), "--config.data.variant=official_png"),
+        ["m2/3.3.png is missing", "from every modality"],
+    ),
+    "data: palette": (
+        polymnist_run(write_pngs(mode="P"), "--config.data.variant=official_png"),
+        ["m2/3.3.png is 1-bit palette", "convert it to 8-bit RGB"],
+    ),
+    "data: transparency": (
+        polymnist_run(write_pngs(mode="RGBA"), "--config.data.variant=official_png"),
+        ["m2/3.3.png is 8-bit RGBA", "convert it to 8-bit RGB"],
+    ),
+    "data: 16 bits": (
+        polymnist_run(write_pngs(mode="I;16"), "--config.data.variant=official_png"),
+        ["m2/3.3.png is 16-bit grey", "convert it to 8-bit RGB"],
     ),
     "data: damaged record": (polymnist_run(damage_records), ["example", "prepared"]),
     "data: dtype": (
@@ -546,7 +669,7 @@ CASES |= {
     "data: absent modality": (own_data(vector=None), ["test split", "add 'vector'"]),
     "data: unknown kind": (
         own_data(fields={"vector": Field("sound", (2,))}),
-        ["'vector'", "'sound'", "image, sequence, vector"],
+        ["'vector'", "'sound'", "image, text, vector"],
     ),
     "data: impossible shape": (
         own_data(fields={"picture": Field("image", (8, 8))}),
@@ -583,7 +706,7 @@ def test_bad_input_ends_with_one_line_and_touches_nothing(
 
 def test_a_child_process_ends_likewise(tmp_path):
     """Nothing of the libraries' own start-up comes between."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-m", "experiments.main", f"--workdir={tmp_path}", "--mode=sample"],
         cwd=root,

@@ -233,10 +233,14 @@ def test_sampling_given_one_modality(straight, tmp_path):
     assert set(samples) == {"m0", "m1"}
     for values in samples.values():
         assert values.dtype == np.uint8
-        assert values.shape == (3, 16, 16, 3)
-    np.testing.assert_array_equal(samples["m1"], given[:3])
-    assert samples["m0"].std() > 0
+        assert values.shape == (5, 3, 16, 16, 3)
+    for draw in range(3):
+        np.testing.assert_array_equal(samples["m1"][:, draw], given)
+    assert (samples["m0"][:, 0] != samples["m0"][:, 1]).any()
     assert Path(workdir / "samples.png").stat().st_size > 0
+    sample.sample(workdir, given=str(tmp_path / "given.npz"))
+    with np.load(workdir / "samples.npz") as archive:
+        assert archive["m0"].shape == (5, 16, 16, 3)
 
 
 @pytest.fixture
@@ -292,14 +296,14 @@ def test_only_damaged_checkpoints_are_an_error(straight, damaged, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def judge(straight):
-    return evaluate.Judge(straight.run, straight.run.workdir / "classifiers")
+def classifiers(straight):
+    return evaluate.Classifiers(straight.run, straight.run.workdir / "classifiers")
 
 
-def test_evaluation_holds_the_contract(straight, judge):
+def test_evaluation_holds_the_contract(straight, classifiers):
     run, workdir = straight.run, straight.run.workdir
     sampler, step = train.restore_sampler(run)
-    evaluate.write(workdir, evaluate.evaluate(run, sampler, step, judge))
+    evaluate.write(workdir, evaluate.evaluate(run, sampler, step, classifiers))
     result = json.loads((workdir / "evaluation.json").read_text())
     assert {"step", "num_samples", "protocol", "joint_coherence", "cross_coherence"} <= set(result)
     assert {"frechet", "classifier_accuracy"} <= set(result)
@@ -312,26 +316,29 @@ def test_evaluation_holds_the_contract(straight, judge):
     assert all(0 <= p <= 1 for p in [*result["joint_coherence"].values(), *cross])
     assert all(0 <= d < np.inf for d in result["frechet"].values())
     assert evaluate.table(result).count("\n") > 3
+    assert result["warnings"] == []
+    assert set(result["energies"]) == {"data", "generator", "refined"}
+    assert all(e["low"] <= e["mean"] <= e["high"] for e in result["energies"].values())
 
 
-def test_a_metric_that_the_model_lacks_is_absent(straight, judge):
+def test_a_metric_that_the_model_lacks_is_absent(straight, classifiers):
     config = make_config()
     config.energy.learn = config.prior.learn = False
     settings = builders.build_sampler_settings(config)
     sampler = Sampler(straight.run.model, straight.state.weights, settings)
-    result = evaluate.evaluate(straight.run, sampler, 4, judge)
+    result = evaluate.evaluate(straight.run, sampler, 4, classifiers)
     assert set(result["joint_coherence"]) == {"generator"}
     assert set(result["frechet"]) == {"generator", "cross"}
     assert result["protocol"]["refinement_steps"] == result["protocol"]["prior_steps"] == 0
 
 
-def test_a_curve_evaluates_each_checkpoint_once(straight, judge, tmp_path, monkeypatch):
+def test_a_curve_evaluates_each_checkpoint_once(straight, classifiers, tmp_path, monkeypatch):
     def steps_of(folder):
         return [json.loads(line)["step"] for line in (folder / "curve.jsonl").open()]
 
     folder = epath.Path(shutil.copytree(straight.run.workdir, tmp_path / "run"))
-    run, classifiers = train.prepare(make_config(), folder), folder / "classifiers"
-    table = curve.draw(run, classifiers, 30)
+    run, kept = train.prepare(make_config(), folder), folder / "classifiers"
+    table = curve.draw(run, kept, 30)
     assert steps_of(folder) == checkpoint.all_steps(folder) == [2, 4]
     assert "cross coherence" in table
     assert len((folder / "curve.png").read_bytes()) > 5000
@@ -343,15 +350,15 @@ def test_a_curve_evaluates_each_checkpoint_once(straight, judge, tmp_path, monke
     damage(folder / "checkpoints" / "2")
     with monkeypatch.context() as patch:
         patch.setattr(curve, "evaluate", None)
-        assert curve.draw(run, classifiers, 30).count("\n") == 2
+        assert curve.draw(run, kept, 30).count("\n") == 2
     assert steps_of(folder) == [4]
     with pytest.raises(ValueError, match="another --num_samples than 40"):
-        curve.draw(run, classifiers, 40)
+        curve.draw(run, kept, 40)
     with pytest.raises(ValueError, match="2 or more"):
-        curve.draw(run, classifiers, 1)
+        curve.draw(run, kept, 1)
     (folder / "curve.jsonl").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
-        curve.draw(run, classifiers, 30)
+        curve.draw(run, kept, 30)
 
 
 def test_a_curve_needs_a_checkpoint(straight, tmp_path):
@@ -361,11 +368,13 @@ def test_a_curve_needs_a_checkpoint(straight, tmp_path):
         curve.draw(train.prepare(make_config(), folder), folder / "classifiers")
 
 
-def test_classifiers_are_kept(straight, judge):
-    again = evaluate.Judge(straight.run, straight.run.workdir / "classifiers")
-    assert again.accuracies == judge.accuracies
+def test_classifiers_are_kept(straight, classifiers):
+    again = evaluate.Classifiers(straight.run, straight.run.workdir / "classifiers")
+    assert again.accuracies == classifiers.accuracies
     images = {"m0": np.zeros([2, 16, 16, 3], np.float32)}
-    np.testing.assert_array_equal(again.look(images)[1]["m0"], judge.look(images)[1]["m0"])
+    np.testing.assert_array_equal(
+        again.predict(images)[1]["m0"], classifiers.predict(images)[1]["m0"]
+    )
 
 
 def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_nothing_had_been(

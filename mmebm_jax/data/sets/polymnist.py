@@ -7,6 +7,8 @@ of the layouts it circulates in. Prepared once into ArrayRecord files; TensorFlo
 
 import dataclasses
 import gzip
+import hashlib
+import itertools
 import math
 import re
 import shutil
@@ -35,6 +37,22 @@ _SPLITS = ("train", "test")
 _MNIST_PREFIX = {"train": "train", "test": "t10k"}
 _PHOTO_SHORT_SIDE = 6 * SIZE
 _MOST_IDX_BYTES = 2**26  # MNIST's largest file has 45 MiB
+# SHA-256 of what MNIST's four files unpack to.
+_MNIST_DIGESTS = {
+    "train-images-idx3-ubyte.gz": (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+    ),
+    "train-labels-idx1-ubyte.gz": (
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+    ),
+    "t10k-images-idx3-ubyte.gz": (
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+    ),
+    "t10k-labels-idx1-ubyte.gz": (
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+    ),
+}
+_PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 _RELEASE = "the PolyMNIST archive (Zenodo record 4899160)"
 
 
@@ -54,6 +72,10 @@ def read_idx(path: Path) -> np.ndarray:
     Raises:
         ValueError: the file is not that.
     """
+    return _parsed(_unpacked(path), path)
+
+
+def _unpacked(path: Path) -> bytes:
     try:
         with gzip.open(path) as file:
             raw = file.read(_MOST_IDX_BYTES + 1)
@@ -61,6 +83,10 @@ def read_idx(path: Path) -> np.ndarray:
         raise ValueError(f"{path} is not a whole gzip file: download it again") from None
     if len(raw) > _MOST_IDX_BYTES:
         raise ValueError(f"{path} unpacks to more than MNIST's files: download it again")
+    return raw
+
+
+def _parsed(raw: bytes, path: Path) -> np.ndarray:
     if raw[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path} is not an IDX file of bytes: download it again")
     begin = 4 + 4 * raw[3] if len(raw) > 3 else 4
@@ -68,6 +94,21 @@ def read_idx(path: Path) -> np.ndarray:
     if len(raw) < begin or len(raw) - begin != math.prod(shape):
         raise ValueError(f"{path} is cut short: download it again")
     return np.frombuffer(raw, np.uint8, offset=begin).reshape(shape)
+
+
+def _check_mnist(path: Path, check_source: bool) -> None:
+    """Refuses a file that is damaged or, with ``check_source``, is not MNIST's own of its name."""
+    raw = _unpacked(path)
+    _parsed(raw, path)
+    if not check_source:
+        return
+    digest = hashlib.sha256(raw).hexdigest()
+    if digest == _MNIST_DIGESTS[path.name]:
+        return
+    others = [name for name, known in _MNIST_DIGESTS.items() if known == digest]
+    found = f"has the content of MNIST's {others[0]}" if others else "is not MNIST's file"
+    mend = "rename it" if others else "download MNIST's"
+    raise ValueError(f"{path} {found}: {mend}, or set check_source to False if this data is meant")
 
 
 def _mnist_files(source: Path, split: str) -> tuple[Path, Path]:
@@ -105,37 +146,73 @@ def _release_root(source: Path) -> Path:
     return source
 
 
+def _check_picture(path: Path) -> None:
+    """Refuses a PNG that is not 8-bit RGB 28 x 28; Pillow would cut 16 bits to 8 silently."""
+    with path.open("rb") as file:
+        header = file.read(26)
+    if header[:8] != b"\x89PNG\r\n\x1a\n" or header[12:16] != b"IHDR" or len(header) < 26:
+        raise ValueError(f"{path} is no PNG that can be read: unpack it again")
+    width, height = (int.from_bytes(header[i : i + 4], "big") for i in (16, 20))
+    depth, colours = header[24], _PNG_COLOURS.get(header[25], "of an unknown kind")
+    if (width, height, depth, colours) != (SIZE, SIZE, 8, "RGB"):
+        raise ValueError(
+            f"{path} is {depth}-bit {colours} {width} x {height}: convert it to 8-bit RGB "
+            f"{SIZE} x {SIZE}, or unpack the release's own again"
+        )
+
+
 def _read_picture(path: Path) -> np.ndarray:
+    _check_picture(path)
     try:
         # PNG alone: a damaged file should not be tried with every reader there is.
         with Image.open(path, formats=("PNG",)) as image:
-            if (*image.size, image.mode) == (SIZE, SIZE, "RGB"):
-                return np.asarray(image)
-            found = f"{image.mode} {' x '.join(map(str, image.size))}"
+            return np.asarray(image)
     except Exception as error:  # Pillow raises many kinds for damaged files.
-        raise ValueError(f"{path} is no picture that can be read: unpack it again") from error
-    raise ValueError(f"{path} is {found}, not 8-bit RGB {SIZE} x {SIZE}: unpack it again")
+        raise ValueError(f"{path} is no PNG that can be read: unpack it again") from error
+
+
+def _tuples(source: Path, split: str) -> dict[tuple[int, int], str]:
+    """(number, digit) → file name of every tuple, in order, which all modalities have.
+
+    Raises:
+        ValueError: a modality lacks a file that another one has, a number has two digits, or there
+            is no picture.
+    """
+    pattern = re.compile(r"(\d+)\.(\d)\.png")
+    folders = [_release_root(source) / split / name for name in MODALITIES]
+    found: list[dict[tuple[int, int], str]] = []
+    for folder in folders:
+        matches = (pattern.fullmatch(path.name) for path in folder.iterdir())
+        found.append({(int(m[1]), int(m[2])): m[0] for m in matches if m})
+    every = {identity: name for each in found for identity, name in each.items()}
+    if not every:
+        raise ValueError(f"{folders[0]} holds no picture named NUMBER.DIGIT.png: unpack it again")
+    for folder, each in zip(folders, found, strict=True):
+        if missing := sorted(every.keys() - each.keys()):
+            raise ValueError(
+                f"{folder / every[missing[0]]} is missing ({len(missing)} of {len(every)} files of "
+                f"{split}/{folder.name}), but another modality has it: unpack the release again, "
+                "or remove this number from every modality"
+            )
+    numbers = [number for number, _ in sorted(every)]
+    for number, following in itertools.pairwise(numbers):
+        if number == following:
+            raise ValueError(
+                f"{folders[0]} has number {number} with two digits: remove the wrong one"
+            )
+    return {identity: every[identity] for identity in sorted(every)}
 
 
 def _from_png(source: Path, split: str) -> Examples:
     """Reads ``{split}/m{k}/{i}.{digit}.png``, ordered by i."""
-    pattern = re.compile(r"(\d+)\.(\d)\.png")
+    tuples = _tuples(source, split)
     images: dict[str, np.ndarray] = {}
-    reference: list[tuple[int, int]] = []
     for name in MODALITIES:
         folder = _release_root(source) / split / name
-        matches = [m for m in (pattern.fullmatch(path.name) for path in folder.iterdir()) if m]
-        matches.sort(key=lambda m: int(m[1]))
-        identities = [(int(m[1]), int(m[2])) for m in matches]
-        reference = reference or identities
-        if not identities or identities != reference:
-            raise ValueError(
-                f"{folder} lacks pictures, or has others than {MODALITIES[0]}: unpack it again"
-            )
-        images[name] = np.empty((len(matches), SIZE, SIZE, 3), np.uint8)
-        for i, match in enumerate(matches):
-            images[name][i] = _read_picture(folder / match[0])
-    return Examples(images, np.array([digit for _, digit in reference]))
+        images[name] = np.empty((len(tuples), SIZE, SIZE, 3), np.uint8)
+        for i, file_name in enumerate(tuples.values()):
+            images[name][i] = _read_picture(folder / file_name)
+    return Examples(images, np.array([digit for _, digit in tuples]))
 
 
 def _pictures(path: Path) -> np.ndarray:
@@ -181,13 +258,20 @@ def _required(variant: str, source: Path) -> list[Path]:
     return [folder / name for folder in folders for name in names]
 
 
-def _check_source(variant: str, source_dir: str) -> None:
+def _check_source(variant: str, source_dir: str, check_source: bool) -> None:
+    """Refuses missing and unfit files before anything is written."""
     source = Path(source_dir).expanduser()
     missing = [path for path in _required(variant, source) if not path.exists()]
     if not missing and source_dir:
         if variant == "from_mnist":
             for path in _required(variant, source):
-                read_idx(path)  # Now, before anything is written.
+                _check_mnist(path, check_source)
+        elif variant == "official_png":
+            for split in _SPLITS:
+                files = _tuples(source, split).values()
+                for name in MODALITIES:
+                    for file_name in files:
+                        _check_picture(_release_root(source) / split / name / file_name)
         return
     if variant == "from_mnist":
         wanted = "MNIST's files " + ", ".join(path.name for path in _required(variant, source))
@@ -296,6 +380,7 @@ def polymnist(
     download_url: str = "",
     sha256: str = "",
     in_memory: bool = False,
+    check_source: bool = True,
     *,
     prepare: bool = True,
 ) -> DataSplits:
@@ -312,6 +397,8 @@ def polymnist(
         sha256: that archive's checksum.
         in_memory: reads everything into memory first (0.8 GB kept, 2 GB at the peak); batches
             then cost a tenth of reading them from disk.
+        check_source: whether from_mnist takes MNIST's own four files alone, by their SHA-256. Data
+            of other files of the same form is prepared under a name of its own.
         prepare: whether to prepare it where it is not prepared yet.
 
     Returns:
@@ -319,26 +406,28 @@ def polymnist(
         examples, the official variants whatever their folders hold.
 
     Raises:
-        ValueError: an argument is not one of its choices, a source file is damaged, or the data set
-            is not prepared and should not be.
+        ValueError: an argument is not one of its choices, a source file is damaged or not
+            MNIST's, or the data set is not prepared and should not be.
         FileNotFoundError: a source file is missing; nothing has been written then.
     """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
     if seed < 0 or (seed and variant != "from_mnist"):
         raise ValueError(f"seed is {seed}: set it to 0, or more for from_mnist")
-    name = f"{variant}_seed{seed}" if seed else variant
-    config = PolyMnistConfig(name=name, variant=variant, seed=seed) if seed else name
+    # Data of unchecked files must not be taken for MNIST's later.
+    unchecked = variant == "from_mnist" and not check_source
+    name = variant + ("_unchecked" if unchecked else "") + (f"_seed{seed}" if seed else "")
+    config = PolyMnistConfig(name=name, variant=variant, seed=seed) if name != variant else name
     builder = PolyMnist(data_dir=data_dir, config=config, file_format="array_record")
     if not builder.is_prepared():
         try:
-            _check_source(variant, source_dir)
+            _check_source(variant, source_dir, check_source)
         except FileNotFoundError:
             if not (source_dir and download_url):
                 raise
             if prepare:
                 fetch_archive(download_url, sha256, source_dir)
-                _check_source(variant, source_dir)
+                _check_source(variant, source_dir, check_source)
         if not prepare:
             raise ValueError(
                 f"PolyMNIST is not prepared in {data_dir} yet: training prepares it, once."

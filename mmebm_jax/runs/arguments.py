@@ -1,0 +1,176 @@
+"""Checks of what a caller hands to a `Sampler`: each refusal is one line that names the mend."""
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmebm_jax.modalities.modality import Modality, from_raw
+from mmebm_jax.storage.validation import plain, shown
+
+MOST_SAMPLES = 2**20  # of one call
+MOST_STEPS = 10**6  # of one chain
+# Values of a batch of images below which all may lie on one side of grey by chance.
+FEWEST_VALUES = 64
+
+
+def check_key(key: Any) -> None:
+    """Refuse what is not one typed PRNG key.
+
+    Raises:
+      TypeError: not a typed key.
+      ValueError: an array of keys.
+    """
+    if not isinstance(key, jax.Array) or not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        kind = f"{key.dtype}{list(key.shape)}" if hasattr(key, "dtype") else shown(key)
+        raise TypeError(f"key is {kind}: give a typed PRNG key, as jax.random.key(0).")
+    if key.shape:
+        raise ValueError(f"key is an array of shape {key.shape}: give one key, as keys[0].")
+
+
+def whole_number(name: str, value: Any, low: int, high: int) -> int:
+    """An argument as an int in [low, high].
+
+    Raises:
+      TypeError: not a whole number; a bool or a float is none.
+      ValueError: outside the range.
+    """
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {shown(value)}: give a whole number.") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name} is {shown(number)}: give {low} to {high}.")
+    return number
+
+
+def check_given(given: Any, modalities: tuple[Modality, ...]) -> None:
+    """Refuse observed modalities that are not a dict, or an empty one.
+
+    Raises:
+      TypeError: not a mapping.
+      ValueError: no modality in it.
+    """
+    names = ", ".join(m.name for m in modalities)
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"given is a {type(given).__name__}: give a dict, name → array, of any of {names}."
+        )
+    if not given:
+        raise ValueError(f"given holds no modality: give any of {names}, or leave it out.")
+
+
+def check_equal_counts(batch: Mapping[str, Any]) -> None:
+    """Refuse modalities that hold different numbers of examples.
+
+    Raises:
+      ValueError: with the numbers.
+    """
+    counts = {name: len(values) for name, values in batch.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"modalities hold different numbers of examples: {counts}.")
+
+
+def check_form(
+    name: str, shape: tuple[int, ...], dtype: np.dtype, modalities: tuple[Modality, ...]
+) -> Modality:
+    """The modality of this name, whose shape and dtype, raw or in model range, fit.
+
+    Raises:
+      ValueError: an unknown name, another shape or dtype, or no example.
+    """
+    by_name = {m.name: m for m in modalities}
+    if name not in by_name:
+        raise ValueError(f"unknown modality {plain(name)!r}: this model has {', '.join(by_name)}.")
+    modality = by_name[name]
+    kind, is_float = modality.of_kind, _is_float(dtype)
+    if not (is_float or kind.is_raw(dtype)):
+        raise ValueError(f"modality {name!r} has dtype {dtype}: give {kind.accepted}.")
+    wanted = modality.shape if is_float else kind.raw_shape(modality.shape)
+    if len(shape) != len(wanted) + 1 or tuple(shape[1:]) != tuple(wanted):
+        rows = ", ".join(map(str, wanted))
+        raise ValueError(f"modality {name!r} has shape {tuple(shape)}: give [N, {rows}].")
+    if not shape[0]:
+        raise ValueError(f"modality {name!r} holds no example: give at least one.")
+    return modality
+
+
+def check_in_model_range(batch: Mapping[str, Any], modalities: tuple[Modality, ...]) -> None:
+    """Refuse raw arrays where a batch in model range is needed; values are not read.
+
+    Raises:
+      ValueError: an unknown name, another shape, or integers.
+    """
+    for name, values in batch.items():
+        check_form(name, np.shape(values), values.dtype, modalities)
+        if not _is_float(values.dtype):
+            raise ValueError(
+                f"modality {name!r} is {values.dtype}: bring it to model range with as_batch first."
+            )
+
+
+def as_model_range(
+    array: Any, name: str, modalities: tuple[Modality, ...], *, check_values: bool = True
+) -> jax.Array:
+    """One modality, raw or in model range, as float32 in model range.
+
+    Values are not read inside a transformation such as `jax.grad`, which has none to show.
+
+    Raises:
+      ValueError: see `Sampler.as_batch`.
+    """
+    if not isinstance(array, jax.Array):
+        try:
+            array = np.asarray(array)
+        except ValueError:
+            raise ValueError(
+                f"modality {plain(name)!r} is no array: give rows of equal shapes."
+            ) from None
+    modality = check_form(name, array.shape, array.dtype, modalities)
+    is_float = _is_float(array.dtype)
+    if check_values and not isinstance(array, jax.core.Tracer):
+        _check_values(array, modality, is_float)
+    if isinstance(array, np.ndarray):
+        # JAX knows neither every width of a number nor foreign byte orders.
+        array = array.astype(np.float32 if is_float else np.int32, copy=False)
+    if is_float:
+        return jax.numpy.asarray(array, jax.numpy.float32)
+    return from_raw(modality, jax.numpy.asarray(array))
+
+
+def _check_values(array: Any, modality: Modality, is_float: bool) -> None:
+    where, kind = f"modality {modality.name!r}", modality.of_kind
+    raw = np.dtype(kind.raw_dtype)
+    # Only where 0 is the middle of the range, as grey is, is [0, 1] another one.
+    may_be_shifted = kind.bounds[0] < 0 and raw.kind == "u" and array.size >= FEWEST_VALUES
+    if not is_float:
+        wrong, why = kind.problems(np.asarray(array), modality.shape)
+        if wrong.any():
+            raise ValueError(f"{where} {why}: correct it.")
+        if may_be_shifted and array.max() == 1:
+            raise ValueError(
+                f"{where} is {raw} with no value above 1 and looks like [0, 1]: multiply it by "
+                f"{np.iinfo(raw).max} (in Python, check_values=False takes it as it is)."
+            )
+        return
+    low, high = kind.bounds
+    model_range, smallest, largest = f"[{round(low)}, {round(high)}]", array.min(), array.max()
+    if np.isnan(smallest) or np.isinf(smallest) or np.isinf(largest):
+        what = "NaN" if np.isnan(smallest) else "infinite values"
+        raise ValueError(f"{where} holds {what}: give finite values in {model_range}.")
+    if smallest < low - 1e-3 or largest > high + 1e-3:
+        mend = f", or give {raw}" if raw.kind in "iu" else ""
+        raise ValueError(f"{where} leaves {model_range}: scale it{mend}.")
+    if may_be_shifted and smallest >= 0:
+        raise ValueError(
+            f"{where} has no value below 0 and looks like [0, 1]: give {raw}, or scale it to "
+            f"{model_range} (in Python, check_values=False takes it as it is)."
+        )
+
+
+def _is_float(dtype: Any) -> bool:
+    return bool(jax.dtypes.issubdtype(dtype, np.floating))

@@ -1,0 +1,248 @@
+"""What a sampler takes, refuses and returns; see also `tests/method/test_sampling.py`."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmebm_jax.distributions.base_prior import standard
+from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.networks import Chains
+from mmebm_jax.method.sampling import SamplerSettings
+from mmebm_jax.method.train_state import Weights
+from mmebm_jax.runs.sampler import Sampler
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+SETTINGS = SamplerSettings(
+    chains=Chains(
+        posterior=Chain(3, 0.1),
+        prior=Chain(2, 0.2),
+        data=Chain(3, 0.4, temperature=1e-3),
+        prior_candidates=3,
+    ),
+    prior_energy=True,
+    data_energy=True,
+)
+
+
+def make_weights(model):
+    return Weights(jax.jit(model.init)(jax.random.key(0)), standard(2, model.num_latents))
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_model):
+    return make_weights(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def private_sampler(private_model):
+    weights = make_weights(private_model)
+    # Biases start at zero: move everything off its start.
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: leaf + np.asarray(0.3 * rng.normal(size=leaf.shape), np.float32),
+        weights.params,
+    )
+    return Sampler(private_model, weights._replace(params=params), SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def sampler(tiny_model, weights):
+    return Sampler(tiny_model, weights, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def raw():
+    rng = np.random.default_rng(0)
+    return {
+        "picture": rng.integers(256, size=(5, 8, 8, 1)).astype(np.uint8),
+        "text": rng.integers(4, size=(5, 3)).astype(np.int32),
+    }
+
+
+# --- arguments --------------------------------------------------------------------------------
+
+PHOTO = np.linspace(0, 1, 2 * 64, dtype=np.float32).reshape(2, 8, 8, 1)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (PHOTO, r"'picture' has no value below 0 and looks like \[0, 1\]: give uint8"),
+        ((PHOTO > 0.5).astype(np.uint8), r"'picture' is uint8 with no value above 1.*by 255"),
+        (PHOTO * 255, r"'picture' leaves \[-1, 1\]: scale it, or give uint8"),
+        (PHOTO * np.nan, "'picture' holds NaN"),
+        (PHOTO - np.inf, "'picture' holds infinite values"),
+        (PHOTO + np.inf, "'picture' holds infinite values"),
+    ],
+)
+def test_values_of_another_range_are_refused(sampler, convert, values, message):
+    given = {"picture": convert(values)}
+    for function in (
+        sampler.as_batch,
+        sampler.encode,
+        lambda given: sampler.energy(given | {"text": np.zeros([2, 3], int)}),
+        lambda given: sampler.sample(jax.random.key(0), given=given),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            function(given)
+        assert "\n" not in str(caught.value)
+
+
+def test_values_of_model_range_pass_and_others_where_they_are_meant(sampler):
+    np.testing.assert_array_equal(
+        sampler.as_batch({"picture": 2 * PHOTO - 1})["picture"], 2 * PHOTO - 1
+    )
+    meant = {"picture": PHOTO}
+    np.testing.assert_array_equal(sampler.as_batch(meant, check_values=False)["picture"], PHOTO)
+    samples = sampler.sample(jax.random.key(0), given=meant, check_values=False)
+    np.testing.assert_array_equal(samples["picture"], PHOTO)
+    assert sampler.encode(meant, check_values=False).shape == (2, 3)
+
+
+def test_energies_and_codes_can_be_differentiated(sampler, raw):
+    """Values inside a transformation cannot be read, and need not be."""
+    batch = sampler.as_batch(raw)
+    gradient = jax.grad(lambda batch: sampler.energy(batch).sum())(batch)
+    assert all(float(abs(values).max()) > 0 for values in gradient.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"num_samples": 0}, ValueError, "num_samples is 0: give 1 to 1048576"),
+        ({"num_samples": -2}, ValueError, "num_samples is -2"),
+        ({"num_samples": 2**40}, ValueError, "num_samples is 1099511627776"),
+        ({"num_samples": True}, TypeError, "num_samples is True: give a whole number"),
+        ({"num_samples": 2.0}, TypeError, r"num_samples is 2\.0: give a whole number"),
+        ({"num_samples": "3"}, TypeError, "num_samples is '3'"),
+        ({"num_steps": -1}, ValueError, "num_steps is -1: give 0 to 1000000"),
+        ({"num_steps": 2**40}, ValueError, "num_steps is 1099511627776"),
+        ({"num_steps": True}, TypeError, "num_steps is True"),
+        ({"num_steps": 1.5}, TypeError, r"num_steps is 1\.5"),
+        ({"given": {}}, ValueError, "given holds no modality: give any of picture, text"),
+        ({"given": [PHOTO]}, TypeError, "given is a list: give a dict"),
+        ({"given": {"picture": [[1], [1, 2]]}}, ValueError, "'picture' is no array"),
+        (
+            {"given": {"picture": 2 * PHOTO - 1, "text": np.zeros([3, 3], int)}},
+            ValueError,
+            "different numbers of examples: {'picture': 2, 'text': 3}",
+        ),
+        (
+            {"given": {"picture": 2 * PHOTO - 1}, "num_samples": 2**20},
+            ValueError,
+            "num_samples is 1048576 for each of 2 examples: draw at most 1048576",
+        ),
+        ({"key": 0}, TypeError, r"key is 0: give a typed PRNG key, as jax\.random\.key\(0\)"),
+        ({"key": jax.random.PRNGKey(0)}, TypeError, r"key is uint32\[2\]: give a typed PRNG key"),
+        ({"key": jax.random.split(jax.random.key(0))}, ValueError, r"array of shape \(2,\)"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(sampler, options, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        sampler.sample(**({"key": jax.random.key(0)} | options))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_method_checks_its_arguments(sampler, raw):
+    key, batch = jax.random.key(0), sampler.as_batch(raw)
+    for function in (
+        lambda: sampler.prior_latents(key, 0),
+        lambda: sampler.prior_chain(key, 0),
+        lambda: sampler.refine(key, batch, num_steps=-1),
+        lambda: sampler.infer(key, raw, method="mean"),
+        lambda: sampler.refine(key, raw),
+        lambda: sampler.encode({"picture": raw["picture"], "text": raw["text"][:2]}),
+        lambda: sampler.energy({"picture": raw["picture"], "text": raw["text"][:2]}),
+    ):
+        with pytest.raises(ValueError) as caught:
+            function()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(TypeError, match="typed PRNG key"):
+        sampler.prior_latents(jax.random.PRNGKey(0), 3)
+
+
+def test_whole_numbers_of_numpy_and_jax_are_taken(sampler):
+    one, *others = (
+        sampler.sample(jax.random.key(0), count, num_steps=0)["picture"]
+        for count in (2, np.int64(2), jnp.asarray(2))
+    )
+    for other in others:
+        np.testing.assert_array_equal(one, other)
+
+
+def test_steps_need_an_energy_to_descend(tiny_model, weights):
+    without = Sampler(tiny_model, weights, SETTINGS._replace(data_energy=False))
+    with pytest.raises(ValueError, match="num_steps is 3, but this run learned no data-space"):
+        without.sample(jax.random.key(0), num_steps=3)
+    without.sample(jax.random.key(0), num_steps=0)
+
+
+# --- several draws ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("num_samples", "leading"), [(None, (5,)), (1, (5, 1)), (3, (5, 3))])
+def test_num_samples_counts_the_draws_for_each_given_example(
+    private_sampler, raw, num_samples, leading
+):
+    given = {"picture": raw["picture"]}
+    samples = private_sampler.sample(jax.random.key(0), num_samples, given)
+    assert samples["picture"].shape == (*leading, 8, 8, 1)
+    assert samples["text"].shape == (*leading, 3, 4)
+    back = private_sampler.as_raw(samples)
+    assert back["text"].shape == (*leading, 3)
+    draws = back["picture"].reshape(5, -1, 8, 8, 1)
+    for index in range(draws.shape[1]):
+        np.testing.assert_array_equal(draws[:, index], raw["picture"])
+    if num_samples == 3:
+        text = np.asarray(samples["text"])
+        assert all((text[:, i] != text[:, j]).any() for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_each_row_of_draws_belongs_to_its_example(sampler, raw):
+    """Draws follow what is given: their mean code is nearer to their own example's than others'."""
+    pictures = np.stack([np.zeros([8, 8, 1], np.uint8), np.full([8, 8, 1], 255, np.uint8)])
+    samples = sampler.sample(jax.random.key(0), 4, {"picture": pictures}, num_steps=0)
+    codes = sampler.encode({"picture": pictures})
+    for index in range(2):
+        rows = {"picture": samples["picture"][index]}
+        expected = jnp.broadcast_to(codes[index], (4, 3))
+        np.testing.assert_allclose(
+            sampler.encode(rows, check_values=False), expected, rtol=1e-4, atol=1e-5
+        )
+
+
+# --- energies that training never saw ---------------------------------------------------------
+
+
+def test_a_chain_that_leaves_the_energies_of_training_is_said(tiny_model, weights):
+    """The steps are long and cold: more of them descend further than the trained ones."""
+    chain = Chain(num_steps=2, step_size=2.0, temperature=0.0)
+    chains = SETTINGS.chains._replace(data=chain)
+    steep = Sampler(tiny_model, weights, SETTINGS._replace(chains=chains))
+    low, high = steep.trained_energies()
+    with pytest.warns(RuntimeWarning, match="refinement of 200 steps left the energies") as caught:
+        samples = steep.sample(jax.random.key(1), 8, num_steps=200)
+    assert "\n" not in str(caught[0].message)
+    assert float(steep.energy(samples, check_values=False).mean()) < low < high
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for num_steps in (None, 0, 1, 2):
+            steep.sample(jax.random.key(1), 8, num_steps=num_steps)
+
+
+def test_energies_of_data_count_as_seen(tiny_model, weights):
+    sampler = Sampler(tiny_model, weights, SETTINGS)
+    low, high = sampler.trained_energies()
+    longer = SETTINGS.chains.data.num_steps + 1
+    inside, outside = np.full(20, (low + high) / 2), np.full(20, high + 1)
+    assert sampler.energy_warning(inside, longer) == ""
+    assert "100% of the samples" in sampler.energy_warning(outside, longer)
+    assert sampler.energy_warning(outside, longer, seen=[high + 2]) == ""
+    assert sampler.energy_warning(outside, longer - 1) == ""
+    one = np.concatenate([inside[:19], outside[:1]])
+    assert sampler.energy_warning(one, longer) == ""
+    assert "100% of the samples" in sampler.energy_warning(outside * np.nan, longer)
