@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,30 +127,40 @@ def test_no_samples_are_refused():
         importance_weighted_bound(KEY, _target(_data(2), ALL), 0)
 
 
+def _forward(energy, num_chains, annealing):
+    run = partial(forward_log_normaliser, base_sample=base_sample, base_log_prob=base_log_prob)
+    jitted = jax.jit(partial(run, energy_fn=energy, num_chains=num_chains, annealing=annealing))
+    return jitted(KEY)
+
+
+def _reverse(energy, start, annealing):
+    run = partial(reverse_log_normaliser, base_log_prob=base_log_prob)
+    jitted = jax.jit(partial(run, energy_fn=energy, annealing=annealing))
+    return jitted(KEY, start=start)
+
+
 def test_log_normaliser_of_a_tilted_mixture_from_both_sides():
-    annealing = Annealing(num_temperatures=200, step_size=0.5)
-    forward = forward_log_normaliser(KEY, base_sample, base_log_prob, exact.energy, 1000, annealing)
-    start = jnp.asarray(exact.TILTED.sample(np.random.default_rng(2), 1000), jnp.float32)
-    reverse = reverse_log_normaliser(KEY, start, base_log_prob, exact.energy, annealing)
+    annealing = Annealing(num_temperatures=100, step_size=0.9)
+    forward = _forward(exact.energy, 8000, annealing)
+    start = jnp.asarray(exact.TILTED.sample(np.random.default_rng(2), 8000), jnp.float32)
+    reverse = _reverse(exact.energy, start, annealing)
     report = log_normaliser_report(forward, reverse, exact_start=True)
     assert report["lower"] == pytest.approx(exact.LOG_NORMALISER, abs=0.05)
     assert report["upper"] == pytest.approx(exact.LOG_NORMALISER, abs=0.05)
-    assert report["effective_sample_size"] > 300
+    assert report["effective_sample_size"] > 3000
     assert 0.3 < report["acceptance"] < 1
     # Every single chain is biased downwards or upwards, which the mean weight undoes.
     assert forward.log_weight.mean() < exact.LOG_NORMALISER < -reverse.log_weight.mean()
     # The chains' ends, weighted, are draws of the tilted prior.
     weight = jax.nn.softmax(forward.log_weight)
     mean = np.exp(exact.TILTED.log_weight) @ exact.TILTED.mean
-    np.testing.assert_allclose(weight @ forward.position, mean, atol=0.25)
+    np.testing.assert_allclose(weight @ forward.position, mean, atol=0.1)
 
 
 def test_one_temperature_is_importance_sampling_from_the_base():
-    one = forward_log_normaliser(
-        KEY, base_sample, base_log_prob, exact.energy, 50, Annealing(1, 0.1)
-    )
+    one = _forward(exact.energy, 50, Annealing(1, 0.1))
     drawn = base_sample(jax.random.split(KEY)[0], 50)
-    np.testing.assert_allclose(one.log_weight, -exact.energy(drawn), rtol=1e-5)
+    np.testing.assert_allclose(one.log_weight, -exact.energy(drawn), rtol=1e-4)
 
 
 @pytest.mark.parametrize("step_size", [0.1, 50.0])
@@ -158,8 +170,8 @@ def test_a_constant_energy_is_its_own_log_normaliser(step_size):
     def constant(z):
         return jnp.full(len(z), 3.0)
 
-    forward = forward_log_normaliser(KEY, base_sample, base_log_prob, constant, 20, annealing)
-    reverse = reverse_log_normaliser(KEY, base_sample(KEY, 20), base_log_prob, constant, annealing)
+    forward = _forward(constant, 20, annealing)
+    reverse = _reverse(constant, base_sample(KEY, 20), annealing)
     assert float(forward.value) == pytest.approx(-3, abs=1e-5)
     assert float(reverse.value) == pytest.approx(-3, abs=1e-5)
     assert float(forward.effective_sample_size) == pytest.approx(20, rel=1e-5)
