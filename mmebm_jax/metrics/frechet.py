@@ -5,23 +5,28 @@ be called FID: that name means Inception features, and the two are not comparabl
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+Statistics = tuple[np.ndarray, np.ndarray]
+"""Mean `[F]` and covariance `[F, F]`, float64."""
 
-def gaussian_statistics(features: Any) -> tuple[np.ndarray, np.ndarray]:
+
+def gaussian_statistics(features: Any, *, refuse_few: bool = False) -> Statistics:
     """Fits a Gaussian, in float64 whatever the features come in.
 
     Args:
         features: `[N, F]`, finite, N at least 2.
+        refuse_few: whether N ≤ F, where the covariance is singular and distances are biased
+            upwards, is an error; else it warns, so that a small trial run still ends.
 
     Returns:
-        Mean `[F]` and unbiased covariance `[F, F]`. With N ≤ F the covariance is singular and
-        distances are biased upwards: that warns, so that a small trial run still ends.
+        Mean `[F]` and unbiased covariance `[F, F]`.
 
     Raises:
-        ValueError: another shape, N < 2, or a feature that is not finite.
+        ValueError: another shape, N < 2, a feature that is not finite, or what `refuse_few` says.
     """
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or len(features) < 2:
@@ -30,17 +35,15 @@ def gaussian_statistics(features: Any) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError("features hold NaN or infinity; look for diverged samples")
     num_examples, num_features = features.shape
     if num_examples <= num_features:
-        warnings.warn(
-            f"{num_examples} examples for {num_features} features: the Fréchet distance is biased "
-            f"upwards; use more than {num_features}, better ten times as many",
-            stacklevel=2,
-        )
+        problem = f"{num_examples} examples for {num_features} features: the Fréchet distance "
+        mend = f"use at least {num_features + 1}, better ten times as many"
+        if refuse_few:
+            raise ValueError(f"{problem}needs more examples than features; {mend}")
+        warnings.warn(f"{problem}is biased upwards; {mend}", stacklevel=2)
     return features.mean(0), np.atleast_2d(np.cov(features, rowvar=False))
 
 
-def frechet_distance(
-    stats_a: tuple[np.ndarray, np.ndarray], stats_b: tuple[np.ndarray, np.ndarray]
-) -> float:
+def frechet_distance(stats_a: Statistics, stats_b: Statistics) -> float:
     """Squared 2-Wasserstein distance between two Gaussians (Dowson and Landau 1982).
 
         |μ_a − μ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a^½ Σ_b Σ_a^½)^½)
@@ -66,6 +69,104 @@ def frechet_distance(
     overlap = np.linalg.svd(_root(covariance_a) @ _root(covariance_b), compute_uv=False).sum()
     distance = shift @ shift + np.trace(covariance_a) + np.trace(covariance_b) - 2 * overlap
     return max(float(distance), 0.0)
+
+
+def frechet_by_modality(
+    features: Mapping[str, Any], reference: Mapping[str, Statistics]
+) -> dict[str, Any]:
+    """Distance of each modality's features to its reference.
+
+    Args:
+        features: modality name to `[N, F]`.
+        reference: modality name to the statistics of real data; those not in `features` are unused.
+
+    Returns:
+        "mean" over modalities, and "by_modality".
+
+    Raises:
+        ValueError: no features, a modality without reference, or no more examples than features
+            (the number needed is named).
+    """
+    if not features:
+        raise ValueError("no features to compare; pass at least one modality")
+    distances = {
+        name: _distance(name, values, reference, name) for name, values in features.items()
+    }
+    return {"mean": float(np.mean(list(distances.values()))), "by_modality": distances}
+
+
+def frechet_floor(
+    train: Mapping[str, Any], reference: Mapping[str, Statistics], num_samples: int
+) -> dict[str, Any]:
+    """Distance of real training data to the reference: what no generator is expected to beat.
+
+    The distance is biased upwards the more, the fewer examples there are, so the floor takes as
+    many training examples as the model gave samples.
+
+    Args:
+        train: modality name to features `[N, F]` of training data, in random order.
+        reference: modality name to the statistics of test data.
+        num_samples: number of training examples to take, at most N: that of the model's samples.
+
+    Returns:
+        As `frechet_by_modality`.
+
+    Raises:
+        ValueError: fewer training examples than `num_samples`, or as `frechet_by_modality`.
+    """
+    for name, values in train.items():
+        if len(values) < num_samples:
+            raise ValueError(
+                f"{name} has {len(values)} training examples for a floor of {num_samples} samples; "
+                f"pass at least {num_samples}, or draw fewer samples"
+            )
+    return frechet_by_modality({n: v[:num_samples] for n, v in train.items()}, reference)
+
+
+def conditional_frechet(
+    features: Mapping[str, Mapping[str, Any]], reference: Mapping[str, Statistics]
+) -> dict[str, Any]:
+    """Distance of each target, generated from each source, to the target's reference.
+
+    Args:
+        features: source name to target name to `[N, F]`; a target may equal its source.
+        reference: target name to the statistics of real data.
+
+    Returns:
+        - "mean": over pairs of different source and target.
+        - "with_self": over all pairs, the source's own reconstruction included, as the protocol of
+          PolyMNIST averages (public code of MMVAE+, OpenReview sdQGxouELX); absent unless every
+          source was also a target.
+        - "by_source_and_target": source to target to distance.
+
+    Raises:
+        ValueError: no target that differs from its source, a target without reference, or no more
+            examples than features (the number needed is named).
+    """
+    distances = {
+        source: {
+            target: _distance(f"{source} to {target}", values, reference, target)
+            for target, values in targets.items()
+        }
+        for source, targets in features.items()
+    }
+    crossed = [d for s, targets in distances.items() for t, d in targets.items() if t != s]
+    if not crossed:
+        raise ValueError("no target differs from its source; pass features[source][target]")
+    result = {"mean": float(np.mean(crossed)), "by_source_and_target": distances}
+    if all(source in targets for source, targets in distances.items()):
+        everything = [d for targets in distances.values() for d in targets.values()]
+        result["with_self"] = float(np.mean(everything))
+    return result
+
+
+def _distance(label: str, features: Any, reference: Mapping[str, Statistics], name: str) -> float:
+    if name not in reference:
+        raise ValueError(f"{name} has no reference; there are {', '.join(reference) or 'none'}")
+    try:
+        return frechet_distance(gaussian_statistics(features, refuse_few=True), reference[name])
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from error
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

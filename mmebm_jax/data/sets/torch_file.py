@@ -1,22 +1,29 @@
-"""Reads a tensor from a PyTorch ``.pt`` file without PyTorch and without running its pickle.
+"""Reads tensors from PyTorch files without PyTorch and without running their pickles.
 
-The zip format (PyTorch 1.6 and later): ``*/data.pkl`` describes the tensor, ``*/data/<key>``
-holds its bytes. Source: https://pytorch.org/docs/stable/notes/serialization.html
+Two formats: the zip file of PyTorch 1.6 and later, where ``*/data.pkl`` describes the tensors and
+``*/data/<key>`` holds their bytes, and the one of before, five pickles (a magic number, a version,
+the machine, the description, the keys) with the bytes of every storage behind them.
+Source: https://pytorch.org/docs/stable/notes/serialization.html and PyTorch's serialization.py. The
+tar files of before 0.1.10 are refused.
 """
 
+import io
 import math
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from mmebm_jax.storage.validation import brief
 
-_MOST_BYTES = 4 * 2**30  # of a tensor; PolyMNIST's as 32-bit floats have 0.5
+_MOST_BYTES = 4 * 2**30  # of all tensors; PolyMNIST's as 32-bit floats have 0.5
 _MOST_DESCRIPTION = 2**20
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_VERSION = 1001
 _STORAGES = {
     "ByteStorage": "u1",
     "CharStorage": "i1",
@@ -29,10 +36,182 @@ _STORAGES = {
 }
 
 
-def _rebuild_tensor(
-    storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: Any
-) -> np.ndarray:
-    """A view of ``storage``, refused if it would reach outside it."""
+class _Storage(NamedTuple):
+    """What a description says of a storage."""
+
+    key: str
+    dtype: str
+
+
+class _Tensor(NamedTuple):
+    """What a description says of a tensor: nothing of it is believed before `_view`."""
+
+    storage: Any
+    offset: Any
+    size: Any
+    stride: Any
+
+
+def _describe(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _Tensor:
+    return _Tensor(storage, offset, size, stride)
+
+
+def _describe_parameter(tensor: Any, *_: Any) -> Any:
+    return tensor
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Knows tensors and nothing else, so a hostile file can name no code to run."""
+
+    def __init__(self, file: IO[bytes]):
+        super().__init__(file, encoding="utf-8")
+        self.storages: dict[str, str] = {}  # key → dtype, as the description names them
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {
+            ("torch._utils", "_rebuild_tensor_v2"): _describe,
+            ("torch._utils", "_rebuild_parameter"): _describe_parameter,
+            ("collections", "OrderedDict"): OrderedDict,
+        }
+        if (module, name) in known:
+            return known[module, name]
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _, _, *view = pid
+        if kind != "storage" or dtype not in _STORAGES.values() or not isinstance(key, str):
+            raise pickle.UnpicklingError("a storage of unknown kind")
+        if any(part is not None for part in view):
+            raise pickle.UnpicklingError("a storage that is a view of another")
+        if self.storages.setdefault(key, dtype) != dtype:
+            raise pickle.UnpicklingError("a storage of two types")
+        return _Storage(key, dtype)
+
+
+def read_tensor(path: Path) -> np.ndarray:
+    """Reads the one tensor saved in ``path`` as a read-only array of its shape and type.
+
+    Raises:
+        ValueError: the file is not a PyTorch file, or holds anything but one plain tensor.
+    """
+    mend = "save it again with torch.save(tensor, path) as one plain CPU tensor"
+    tensor = _read(path, mend)
+    if not isinstance(tensor, np.ndarray):
+        raise ValueError(f"{path} holds a {type(tensor).__name__}, not one tensor: {mend}")
+    return tensor
+
+
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """Reads a network's tensors by name, as ``torch.save(network.state_dict(), path)`` wrote them.
+
+    Returns:
+        Name → read-only array of its shape and type.
+
+    Raises:
+        ValueError: the file is not a PyTorch file, or holds anything but tensors by name.
+    """
+    mend = "save it again with torch.save(network.state_dict(), path)"
+    state = _read(path, mend)
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, np.ndarray) for name, value in state.items()
+    ):
+        raise ValueError(f"{path} holds a {type(state).__name__}, not tensors by name: {mend}")
+    return dict(state)
+
+
+def _read(path: Path, mend: str) -> Any:
+    """The tensor, or the dict with its tensors, that a file of either format holds."""
+    try:
+        with open(path, "rb") as file:
+            description, storages = (_read_zip if _is_zip(file) else _read_legacy)(file)
+            if isinstance(description, dict):
+                return {name: _view(value, storages) for name, value in description.items()}
+            return _view(description, storages)
+    except OSError:
+        raise
+    except _NoTorchFile:
+        raise ValueError(f"{path} is not a PyTorch zip file, nor an older one: {mend}") from None
+    # A damaged pickle can raise nearly anything; all of it means the same to the reader.
+    except Exception as error:
+        reason = brief(str(error) or type(error).__name__)
+        raise ValueError(f"{path} is refused, it holds {reason}: {mend}") from None
+
+
+class _NoTorchFile(Exception):
+    """A file of neither format."""
+
+
+def _is_zip(file: IO[bytes]) -> bool:
+    start = file.read(4)
+    file.seek(0)
+    return start == b"PK\x03\x04"
+
+
+def _read_zip(file: IO[bytes]) -> tuple[Any, dict[str, np.ndarray]]:
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile:
+        raise _NoTorchFile from None
+    with archive:
+        descriptions = [n for n in archive.namelist() if n.split("/")[1:] == ["data.pkl"]]
+        if len(descriptions) != 1:
+            raise pickle.UnpicklingError("no PyTorch tensor")
+        if archive.getinfo(descriptions[0]).file_size > _MOST_DESCRIPTION:
+            raise pickle.UnpicklingError("a description of absurd size")
+        unpickler = _TensorUnpickler(archive.open(descriptions[0]))
+        description = unpickler.load()
+        prefix = descriptions[0].removesuffix("data.pkl")
+        order_file = prefix + "byteorder"
+        big = order_file in archive.namelist() and archive.read(order_file) == b"big"
+        members = {key: archive.getinfo(f"{prefix}data/{key}") for key in unpickler.storages}
+        _check_size(sum(member.file_size for member in members.values()))
+        return description, {
+            key: np.frombuffer(archive.read(members[key]), f"{'>' if big else '<'}{dtype}")
+            for key, dtype in unpickler.storages.items()
+        }
+
+
+def _read_legacy(file: IO[bytes]) -> tuple[Any, dict[str, np.ndarray]]:
+    header = io.BytesIO(file.read(_MOST_DESCRIPTION))
+    try:
+        opening = [_TensorUnpickler(header).load() for _ in range(2)]
+    except Exception:
+        raise _NoTorchFile from None
+    if opening != [_LEGACY_MAGIC, _LEGACY_VERSION]:
+        raise _NoTorchFile
+    machine = _TensorUnpickler(header).load()
+    order = "<" if machine.get("little_endian", True) else ">"
+    unpickler = _TensorUnpickler(header)
+    description = unpickler.load()
+    keys = _TensorUnpickler(header).load()
+    if sorted(keys) != sorted(unpickler.storages):
+        raise pickle.UnpicklingError("other storages than it describes")
+    end = file.seek(0, io.SEEK_END)
+    _check_size(end)
+    file.seek(header.tell())
+    storages = {}
+    for key in keys:
+        dtype = np.dtype(f"{order}{unpickler.storages[key]}")
+        count = int.from_bytes(file.read(8), "little" if order == "<" else "big", signed=True)
+        if not 0 <= count * dtype.itemsize <= end - file.tell():
+            raise pickle.UnpicklingError("a storage that is cut off")
+        storages[key] = np.frombuffer(file.read(count * dtype.itemsize), dtype)
+    return description, storages
+
+
+def _check_size(num_bytes: int) -> None:
+    if num_bytes > _MOST_BYTES:
+        raise pickle.UnpicklingError(f"tensors of more than {_MOST_BYTES >> 30} GiB")
+
+
+def _view(tensor: Any, storages: Mapping[str, np.ndarray]) -> Any:
+    """A view of a tensor's storage, refused if it would reach outside it."""
+    if not isinstance(tensor, _Tensor):
+        return tensor
+    offset, size, stride = tensor.offset, tensor.size, tensor.stride
+    storage = storages[tensor.storage.key]
     if min((offset, *size, *stride)) < 0 or len(size) != len(stride):
         raise pickle.UnpicklingError("a tensor with a negative or ragged shape")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
@@ -43,57 +222,3 @@ def _rebuild_tensor(
         raise pickle.UnpicklingError("a tensor larger than its storage")
     strides = [step * storage.itemsize for step in stride]
     return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Knows tensors and nothing else, so a hostile file can name no code to run."""
-
-    def __init__(self, archive: zipfile.ZipFile, description: str):
-        if archive.getinfo(description).file_size > _MOST_DESCRIPTION:
-            raise pickle.UnpicklingError("a description of absurd size")
-        super().__init__(archive.open(description))
-        self._archive = archive
-        self._prefix = description.removesuffix("data.pkl")
-        order_file = self._prefix + "byteorder"
-        big = order_file in archive.namelist() and archive.read(order_file) == b"big"
-        self._order = ">" if big else "<"
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module == "torch" and name in _STORAGES:
-            return self._order + _STORAGES[name]
-        raise pickle.UnpicklingError(f"{module}.{name}")
-
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        _, dtype, key, *_ = pid
-        member = self._archive.getinfo(f"{self._prefix}data/{key}")
-        if member.file_size > _MOST_BYTES:
-            raise pickle.UnpicklingError(f"a tensor of more than {_MOST_BYTES >> 30} GiB")
-        return np.frombuffer(self._archive.read(member), dtype)
-
-
-def read_tensor(path: Path) -> np.ndarray:
-    """Reads the one tensor saved in ``path`` as a read-only array of its shape and type.
-
-    Raises:
-        ValueError: the file is not a PyTorch zip file, or holds anything but one plain tensor.
-    """
-    mend = "save it again with torch.save(tensor, path) as one plain CPU tensor"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            descriptions = [n for n in archive.namelist() if n.split("/")[1:] == ["data.pkl"]]
-            if len(descriptions) != 1:
-                raise pickle.UnpicklingError("no PyTorch tensor")
-            tensor = _TensorUnpickler(archive, descriptions[0]).load()
-    except zipfile.BadZipFile:
-        raise ValueError(f"{path} is not a PyTorch zip file: {mend}") from None
-    # A damaged pickle can raise nearly anything; all of it means the same to the reader.
-    except Exception as error:
-        reason = brief(str(error) or type(error).__name__)
-        raise ValueError(f"{path} is refused, it holds {reason}: {mend}") from None
-    if not isinstance(tensor, np.ndarray):
-        raise ValueError(f"{path} holds a {type(tensor).__name__}, not one tensor: {mend}")
-    return tensor

@@ -1,0 +1,71 @@
+"""Euclidean distances between sets of features, in chunks that fit in memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import pairwise_distances_chunked
+
+CHUNK_MIB = 128  # of distances at a time
+
+
+def features_of(name: str, features: Any) -> np.ndarray:
+    """Features, or any examples, as finite float64 rows.
+
+    Args:
+        name: how a message calls them.
+        features: `[N, ...]`, N at least 1.
+
+    Returns:
+        `[N, F]`.
+
+    Raises:
+        ValueError: no rows, or values that are not finite.
+    """
+    features = np.asarray(features, np.float64)
+    if features.ndim < 2 or not features.size:
+        raise ValueError(f"{name} have shape {features.shape}; pass [N, F] with N at least 1")
+    if not np.isfinite(features).all():
+        raise ValueError(f"{name} hold NaN or infinity; look for diverged samples")
+    return features.reshape(len(features), -1)
+
+
+def distance_chunks(rows: np.ndarray, columns: np.ndarray) -> Iterator[np.ndarray]:
+    """Distances `[n, M]` of the next n of `rows` `[N, F]` to all `columns` `[M, F]`.
+
+    Ten thousand by ten thousand are never held at once.
+    """
+    yield from pairwise_distances_chunked(rows, columns, working_memory=CHUNK_MIB)
+
+
+def nearest_distances(queries: Any, references: Any) -> np.ndarray:
+    """Distance of each query to the nearest reference.
+
+    Args:
+        queries: `[N, ...]`.
+        references: `[M, ...]`, of the same size an example.
+
+    Returns:
+        `[N]` float64; exactly 0 for a query that equals a reference.
+
+    Raises:
+        ValueError: empty or not finite arrays, or sizes that differ.
+    """
+    queries, references = features_of("queries", queries), features_of("references", references)
+    check_width(queries, references)
+    nearest = np.concatenate([d.argmin(1) for d in distance_chunks(queries, references)])
+    # Again at the one reference found: a difference of squares leaves rounding where 0 belongs.
+    return np.linalg.norm(queries - references[nearest], axis=1)
+
+
+def check_width(one: np.ndarray, other: np.ndarray) -> None:
+    """Refuses rows of different width.
+
+    Raises:
+        ValueError: `one` `[N, F]` and `other` `[M, G]` with F ≠ G.
+    """
+    if one.shape[1] != other.shape[1]:
+        raise ValueError(
+            f"{one.shape[1]} features cannot be compared with {other.shape[1]}; "
+            "take both from one network"
+        )
