@@ -12,7 +12,8 @@ from typing import Any
 from etils import epath
 from tabulate import tabulate
 
-from experiments.evaluate import Classifiers, evaluate
+from experiments.classifiers import Classifiers
+from experiments.evaluate import evaluate
 from mmebm_jax.runs import checkpoint
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import plotting

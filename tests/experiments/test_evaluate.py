@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.evaluate import CHUNK, measure_energies
+from experiments.measures import CHUNK, measure_energies
 from mmebm_jax.runs.sampler import Sampler
 
 
