@@ -1,41 +1,51 @@
-"""A short run in which everything happens, for experiments/chaos.py to disturb.
+"""A short run in which everything happens, for experiments/reliability/chaos.py to disturb.
 
-Not of a paper: the full method on eight Gaussians, with both energies, private latents, a mixture
-fitted twice, and steps, rows and checkpoints whose numbers share no factor.
+Paper: none; the union of both papers on eight Gaussians, with both energies, private latents, a
+mixture fitted twice, and steps, rows and checkpoints whose numbers share no factor.
 Hardware: 1 CPU core, seconds.
-Expected: nothing of its samples.
+Expected: nothing is claimed of its samples.
 Command: python -m experiments.reliability.chaos --workdir=runs/chaos
 """
 
 from ml_collections import ConfigDict
 
-from configs import polydigits
+from configs import methods
+from configs.methods import Differences
+
+FULL: Differences = {
+    "data.num_train": 500,
+    "data.num_test": 100,
+    "num_steps": 60,
+    "warmup_steps": 13,
+    "batch_size": 16,
+    "revision_stride": 2,
+    "log_every": 4,
+    "picture_every": 45,
+    "checkpoint_every": 7,
+    "model.num_latents": 4,
+    "model.num_private": 2,
+    "model.hidden": 16,
+    "model.prior_hidden": 16,
+    "model.energy_hidden": 16,
+    # What could explode should be able to.
+    "model.spectral_gain": 0.0,
+    "posterior.chain.num_steps": 4,
+    "prior.num_components": 3,
+    "prior.num_fit_examples": 200,
+    "prior.num_candidates": 4,
+    "prior.fit_steps": 20,
+    "prior.fit_step": 13,
+    "prior.start_step": 13,
+    "prior.chain.num_steps": 4,
+    "energy.start_step": 29,
+    "energy.chain.num_steps": 4,
+    "schedule.warmup_steps": 5,
+    "schedule.settle_step": 29,
+}
+
+VARIANTS = {"full": methods.LEARNED_PRIOR | FULL}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    """The configuration; it has one variant."""
-    if variant != "full":
-        raise ValueError(f"configs/chaos.py:{variant}: there is no variant but full.")
-    config = polydigits.get_config("union")
-    config.data = ConfigDict(
-        {
-            "name": "ring",
-            "seed": 0,
-            "num_train": 500,
-            "num_test": 100,
-            "radius": 0.64,
-            "sigma": 0.08,
-        }
-    )
-    config.update(num_steps=60, warmup_steps=13, batch_size=16, revision_stride=2)
-    config.update(log_every=4, picture_every=45, checkpoint_every=7)
-    config.model.update(num_latents=4, num_private=2, hidden=16, prior_hidden=16, energy_hidden=16)
-    config.prior.update(num_components=3, num_fit_examples=200, num_candidates=4, fit_steps=20)
-    config.prior.update(fit_step=13, start_step=13)
-    config.energy.start_step = config.schedule.settle_step = 29
-    # What could explode should be able to.
-    config.model.spectral_gain = 0.0
-    config.schedule.warmup_steps = 5
-    for section in (config.posterior, config.prior, config.energy):
-        section.chain.num_steps = 4
-    return config
+    """The configuration of a variant; there is one."""
+    return methods.build("configs/chaos.py", VARIANTS, variant, data="ring")

@@ -1,6 +1,6 @@
 """Eight Gaussians on a ring: both energies of the family where the truth can be drawn.
 
-Not of a paper: a proof that the latent energy and the data-space energy learn a known density, so
+Paper: none; a proof that the latent energy and the data-space energy learn a known density, so
 that long chains under either give it back. The coordinates are the modalities. Training chains run
 at the temperature 1, and teach the generator more strongly than the data do: a chain of training
 crosses between modes rarely, and only through the generator, which remembers where earlier chains
@@ -17,52 +17,74 @@ Variants: full, and smoke, a few steps to see that everything runs.
 
 from ml_collections import ConfigDict
 
-from configs import polydigits
+from configs import methods
+from configs.methods import Differences
 
-VARIANTS = ("full", "smoke")
+SIGMA = 0.08
+
+FULL: Differences = {
+    "data.num_train": 20_000,
+    "data.num_test": 2_000,
+    "data.radius": 0.64,
+    "data.sigma": SIGMA,
+    "likelihood.vector.scale": SIGMA,
+    "num_steps": 1600,
+    "warmup_steps": 500,
+    "batch_size": 256,
+    "revision_stride": 1,
+    "log_every": 100,
+    "picture_every": 800,
+    "checkpoint_every": 800,
+    "model.num_latents": 4,
+    "model.aggregator": "product",
+    "model.hidden": 64,
+    "model.energy_hidden": 64,
+    # A sharp density needs a steep energy: its layers are free, and its penalty is a trace.
+    "model.spectral_gain": 0.0,
+    "energy.penalty": 1e-4,
+    "energy.data_noise": 0.0,
+    "energy.start_step": 500,
+    "energy.synthesis_generator": 2.0,
+    "energy.synthesis_inference": 0.5,
+    "energy.chain.num_steps": 120,
+    "energy.chain.step_size": 0.7 * SIGMA,
+    "energy.chain.temperature": 1.0,
+    "elbo.objective": "joint",
+    "elbo.weight": 0.0,
+    "posterior.generator_weight": 0.1,
+    "posterior.chain.step_size": 0.05,
+    "optimiser.generator.learning_rate": 2e-3,
+    "optimiser.energy.learning_rate": 5e-3,
+    "optimiser.energy.b1": 0.5,
+    "schedule.final_fraction": 0.02,
+    # The model's prior is N(0, I). What follows is for the latent energy of experiments/toy.py.
+    "model.prior_hidden": 64,
+    "model.prior_bound": 10.0,
+    "prior.num_components": 1,
+    "prior.num_candidates": 16,
+    "prior.penalty": 1e-4,
+    "prior.fit_steps": 3000,
+    "prior.fit_learning_rate": 1e-2,
+    "prior.chain.num_steps": 40,
+    "prior.chain.step_size": 0.1,
+    "prior.chain.temperature": 1.0,
+}
+SMOKE: Differences = {
+    "data.num_train": 200,
+    "data.num_test": 100,
+    "num_steps": 8,
+    "warmup_steps": 2,
+    "batch_size": 8,
+    "log_every": 2,
+    "picture_every": 4,
+    "checkpoint_every": 4,
+    "prior.fit_steps": 5,
+    "energy.start_step": 4,
+}
+
+VARIANTS = {"full": methods.PAPER_B | FULL, "smoke": methods.PAPER_B | FULL | SMOKE}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
     """The configuration of a variant."""
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/toy.py:{variant}: choose one of {', '.join(VARIANTS)}.")
-    config = polydigits.get_config("paper_b")
-    radius, sigma = 0.64, 0.08
-    config.data = ConfigDict(
-        {
-            "name": "ring",
-            "seed": 0,
-            "num_train": 20000,
-            "num_test": 2000,
-            "radius": radius,
-            "sigma": sigma,
-        }
-    )
-    config.likelihood.vector.scale = sigma
-    config.update(num_steps=1600, warmup_steps=500, batch_size=256, log_every=100)
-    config.revision_stride = 1
-    config.update(picture_every=800, checkpoint_every=800)
-    config.model.update(num_latents=4, aggregator="product", hidden=64, energy_hidden=64)
-    # A sharp density needs a steep energy: its layers are free, and its penalty is a trace.
-    config.model.spectral_gain = 0.0
-    config.elbo.update(objective="joint", weight=0.0)
-    config.posterior.generator_weight = 0.1
-    config.posterior.chain.step_size = 0.05
-    # The model's prior is N(0, I). What follows is for the latent energy of experiments/toy.py.
-    config.prior.update(num_components=1, num_candidates=16, penalty=1e-4)
-    config.prior.update(fit_steps=3000, fit_learning_rate=1e-2)
-    config.prior.chain.update(num_steps=40, step_size=0.1, temperature=1.0)
-    config.model.update(prior_hidden=64, prior_bound=10.0)
-    config.energy.update(start_step=500, penalty=1e-4, data_noise=0.0)
-    config.energy.update(synthesis_generator=2.0, synthesis_inference=0.5)
-    config.energy.chain.update(num_steps=120, step_size=0.7 * sigma, temperature=1.0)
-    config.optimiser.generator.learning_rate = 2e-3
-    config.optimiser.energy.update(learning_rate=5e-3, b1=0.5)
-    config.schedule.final_fraction = 0.02
-    if variant == "smoke":
-        config.update(num_steps=8, warmup_steps=2, batch_size=8, log_every=2)
-        config.update(picture_every=4, checkpoint_every=4)
-        config.data.update(num_train=200, num_test=100)
-        config.prior.fit_steps = 5
-        config.energy.start_step = 4
-    return config
+    return methods.build("configs/toy.py", VARIANTS, variant, data="ring")

@@ -1,10 +1,11 @@
-"""What a run would do: its plan, its memory, one step compiled; nothing is written."""
+"""What a run would do: its settings, plan, memory, one step compiled; nothing is written."""
 
 import shutil
 import time
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from mmebm_jax.data import whole
@@ -12,7 +13,7 @@ from mmebm_jax.method import train_state
 from mmebm_jax.method.model import NETWORKS
 from mmebm_jax.method.plan import Terms
 from mmebm_jax.method.train_state import TrainState
-from mmebm_jax.runs import builders, checkpoint, sharding
+from mmebm_jax.runs import builders, checkpoint, schema, sharding
 from mmebm_jax.storage.files import nearest_existing
 from mmebm_jax.training.loop import Run
 
@@ -63,8 +64,20 @@ def plan(run: Run) -> str:
             tabulate(rows, tablefmt="plain"),
             tabulate(networks, headers=("network", "parameters", "MB"), intfmt=","),
             tabulate(learning, headers=("from step", "networks that learn")),
+            _settings(config),
         ]
     )
+
+
+def _settings(config: ConfigDict) -> str:
+    """The fields that are not at their defaults, with both values."""
+    rows = [
+        (f"config.{name}", str(value), str(default))
+        for name, (value, default) in schema.differences(config).items()
+    ]
+    if not rows:
+        return "every field is at its default"
+    return tabulate(rows, headers=("field", "value", "default"), disable_numparse=True)
 
 
 def _phases(run: Run) -> list[tuple[float, Terms]]:

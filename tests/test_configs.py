@@ -3,10 +3,10 @@ import operator
 
 import pytest
 
-from configs import digits_text, polydigits, polymnist
+from configs import chaos, digits_text, polydigits, polymnist, toy
 from experiments.compare import read_config
 from mmebm_jax.method.update import Terms
-from mmebm_jax.runs import builders
+from mmebm_jax.runs import builders, schema
 
 CASES = [
     (module, variant)
@@ -54,11 +54,80 @@ def test_every_variant_is_valid_and_begins_and_ends_as_it_says(module, variant):
 def test_a_variant_keeps_what_it_is_made_of_on_other_data(module, variant):
     config = module.get_config(variant)
     for name, value in polydigits.VARIANTS[variant].items():
+        if name.startswith("data.") and module is not polydigits:
+            continue
         got = functools.reduce(operator.getitem, name.split("."), config)
         if name in SIZES:
             assert (got > 0) == (value > 0), name
         elif name not in OF_THE_SCHEDULE:
             assert got == value, name
+
+
+@pytest.mark.parametrize("module", [chaos, digits_text, polydigits, polymnist, toy])
+def test_a_config_says_what_it_is(module):
+    parts = ("Paper: ", "Hardware: ", "Expected", "Command: python -m ")
+    positions = [module.__doc__.index(f"\n{part}") for part in parts]
+    assert positions == sorted(positions)
+    assert "inute" in module.__doc__ or "second" in module.__doc__
+
+
+@pytest.mark.parametrize("module", [chaos, digits_text, polydigits, polymnist, toy])
+def test_every_difference_of_a_variant_arrives(module):
+    for variant, differences in module.VARIANTS.items():
+        config = module.get_config(variant)
+        builders.validate(config)
+        for name, value in differences.items():
+            assert functools.reduce(operator.getitem, name.split("."), config) == value
+
+
+# Of the tables of references: likelihood and its scale in [-1, 1], β, family of the latents,
+# shared and private latents, batch, epochs of 60,000, Adam's rate of the generator.
+AS_PUBLISHED = {
+    "mmvae_plus_published": ("laplace", 1.5, 2.5, "laplace", 32, 32, 128, 250, 1e-3),
+    "mopoe_published": ("laplace", 1.5, 2.5, "gaussian", 512, 0, 256, 300, 5e-4),
+    "mvtcae_published": ("laplace", 1.5, 2.5, "gaussian", 512, 0, 256, 300, 5e-4),
+    "paper_a_published": ("laplace", 1.5, 2.5, "laplace", 32, 32, 128, 250, 1e-3),
+    "paper_b_published": ("gaussian", 0.3, 1.0, "gaussian", 32, 0, 100, 301, 3e-4),
+}
+
+
+@pytest.mark.parametrize("variant", polymnist.PUBLISHED)
+def test_published_means_published(variant):
+    config = polymnist.get_config(variant)
+    image, model = config.likelihood.image, config.model
+    assert model.posterior == config.prior.family
+    epochs = config.num_steps * config.batch_size / 60_000
+    assert AS_PUBLISHED[variant] == (
+        *(image.name, image.scale, config.elbo.beta, model.posterior),
+        *(model.num_latents, model.num_private, config.batch_size, round(epochs, 2)),
+        config.optimiser.generator.learning_rate,
+    )
+    # One rate from the first step to the last, and nothing waits for a warm start.
+    first, *rest = (
+        float(builders.build_schedules(config)["generator"](step))
+        for step in (0, 1, config.num_steps // 2, config.num_steps - 1)
+    )
+    assert rest == pytest.approx([first] * 3)
+    assert builders.terms_at(config, 0) == builders.terms_at(config, config.num_steps - 1)
+
+
+def test_the_published_chains():
+    chains = {
+        "paper_a_published": ("posterior", 20, 0.1, 1.0, "prior", 60, 0.4, 1.0),
+        # Noise of .001 at a step of .5.
+        "paper_b_published": ("posterior", 10, 0.1, 1.0, "energy", 30, 0.5, (0.001 / 0.5) ** 2),
+    }
+    for variant, expected in chains.items():
+        config = polymnist.get_config(variant)
+        for i in (0, 4):
+            chain = config[expected[i]].chain
+            found = (chain.num_steps, chain.step_size, chain.temperature)
+            assert found == pytest.approx(expected[i + 1 : i + 4])
+    config = polymnist.get_config("paper_b_published")
+    last = builders.terms_at(config, 0)
+    assert last.elbo == 0
+    assert last.synthesis_generator == 50 * last.posterior_generator
+    assert last.synthesis_inference == pytest.approx(0.1 * last.posterior_inference)
 
 
 @pytest.mark.parametrize("module", [polydigits, digits_text, polymnist])
@@ -78,3 +147,9 @@ def test_a_config_is_read_by_path_and_variant(tmp_path):
         read_config(str(tmp_path / "absent.py"))
     with pytest.raises(ValueError, match="choose one of full, mmvae"):
         read_config(f"{path}:unknown")
+
+
+def test_the_defaults_are_valid_and_other_than_every_full_run():
+    schema.parse(schema.defaults())
+    assert schema.differences(polydigits.get_config("smoke"))["num_steps"] == (8, 6000)
+    assert not schema.differences(schema.defaults("ring"))

@@ -1,47 +1,80 @@
-"""Data sets by name, and the pipeline that turns them into batches."""
+"""Data sets by name, and the pipeline that turns them into batches.
 
-from typing import Any
+A data set is a module of `mmebm_jax/data/sets/`, named as in `config.data.name`. It holds the
+record `Options`, all of whose fields have a default, and `load(options, *, prepare)`.
+"""
 
-from mmebm_jax.data.options import OPTIONS
+import functools
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Annotated, Any
+
+import pydantic
+
+from mmebm_jax.data import sets
 from mmebm_jax.data.pipeline import batches, index_batches, iterate, whole
-from mmebm_jax.data.sets.polydigits import polydigits
-from mmebm_jax.data.sets.ring import ring
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
-from mmebm_jax.storage.validation import check, choice
+from mmebm_jax.storage.validation import OneOf, Record, parse
 
 __all__ = [
+    "DATA_SETS",
     "ArraySource",
     "DataSplits",
     "Field",
+    "Named",
     "RecordSource",
     "Source",
     "batches",
     "index_batches",
     "iterate",
     "load_data",
+    "section",
     "whole",
 ]
 
+# The files' names: TensorFlow Datasets takes seconds to import, so only those who use it wait.
+DATA_SETS = tuple(sorted(module.name for module in pkgutil.iter_modules(sets.__path__)))
+
+
+_NAME = Annotated[str, OneOf(DATA_SETS)]
+
+
+class Named(Record):
+    """What every data set's part of a configuration has."""
+
+    name: _NAME
+
+
+@functools.cache
+def section(name: str) -> type[Record]:
+    """The record of `config.data` for the data set ``name``: the name and its options.
+
+    Raises:
+        ValueError: ``name`` is unknown.
+    """
+    field = pydantic.Field(name, description="Which data set.")
+    return pydantic.create_model(
+        f"{name}_data", __base__=_module(name).Options, name=(_NAME, field)
+    )
+
 
 def load_data(name: str, *, prepare: bool = True, **options: Any) -> DataSplits:
-    """Loads the data set ``name``: "polydigits", "polymnist" or "ring".
+    """Loads the data set ``name``, one of `DATA_SETS`.
 
     Args:
         name: which data set.
         prepare: whether to build what is missing of it on disk.
-        options: passed on to the function of that name; see it for their meaning.
+        options: the fields of its `Options`; see there for their meaning.
 
     Raises:
         ValueError: ``name`` or an option is unknown, of a wrong type or out of range.
         FileNotFoundError: files that the data set is built from are missing.
     """
-    check({"name": name}, {"name": choice(*OPTIONS)}, "config.data")
-    check(options, OPTIONS[name], "config.data")
-    if name == "polydigits":
-        return polydigits(**options)
-    if name == "ring":
-        return ring(**options)
-    # TensorFlow Datasets takes seconds to import, so only those who use it wait.
-    from mmebm_jax.data.sets.polymnist import polymnist
+    module = _module(name)
+    return module.load(parse(module.Options, options, "config.data"), prepare=prepare)
 
-    return polymnist(**options, prepare=prepare)
+
+def _module(name: str) -> ModuleType:
+    parse(Named, {"name": name}, "config.data")
+    return importlib.import_module(f"{sets.__name__}.{name}")

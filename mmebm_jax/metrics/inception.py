@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from mmebm_jax.data.sets.torch_file import read_state_dict
+from mmebm_jax.data.torch_file import read_state_dict
 from mmebm_jax.metrics.backbone import Backbone, in_batches
 from mmebm_jax.typing import Params
 

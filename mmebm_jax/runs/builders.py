@@ -10,7 +10,7 @@ from mmebm_jax import cpu
 from mmebm_jax.data import load_data
 from mmebm_jax.data.checks import checked
 from mmebm_jax.data.source import DataSplits, Field, Source, with_missing
-from mmebm_jax.method.aggregators import AGGREGATORS, Aggregation
+from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.bounds import Bound
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import NETWORKS, Model
@@ -22,103 +22,19 @@ from mmebm_jax.method.update import Update, make_update
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
 from mmebm_jax.networks.parts import Part, Sizes
-from mmebm_jax.runs.schema import check_fields
-
-# Bounds that are derived for some aggregators alone.
-AGGREGATOR_OF = {
-    "mvae": ("product_with_prior",),
-    "mvtcae": ("product",),
-    "code": ("consensus",),
-}
-
-MOST_CANDIDATES = 2**24  # of one step
+from mmebm_jax.runs import schema
 
 
 def validate(config: ConfigDict) -> None:
-    """Refuse values with which no run can work.
+    """Refuse values with which no run can work; see `schema.parse`.
 
     Raises:
       ValueError: with the field, its value and what is allowed.
     """
-    check_fields(config)
-    if config.prior.num_fit_examples < 2 * config.prior.num_components:
-        raise ValueError(
-            f"config.prior.num_fit_examples is {config.prior.num_fit_examples}: it must be at "
-            f"least twice config.prior.num_components, {config.prior.num_components}."
-        )
-    if config.batch_size % config.revision_stride:
-        raise ValueError(
-            f"config.revision_stride is {config.revision_stride}: it must divide "
-            f"config.batch_size, {config.batch_size}."
-        )
-    if config.batch_size // config.revision_stride % config.accumulation_steps:
-        raise ValueError(
-            f"config.accumulation_steps is {config.accumulation_steps}: it must divide the "
-            f"{config.batch_size // config.revision_stride} examples of a batch that are revised."
-        )
-    candidates = config.batch_size // config.revision_stride * config.prior.num_candidates
-    if candidates > MOST_CANDIDATES:
-        raise ValueError(
-            f"config.prior.num_candidates is {config.prior.num_candidates}: with the batch that is "
-            f"{candidates} draws, more than {MOST_CANDIDATES}: lower it."
-        )
-    _validate_method(config)
+    schema.parse(config)
     if config.budget_seconds and jax.process_count() > 1:
         raise ValueError(
             "config.budget_seconds works on one host only, since clocks differ: set num_steps."
-        )
-
-
-def _validate_method(config: ConfigDict) -> None:
-    """Refuse what no method of the family is."""
-    model, elbo = config.model, config.elbo
-    bounded = elbo.weight > 0 or (config.warmup_steps > 0 and elbo.warmup_weight > 0)
-    if bounded:
-        needed = AGGREGATOR_OF.get(elbo.objective, AGGREGATORS)
-        if model.aggregator not in needed:
-            raise ValueError(
-                f"config.elbo.objective {elbo.objective!r} needs config.model.aggregator "
-                f"{' or '.join(needed)}, not {model.aggregator!r}."
-            )
-        if model.num_private and (elbo.objective, model.aggregator) != ("mmvae", "mixture"):
-            raise ValueError(
-                f"config.model.num_private is {model.num_private}, but the objective "
-                f"{elbo.objective!r} with the aggregator {model.aggregator!r} has no private "
-                "latents: set it to 0, or use objective mmvae with aggregator mixture (MMVAE+)."
-            )
-        if elbo.objective != "mmvae" and "laplace" in (model.posterior, config.prior.family):
-            raise ValueError(
-                f"config.elbo.objective {elbo.objective!r} knows Gaussian divergences alone: set "
-                "config.model.posterior and config.prior.family to gaussian, or use mmvae."
-            )
-        if elbo.objective != "mmvae" and (elbo.num_samples > 1 or elbo.estimator != "elbo"):
-            raise ValueError(
-                f"config.elbo.objective {elbo.objective!r} takes one sample: set "
-                "config.elbo.num_samples to 1 and config.elbo.estimator to elbo, or use mmvae."
-            )
-    if model.posterior == "laplace" and model.aggregator != "mixture":
-        raise ValueError(
-            f"config.model.aggregator {model.aggregator!r} combines Gaussian experts alone: set "
-            "config.model.posterior to gaussian, or use the aggregator mixture."
-        )
-    if elbo.learned_prior and not (config.prior.learn or config.prior.fit_mixture):
-        raise ValueError(
-            "config.elbo.learned_prior is True, but no prior is learned: set config.prior.learn or "
-            "config.prior.fit_mixture."
-        )
-    if config.energy.start == "noise" and (
-        config.energy.synthesis_generator or config.energy.synthesis_inference
-    ):
-        raise ValueError(
-            "config.energy.start is 'noise': its samples come from no latent, so set "
-            "config.energy.synthesis_generator and synthesis_inference to 0."
-        )
-    if not model.num_latents and (
-        not model.num_private or config.prior.learn or config.prior.fit_mixture
-    ):
-        raise ValueError(
-            "config.model.num_latents is 0 (a generator for each modality): set "
-            "config.model.num_private, and config.prior.learn and fit_mixture to False."
         )
 
 

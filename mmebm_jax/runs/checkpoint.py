@@ -8,7 +8,7 @@ sampling needs) and `meta` (JSON: seconds trained, what happened, which networks
 import gc
 import json
 import logging
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,10 @@ from mmebm_jax.data import checks
 from mmebm_jax.data.source import DataSplits, Field
 from mmebm_jax.method.train_state import TrainState, Weights
 from mmebm_jax.modalities.kinds import KINDS
+from mmebm_jax.runs import schema
 from mmebm_jax.runs.manifests import ITEMS, check_manifests, check_meta, check_size, silence
-from mmebm_jax.runs.schema import check_fields
 from mmebm_jax.storage.files import write_whole
-from mmebm_jax.storage.validation import Rule, brief, check, choice, plain, shown
+from mmebm_jax.storage.validation import OneOf, Record, brief, parse, plain, shown
 
 Meta = dict[str, Any]
 MOST_JSON_BYTES = 2**20
@@ -39,6 +39,13 @@ FREE_FIELDS = (
     "evaluation",
     "guard",
 )
+
+
+class _FieldFacts(Record):
+    """What data.json holds of one modality; `checks.check_fields` judges the shape."""
+
+    kind: Annotated[str, OneOf(KINDS)]
+    shape: list[Any]
 
 
 class DataFacts(NamedTuple):
@@ -276,9 +283,8 @@ def read_data_facts(workdir: epath.Path) -> DataFacts:
         if not isinstance(fields, dict) or not isinstance(alphabet, str):
             raise ValueError("it lacks fields or alphabet")
         alphabet.encode()  # JSON can hold half of a character.
-        rules = {"kind": choice(*KINDS), "shape": Rule(list)}
         for name, field in fields.items():
-            check(field, rules, f"fields.{plain(name)}")
+            parse(_FieldFacts, field, f"fields.{plain(name)}")
         facts = DataFacts(
             {n: Field(f["kind"], tuple(f["shape"])) for n, f in fields.items()}, alphabet
         )
@@ -300,6 +306,10 @@ def check_config(workdir: epath.Path, config: ConfigDict) -> None:
         return
     saved = _flatten(_read_json(path))
     given = _flatten(json.loads(config.to_json_best_effort()))
+    if saved.get("data.name") == config.data.name:
+        # A version that knew fewer options of this data set did as their defaults do.
+        usual = {f"data.{n}": v for n, v in schema.defaults(config.data.name).data.items()}
+        saved, given = usual | saved, usual | given
     for name in sorted(saved.keys() | given.keys()):
         if name.split(".")[0] not in FREE_FIELDS and saved.get(name) != given.get(name):
             raise ValueError(
@@ -318,7 +328,7 @@ def read_config(workdir: epath.Path) -> ConfigDict:
     path = workdir / "config.json"
     tree = _read_json(path)
     try:
-        check_fields(tree)
+        schema.parse(tree)
     except ValueError as error:
         raise ValueError(
             f"{path} does not fit this version: {error} Correct the file, or sample with the "

@@ -4,13 +4,14 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import absl.logging
+import pydantic
 from etils import epath
 
 from mmebm_jax.method.model import NETWORKS
-from mmebm_jax.storage.validation import Rule, Rules, check, real, shown, switch, whole
+from mmebm_jax.storage.validation import OneOf, Record, parse
 
 ITEMS = ("state", "weights", "meta")
 # What Python says of a read that ends after the restoring that it belonged to has failed.
@@ -18,16 +19,31 @@ LATE_READS = ("Event loop is closed", "Encountered error while reading array ind
 MOST_MANIFEST_BYTES = 64 * 2**20
 # What Orbax parses before it reads any array, in a checkpoint's folder and in each item's.
 MANIFESTS = ("_CHECKPOINT_METADATA", "_METADATA", "_sharding", "manifest.ocdbt", "metadata")
-_SECONDS = real(0, 1e12).optional
-PROGRESS: Rules = {
-    "elapsed_seconds": _SECONDS,
-    "fitted": switch().optional,
-    "fit_position": _SECONDS,
-    "fit_begin": _SECONDS,
-    "fit_end": _SECONDS,
-    "finished": switch().optional,
-    "pending": Rule(list, required=False),
-}
+
+_Seconds = Annotated[float, pydantic.Field(ge=0, le=1e12)]
+_Step = Annotated[int, pydantic.Field(ge=0, le=2**31)]
+_Metric = Annotated[float, pydantic.Field(allow_inf_nan=True)]
+# JSON has no tuples, only lists.
+_Row = Annotated[tuple[_Step, dict[str, _Metric]], pydantic.Strict(False)]
+
+
+class Progress(Record):
+    """What happened until a checkpoint, beside what its arrays tell."""
+
+    elapsed_seconds: _Seconds = 0.0
+    fitted: bool = False
+    fit_position: _Seconds = 0.0
+    fit_begin: _Seconds = 0.0
+    fit_end: _Seconds = 0.0
+    finished: bool = False
+    pending: list[_Row] = pydantic.Field([], description="Rows of metrics not written yet.")
+
+
+class Meta(Record):
+    """The item "meta" of a checkpoint."""
+
+    trained: list[Annotated[str, OneOf(NETWORKS)]]
+    progress: Progress
 
 
 def check_manifests(folder: epath.Path) -> None:
@@ -58,15 +74,7 @@ def check_meta(meta: Any) -> None:
     Raises:
       ValueError: with what differs.
     """
-    check(meta, {"trained": Rule(list), "progress": PROGRESS}, "meta")
-    if any(name not in NETWORKS for name in meta["trained"]):
-        raise ValueError(f"meta.trained is {shown(meta['trained'])}")
-    for row in meta["progress"].get("pending", []):
-        step, metrics = row
-        if not (whole(0, 2**31).allows(step) and isinstance(metrics, dict)):
-            raise ValueError(f"meta.progress.pending holds {shown(row)}")
-        if not all(isinstance(value, float | int) for value in metrics.values()):
-            raise ValueError(f"meta.progress.pending holds {shown(row)}")
+    parse(Meta, meta, "meta")
 
 
 @contextlib.contextmanager

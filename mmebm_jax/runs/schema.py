@@ -1,154 +1,475 @@
-"""Every field of a configuration: its type and its range.
+"""Every field of a configuration: its type, range, default and meaning, in one place.
 
+The defaults are the full run on PolyDigits (configs/polydigits.py); a config states what differs.
 Upper limits stand where a slip of the finger would allocate absurdly or overflow 32-bit numbers;
-they are far above what any method of the family needs.
+they are far above what any method of the family needs. `docs/configuration.md` is made of this
+file by `experiments/configuration.py`.
 """
 
+import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from mmebm_jax.data.options import OPTIONS
+import ml_collections
+import pydantic
+from pydantic import Field, model_validator
+
+from mmebm_jax import data
 from mmebm_jax.distributions.families import FAMILIES
 from mmebm_jax.method.aggregators import AGGREGATORS
 from mmebm_jax.method.bounds import ESTIMATORS, OBJECTIVES
-from mmebm_jax.method.model import ARITHMETIC, NETWORKS
+from mmebm_jax.method.model import ARITHMETIC
 from mmebm_jax.modalities.kinds import KINDS, likelihoods_of
-from mmebm_jax.storage.validation import Rule, Rules, check, choice, real, switch, whole
+from mmebm_jax.storage import validation
+from mmebm_jax.storage.validation import OneOf, Record
 
-EXAMPLE = "configs/polydigits.py"
+DEFAULT_DATA = "polydigits"
 DATA_STARTS = ("generator", "noise")
+# Bounds that are derived for some aggregators alone.
+AGGREGATOR_OF = {
+    "mvae": ("product_with_prior",),
+    "mvtcae": ("product",),
+    "code": ("consensus",),
+}
 MOST_STEPS = 10**9
 MOST_CHAIN_STEPS = 10**6
+MOST_CANDIDATES = 2**24  # of one step
 LARGEST_SIZE = 2**16
 
-_STEP = whole(0, MOST_STEPS)
-_EVERY = whole(1, MOST_STEPS)
-_SIZE = whole(1, LARGEST_SIZE)
-_WEIGHT = real(0, 1e6)
-_SCALE = real(1e-6, 1e6)
-_MOMENTUM = real(0, 1, "[)")
-_CHAIN: Rules = {
-    "num_steps": whole(0, MOST_CHAIN_STEPS),
-    "step_size": real(0, 1e3),
-    "temperature": real(0, 1e6),
-    "gradient_clip": real(0, 1e9),
-}
-_OPTIMISER: Rules = {
-    "learning_rate": real(0, 10, "(]"),
-    "b1": _MOMENTUM,
-    "b2": _MOMENTUM,
-    "gradient_clip": real(0, 1e9, "(]"),
-}
-
-FIELDS: Rules = {
-    "seed": whole(0, 2**31 - 1),
-    "batch_size": _SIZE,
-    "num_steps": _EVERY,
-    "budget_seconds": real(0, 1e9),
-    "warmup_steps": _STEP,
-    "revision_stride": _SIZE,
-    "accumulation_steps": _SIZE,
-    "input": {"device_resident": switch()},
-    "missing_ratio": real(0, 1, "[)"),
-    "likelihood": {
-        kind: {"name": choice(*names), "scale": _SCALE, "weight": _SCALE}
-        for kind, names in ((kind, likelihoods_of(kind)) for kind in KINDS)
-    },
-    "model": {
-        "num_latents": whole(0, LARGEST_SIZE),
-        "num_private": whole(0, LARGEST_SIZE),
-        "posterior": choice(*FAMILIES),
-        "aggregator": choice(*AGGREGATORS),
-        "correlation": real(0, 1, "[)"),
-        "width": _SIZE,
-        "hidden": _SIZE,
-        "prior_hidden": _SIZE,
-        "prior_bound": real(0, 1e6, "(]"),
-        "energy_width": _SIZE,
-        "energy_hidden": _SIZE,
-        "spectral_gain": real(0, 1e3),
-        "arithmetic": choice(*ARITHMETIC),
-        "rematerialise": switch(),
-    },
-    "elbo": {
-        "objective": choice(*OBJECTIVES),
-        "warmup_weight": _WEIGHT,
-        "weight": _WEIGHT,
-        "beta": _WEIGHT,
-        "num_samples": whole(1, 1000),
-        "estimator": choice(*ESTIMATORS),
-        "total_correlation": real(0, 1),
-        "entropy_weight": _WEIGHT,
-        "learned_prior": switch(),
-    },
-    "posterior": {
-        "generator_weight": _WEIGHT,
-        "inference_weight": _WEIGHT,
-        "independent_inference": switch(),
-        "chain": _CHAIN,
-    },
-    "prior": {
-        "family": choice(*FAMILIES),
-        "fit_mixture": switch(),
-        "num_components": _SIZE,
-        "num_fit_examples": whole(2, 10**7),
-        "fit_step": _STEP,
-        "learn": switch(),
-        "start_step": _STEP,
-        "fit_steps": whole(0, MOST_CHAIN_STEPS),
-        "fit_learning_rate": real(0, 10, "(]"),
-        "num_candidates": _SIZE,
-        "penalty": _WEIGHT,
-        "chain": _CHAIN,
-    },
-    "energy": {
-        "learn": switch(),
-        "start_step": _STEP,
-        "start": choice(*DATA_STARTS),
-        "penalty": _WEIGHT,
-        "data_noise": real(0, 1),
-        "synthesis_generator": _WEIGHT,
-        "synthesis_inference": _WEIGHT,
-        "chain": _CHAIN,
-    },
-    "optimiser": dict.fromkeys(NETWORKS, _OPTIMISER),
-    "schedule": {
-        "warmup_steps": _STEP,
-        "settle_step": _STEP,
-        "final_fraction": real(0, 1),
-    },
-    "averaging": real(0, 1, "[)"),
-    "guard": {
-        "retries": whole(0, 1000),
-        "halve_energy_rate": switch(),
-        "energy_gap": real(0, 1e30),
-        "gradient_norm": real(0, 1e30),
-    },
-    "log_every": _EVERY,
-    "picture_every": _EVERY,
-    "checkpoint_every": _EVERY,
-    "keep_checkpoints": whole(1, 10**6),
-    "evaluation": {
-        "num_samples": whole(2, 10**7),
-        "classifier_steps": whole(1, MOST_CHAIN_STEPS),
-    },
-}
-"""All fields but those of `data`, which are the chosen data set's."""
+Step = Annotated[int, Field(ge=0, le=MOST_STEPS)]
+Every = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
+SizeOrNone = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Scale = Annotated[float, Field(ge=1e-6, le=1e6)]
+Share = Annotated[float, Field(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Bound = Annotated[float, Field(ge=0, le=1e30)]
 
 
-def check_fields(config: Any) -> None:
-    """Refuse a configuration with an unknown or missing field, a wrong type or a bad value.
+class Section(Record):
+    """A part of a configuration; all of its fields must be given."""
+
+    needs_all: ClassVar[bool] = True
+
+
+class Input(Section):
+    """How batches reach the devices."""
+
+    device_resident: bool = Field(
+        False,
+        description="Whether the training set lies on the devices; else the host reads ahead.",
+    )
+
+
+def _likelihood(kind: str, scale: float) -> type[Section]:
+    """The likelihood p(x_m | u) of a kind of modality."""
+    names = likelihoods_of(kind)
+    return pydantic.create_model(
+        f"{kind}_likelihood",
+        __base__=Section,
+        name=(
+            Annotated[str, OneOf(names)],
+            Field(names[0], description="Family of the likelihood."),
+        ),
+        scale=(
+            Scale,
+            Field(scale, description="σ (Gaussian) or b (Laplace) in units of the range [-1, 1]."),
+        ),
+        weight=(
+            Scale,
+            Field(1.0, description="Factor on the log-likelihood: balances unequal modalities."),
+        ),
+    )
+
+
+_SCALES = {"text": 1.0}
+_LIKELIHOODS = {kind: _likelihood(kind, _SCALES.get(kind, 0.5)) for kind in KINDS}
+Likelihoods = pydantic.create_model(
+    "Likelihoods",
+    __base__=Section,
+    **{kind: (section, section()) for kind, section in _LIKELIHOODS.items()},  # type: ignore[call-overload]
+)
+
+
+class Model(Section):
+    """Sizes and families of the four networks."""
+
+    num_latents: SizeOrNone = Field(
+        24, description="Dimensions of the shared latent z; 0 is a generator for each modality."
+    )
+    num_private: SizeOrNone = Field(0, description="Dimensions of each modality's private w_m.")
+    posterior: Annotated[str, OneOf(FAMILIES)] = Field(
+        "gaussian", description="Family of the experts q_m."
+    )
+    aggregator: Annotated[str, OneOf(AGGREGATORS)] = Field(
+        "mixture", description="How experts combine to q(z | x)."
+    )
+    correlation: ShareBelowOne = Field(
+        0.0, description="Correlation ρ of experts; `consensus` alone."
+    )
+    width: Size = Field(16, description="Channels of the experts' and the generator's first layer.")
+    hidden: Size = Field(128, description="Units of their dense layers.")
+    prior_hidden: Size = Field(256, description="Units of the latent energy's layers.")
+    prior_bound: float = Field(
+        10.0, gt=0, le=1e6, description="Bound c on the latent energy: c tanh(f / c)."
+    )
+    energy_width: Size = Field(16, description="Channels of the data energy's first layer.")
+    energy_hidden: Size = Field(128, description="Units of the data energy's dense layers.")
+    spectral_gain: float = Field(
+        2.5, ge=0, le=1e3, description="Spectral norm of the data energy's layers; 0 is no bound."
+    )
+    arithmetic: Annotated[str, OneOf(ARITHMETIC)] = Field(
+        "float32", description="Number type inside the networks."
+    )
+    rematerialise: bool = Field(
+        False, description="Whether activations are computed again in place of being kept."
+    )
+
+
+class Elbo(Section):
+    """The variational bound: a baseline by itself, a warm start, and a term beside revision."""
+
+    objective: Annotated[str, OneOf(OBJECTIVES)] = Field("mmvae", description="Which bound.")
+    warmup_weight: Weight = Field(1.0, description="Weight of the bound before `warmup_steps`.")
+    weight: Weight = Field(1.0, description="Weight of the bound afterwards.")
+    beta: Weight = Field(1.0, description="β on the bound's divergence.")
+    num_samples: int = Field(
+        1, ge=1, le=1000, description="Samples K of each expert; `mmvae` alone."
+    )
+    estimator: Annotated[str, OneOf(ESTIMATORS)] = Field(
+        "elbo", description="Estimator from these samples; `mmvae` alone."
+    )
+    total_correlation: Share = Field(0.5, description="α of `mvtcae`.")
+    entropy_weight: Weight = Field(
+        0.0, description="Weight of the subset weights' entropy in `code`."
+    )
+    learned_prior: bool = Field(
+        False, description="Whether the bound's prior is the learned one, as soon as there is one."
+    )
+
+
+class Chain(Section):
+    """A Langevin chain v ← v − (s²/2) ∇U(v) + s √T ε."""
+
+    num_steps: int = Field(10, ge=0, le=MOST_CHAIN_STEPS, description="Number of steps.")
+    step_size: float = Field(0.1, ge=0, le=1e3, description="Step size s.")
+    temperature: float = Field(1.0, ge=0, le=1e6, description="Temperature T.")
+    gradient_clip: float = Field(
+        0.0, ge=0, le=1e9, description="Bound on each example's norm of ∇U; 0 is none."
+    )
+
+
+class Posterior(Section):
+    """Revision of the latents that the inference model draws for data."""
+
+    generator_weight: Weight = Field(
+        2.0, description="Weight of −log p(x | ũ), from which the generator learns."
+    )
+    inference_weight: Weight = Field(
+        0.03, description="Weight of −log q(ũ | x), from which the inference model learns."
+    )
+    independent_inference: bool = Field(
+        False, description="Whether each expert learns from ũ by itself, not as the aggregate."
+    )
+    chain: Chain = Chain()
+
+
+class Prior(Section):
+    """The prior p(z) ∝ exp(−E_γ(z)) p_0(z)."""
+
+    family: Annotated[str, OneOf(FAMILIES)] = Field(
+        "gaussian", description="Family of p_0 at location 0 and scale 1, and of p(w_m)."
+    )
+    fit_mixture: bool = Field(
+        True, description="Whether p_0 becomes a Gaussian mixture fitted to revised latents."
+    )
+    num_components: Size = Field(60, description="Components of that mixture.")
+    num_fit_examples: int = Field(
+        15_000, ge=2, le=10**7, description="Training examples that it is fitted to."
+    )
+    fit_step: Step = Field(
+        4000, description="Step of its first fit; it is fitted once more at the end."
+    )
+    learn: bool = Field(True, description="Whether the latent energy E_γ learns.")
+    start_step: Step = Field(4000, description="Step from which it learns.")
+    fit_steps: int = Field(
+        300,
+        ge=0,
+        le=MOST_CHAIN_STEPS,
+        description="Updates of the latent energy after the mixture's last fit.",
+    )
+    fit_learning_rate: Rate = Field(2e-3, description="Learning rate of these updates.")
+    num_candidates: Size = Field(
+        64, description="Draws of p_0 of which each chain starts at one, chosen by exp(−E_γ)."
+    )
+    penalty: Weight = Field(0.005, description="Weight of E_γ(ũ)² + E_γ(u_p)².")
+    chain: Chain = Chain(num_steps=20, step_size=0.07)
+
+    @model_validator(mode="after")
+    def _enough_examples(self) -> "Prior":
+        if self.num_fit_examples < 2 * self.num_components:
+            raise ValueError(
+                f"num_fit_examples is {self.num_fit_examples}: it must be at least twice "
+                f"config.prior.num_components, {self.num_components}."
+            )
+        return self
+
+
+class Energy(Section):
+    """The energy E_α(x) over all modalities, and what is learned from its samples."""
+
+    learn: bool = Field(True, description="Whether the data energy E_α learns.")
+    start_step: Step = Field(4200, description="Step from which it learns.")
+    start: Annotated[str, OneOf(DATA_STARTS)] = Field(
+        "generator", description="Where its chains start: the generator's samples, or noise."
+    )
+    penalty: Weight = Field(
+        0.15, description="Weight of E_α(x)² + E_α(x̃)², which holds the gap near its inverse."
+    )
+    data_noise: Share = Field(0.01, description="σ of noise on the data that the energy sees.")
+    synthesis_generator: Weight = Field(
+        0.1, description="Weight λ_s of −log p(x̃ | u_p), from which the generator learns."
+    )
+    synthesis_inference: Weight = Field(
+        0.03, description="Weight λ_i of −log q(u_p | x̃), from which the inference model learns."
+    )
+    chain: Chain = Chain(num_steps=10, step_size=0.7, temperature=5e-5)
+
+    @model_validator(mode="after")
+    def _noise_has_no_latents(self) -> "Energy":
+        if self.start == "noise" and (self.synthesis_generator or self.synthesis_inference):
+            raise ValueError(
+                "start is 'noise': its samples come from no latent, so set "
+                "config.energy.synthesis_generator and synthesis_inference to 0."
+            )
+        return self
+
+
+class Optimiser(Section):
+    """Adam behind a bound on the gradient's norm."""
+
+    learning_rate: Rate = Field(1e-3, description="Learning rate at its peak.")
+    b1: ShareBelowOne = Field(0.9, description="Decay of the first moment.")
+    b2: ShareBelowOne = Field(0.999, description="Decay of the second moment.")
+    gradient_clip: float = Field(
+        1000.0, gt=0, le=1e9, description="Bound on the gradient's global norm."
+    )
+
+
+class Optimisers(Section):
+    """One optimiser a network."""
+
+    inference: Optimiser = Optimiser()
+    generator: Optimiser = Optimiser()
+    prior: Optimiser = Optimiser(learning_rate=3e-4, b1=0.5)
+    energy: Optimiser = Optimiser(b1=0.0, b2=0.9)
+
+
+class Schedule(Section):
+    """Learning rates over time: a linear warm-up, then a cosine."""
+
+    warmup_steps: Step = Field(50, description="Steps of the warm-up.")
+    settle_step: Step = Field(
+        0,
+        description="Step until which generator and inference model decay; 0 is the run's end.",
+    )
+    final_fraction: Share = Field(0.1, description="Last learning rate over its peak.")
+
+
+class Guard(Section):
+    """What happens when numbers explode: back to the newest checkpoint, with other keys."""
+
+    retries: int = Field(3, ge=0, le=1000, description="How many times at most.")
+    halve_energy_rate: bool = Field(
+        True, description="Whether each time halves the energies' learning rates."
+    )
+    energy_gap: Bound = Field(1e4, description="Bound on the energy gap's size; 0 is none.")
+    gradient_norm: Bound = Field(
+        0.0, description="Bound on any network's gradient norm; 0 is none."
+    )
+
+
+class Evaluation(Section):
+    """How `--mode=evaluate` measures."""
+
+    num_samples: int = Field(2000, ge=2, le=10**7, description="Samples of each kind.")
+    classifier_steps: int = Field(
+        600, ge=1, le=MOST_CHAIN_STEPS, description="Training steps of each classifier."
+    )
+
+
+class Config(Section):
+    """A whole run."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the run.")
+    batch_size: Size = Field(64, description="Examples of a step, over all devices.")
+    num_steps: Every = Field(6000, description="Training steps.")
+    budget_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=1e9,
+        description="If not 0, the position on the schedule is the elapsed share of this time.",
+    )
+    warmup_steps: Step = Field(1500, description="Steps in which the bound acts alone.")
+    revision_stride: Size = Field(
+        4, description="Chains see one in so many examples of a batch; the bound sees all."
+    )
+    accumulation_steps: Size = Field(
+        1, description="Parts of a batch that are worked on one after the other: saves memory."
+    )
+    input: Input = Input()
+    missing_ratio: ShareBelowOne = Field(
+        0.0, description="Share of the training data's modalities that is hidden, at random."
+    )
+    data: Record = data.Named(name=DEFAULT_DATA)
+    likelihood: Likelihoods = Likelihoods()
+    model: Model = Model()
+    elbo: Elbo = Elbo()
+    posterior: Posterior = Posterior()
+    prior: Prior = Prior()
+    energy: Energy = Energy()
+    optimiser: Optimisers = Optimisers()
+    schedule: Schedule = Schedule()
+    averaging: ShareBelowOne = Field(
+        0.995, description="Decay of the moving average of the weights that samples come from."
+    )
+    guard: Guard = Guard()
+    log_every: Every = Field(50, description="Steps between rows of metrics.jsonl.")
+    picture_every: Every = Field(1000, description="Steps between pictures.")
+    checkpoint_every: Every = Field(1000, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(
+        2, ge=1, le=10**6, description="How many checkpoints stay, the newest."
+    )
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "Config":
+        if self.batch_size % self.revision_stride:
+            raise ValueError(
+                f"revision_stride is {self.revision_stride}: it must divide "
+                f"config.batch_size, {self.batch_size}."
+            )
+        revised = self.batch_size // self.revision_stride
+        if revised % self.accumulation_steps:
+            raise ValueError(
+                f"accumulation_steps is {self.accumulation_steps}: it must divide the "
+                f"{revised} examples of a batch that are revised."
+            )
+        candidates = revised * self.prior.num_candidates
+        if candidates > MOST_CANDIDATES:
+            raise ValueError(
+                f"prior.num_candidates is {self.prior.num_candidates}: with the batch that is "
+                f"{candidates} draws, more than {MOST_CANDIDATES}: lower it."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bound_is_derived(self) -> "Config":
+        """The bound, where it acts, has been derived for these experts."""
+        model, elbo = self.model, self.elbo
+        if not (elbo.weight or (self.warmup_steps and elbo.warmup_weight)):
+            return self
+        needed = AGGREGATOR_OF.get(elbo.objective, AGGREGATORS)
+        if model.aggregator not in needed:
+            raise ValueError(
+                f"elbo.objective {elbo.objective!r} needs config.model.aggregator "
+                f"{' or '.join(needed)}, not {model.aggregator!r}."
+            )
+        if model.num_private and (elbo.objective, model.aggregator) != ("mmvae", "mixture"):
+            raise ValueError(
+                f"model.num_private is {model.num_private}, but the objective "
+                f"{elbo.objective!r} with the aggregator {model.aggregator!r} has no private "
+                "latents: set it to 0, or use objective mmvae with aggregator mixture (MMVAE+)."
+            )
+        if elbo.objective == "mmvae":
+            return self
+        if "laplace" in (model.posterior, self.prior.family):
+            raise ValueError(
+                f"elbo.objective {elbo.objective!r} knows Gaussian divergences alone: set "
+                "config.model.posterior and config.prior.family to gaussian, or use mmvae."
+            )
+        if elbo.num_samples > 1 or elbo.estimator != "elbo":
+            raise ValueError(
+                f"elbo.objective {elbo.objective!r} takes one sample: set "
+                "config.elbo.num_samples to 1 and config.elbo.estimator to elbo, or use mmvae."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _latents_have_a_prior(self) -> "Config":
+        model, prior = self.model, self.prior
+        if model.posterior == "laplace" and model.aggregator != "mixture":
+            raise ValueError(
+                f"model.aggregator {model.aggregator!r} combines Gaussian experts alone: set "
+                "config.model.posterior to gaussian, or use the aggregator mixture."
+            )
+        learned = prior.learn or prior.fit_mixture
+        if self.elbo.learned_prior and not learned:
+            raise ValueError(
+                "elbo.learned_prior is True, but no prior is learned: set config.prior.learn or "
+                "config.prior.fit_mixture."
+            )
+        if not model.num_latents and (not model.num_private or learned):
+            raise ValueError(
+                "model.num_latents is 0 (a generator for each modality): set "
+                "config.model.num_private, and config.prior.learn and fit_mixture to False."
+            )
+        return self
+
+
+@functools.cache
+def record(data_name: str = DEFAULT_DATA) -> type[Config]:
+    """`Config` with the options of a data set as its section `data`.
+
+    Raises:
+      ValueError: there is no such data set.
+    """
+    section = data.section(data_name)
+    return pydantic.create_model("Config", __base__=Config, data=(section, section()))
+
+
+def defaults(data_name: str = DEFAULT_DATA) -> ml_collections.ConfigDict:
+    """Every field at its default, for a config to change.
+
+    Raises:
+      ValueError: there is no such data set.
+    """
+    return ml_collections.ConfigDict(record(data_name)().model_dump())
+
+
+def parse(config: Any) -> Config:
+    """The record of a configuration, all of whose fields are given and hold what they may.
 
     Args:
-      config: fields and sections, a `ConfigDict` or what a JSON file holds.
+      config: fields and sections, a `ConfigDict` or what a JSON file holds; options of the data
+        alone may be left out.
 
     Raises:
       ValueError: one line that names the field, its value and what is allowed.
     """
-    data: Mapping[str, Rule | Rules] = {"name": choice(*OPTIONS)}
-    if hasattr(config, "items") and hasattr(config.get("data"), "items"):
-        section = config["data"]
-        if "name" in section:
-            check({"name": section["name"]}, data, "config.data")
-            data = {**data, **OPTIONS[section["name"]]}
-    check(config, {**FIELDS, "data": data}, "config", EXAMPLE)
+    return validation.parse(record(_data_name(config)), config)
+
+
+def differences(config: ml_collections.ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Field → its value and its default, of those fields of a valid config where they differ."""
+    given, usual = parse(config), record(_data_name(config))()
+    return {
+        name: (value, default)
+        for name, _ in validation.leaves(type(given))
+        if (value := at(given, name)) != (default := at(usual, name))
+    }
+
+
+def at(section: Record, name: str) -> Any:
+    """The value of a field by a name like "prior.chain.num_steps"."""
+    return functools.reduce(getattr, name.split("."), section)
+
+
+def _data_name(config: Any) -> str:
+    section = config.get("data") if hasattr(config, "get") else None
+    if not isinstance(section, Mapping | ml_collections.ConfigDict):
+        return DEFAULT_DATA  # What is wrong is told of the whole.
+    named = {"name": section["name"]} if "name" in section else {}
+    return validation.parse(data.Named, named, "config.data").name

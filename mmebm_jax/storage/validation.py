@@ -1,130 +1,129 @@
-"""What a field of a configuration may hold, and the one line that refuses anything else."""
+"""Records of fields with a type, a range, a default and a meaning, and errors of one line."""
 
-import dataclasses
 import difflib
-import math
-from collections.abc import Mapping
-from typing import Any, Union
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
-Rules = Mapping[str, Union["Rule", "Rules"]]
-"""Field → its rule, section → the rules of its fields."""
+import pydantic
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
 
 MOST_SHOWN = 80  # characters of a bad value
+PRINTABLE = r"^\P{C}*$"  # pattern of a text without control characters
+SEE_FIELDS = "docs/configuration.md"
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """What one field may hold.
+class Record(pydantic.BaseModel):
+    """Fields that are checked when a record is made, and that never change.
 
-    Attributes:
-      kind: bool, int, float, str or list; where a float belongs an int will do, but never a bool.
-      low: smallest number.
-      high: largest number, or number of characters.
-      open_low: whether `low` itself is too small.
-      open_high: whether `high` itself is too large.
-      choices: all texts that are allowed; empty for any.
-      required: whether the field must be there.
+    Nothing is converted: a bool is no number, a text is no number, and a float must be finite; only
+    an int may stand where a float is wanted. A field or section that is unknown is refused.
     """
 
-    kind: type
-    low: float = -math.inf
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
-    choices: tuple[str, ...] = ()
-    required: bool = True
-
-    @property
-    def optional(self) -> "Rule":
-        """The same rule for a field that may be absent."""
-        return dataclasses.replace(self, required=False)
-
-    def allows(self, value: Any) -> bool:
-        """Whether a field may hold the value."""
-        if self.kind is bool or isinstance(value, bool):
-            return self.kind is bool and isinstance(value, bool)
-        if self.kind is str:
-            if not isinstance(value, str):
-                return False
-            return value in self.choices if self.choices else self.low <= len(value) <= self.high
-        if self.kind is list:
-            return isinstance(value, list)
-        if not isinstance(value, int if self.kind is int else (int, float)):
-            return False
-        above = value > self.low if self.open_low else value >= self.low
-        return above and (value < self.high if self.open_high else value <= self.high)
-
-    def __str__(self) -> str:
-        """What is allowed, in words."""
-        if self.kind is bool:
-            return "it must be True or False"
-        if self.kind is list:
-            return "it must be a list"
-        if self.choices:
-            return f"choose one of {', '.join(self.choices)}"
-        if self.kind is str:
-            return f"it must be a text of {self.low:g} to {self.high:g} characters"
-        kind = "a whole number" if self.kind is int else "a number"
-        low, high = "[("[self.open_low], "])"[self.open_high]
-        return f"it must be {kind} in {low}{_number(self.low)}, {_number(self.high)}{high}"
+    model_config = pydantic.ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False
+    )
+    # Whether `parse` wants every field to be given, even those that have a default.
+    needs_all: ClassVar[bool] = False
 
 
-def switch() -> Rule:
-    """True or False."""
-    return Rule(bool)
+R = TypeVar("R", bound=Record)
 
 
-def whole(low: int, high: int) -> Rule:
-    """An int in [low, high]."""
-    return Rule(int, low, high)
+class OneOf:
+    """Metadata of a text field: the names it may hold, as in `Annotated[str, OneOf(NAMES)]`."""
+
+    def __init__(self, names: Iterable[str]):
+        self.names = tuple(names)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        """See Pydantic's custom types."""
+        return core_schema.literal_schema(list(self.names))
 
 
-def real(low: float, high: float, ends: str = "[]") -> Rule:
-    """A finite number between `low` and `high`, which `ends` includes or, as in "()", does not."""
-    return Rule(float, low, high, open_low=ends[0] == "(", open_high=ends[1] == ")")
+class Limits(NamedTuple):
+    """The ends of a number's range."""
+
+    low: float
+    high: float
+    open_low: bool  # whether `low` itself is too small
+    open_high: bool  # whether `high` itself is too large
 
 
-def choice(*names: str) -> Rule:
-    """One of some texts."""
-    return Rule(str, choices=names)
-
-
-def text(shortest: int = 0, longest: int = 4096) -> Rule:
-    """Any text of so many characters."""
-    return Rule(str, shortest, longest)
-
-
-def check(values: Any, rules: Rules, prefix: str = "config", example: str = "") -> None:
-    """Refuse what the rules do not allow.
+def parse(record: type[R], values: Any, prefix: str = "config") -> R:
+    """The record of these values.
 
     Args:
-      values: a section, field → value.
-      rules: of the section.
-      prefix: how the section is called.
-      example: where the fields can be seen, for the line about one that is missing.
+      record: what is wanted.
+      values: field → value and section → fields, a mapping or a `ConfigDict`.
+      prefix: how the values are called in a line about a bad one.
 
     Raises:
       ValueError: a field that is unknown, missing or holds what it may not; one line that names it,
-        the value and what is allowed.
+        its value and what is allowed.
     """
-    if not isinstance(values, Mapping) and not hasattr(values, "items"):
-        raise ValueError(f"{prefix} is {shown(values)}: it must be a section of fields.")
-    for name in values:
-        if name not in rules:
-            close = difflib.get_close_matches(str(name)[:MOST_SHOWN], rules, n=1)
-            mend = f"did you mean {close[0]}?" if close else f"known are {', '.join(rules)}."
-            raise ValueError(f"{prefix}.{plain(name)} is unknown: {mend}")
-    for name, rule in rules.items():
-        field = f"{prefix}.{name}"
-        if name not in values:
-            if isinstance(rule, Rule) and not rule.required:
-                continue
-            mend = f"see {example} for every field" if example else "add it"
-            raise ValueError(f"{field} is missing: {mend}.")
-        if not isinstance(rule, Rule):
-            check(values[name], rule, field, example)
-        elif not rule.allows(values[name]):
-            raise ValueError(f"{field} is {shown(values[name])}: {rule}.")
+    values = values.to_dict() if hasattr(values, "to_dict") else values
+    _check_names(record, values, prefix)
+    try:
+        return record.model_validate(values)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    path = ".".join((prefix, *map(plain, first["loc"])))
+    if first["type"] == "value_error":  # Raised by a validator, which begins with a field's name.
+        raise ValueError(f"{path}.{first['ctx']['error']}")
+    field = _field_at(record, first["loc"])
+    mend = f": {allowed(field)}." if field is not None else "."
+    raise ValueError(f"{path} is {shown(first['input'])}{mend}")
+
+
+def leaves(record: type[Record], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """The fields of a record and of its sections, by names like "prior.chain.num_steps"."""
+    for name, field in record.model_fields.items():
+        section = section_of(field)
+        if section is None:
+            yield prefix + name, field
+        else:
+            yield from leaves(section, f"{prefix}{name}.")
+
+
+def section_of(field: FieldInfo) -> type[Record] | None:
+    """The record that a field holds, None where it holds a value."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Record) else None
+
+
+def choices(field: FieldInfo) -> tuple[str, ...]:
+    """The names that a field may hold, empty unless it has `OneOf`."""
+    return next((item.names for item in field.metadata if isinstance(item, OneOf)), ())
+
+
+def limits(field: FieldInfo) -> Limits:
+    """The range of a field that holds a number."""
+    found = {type(item): item for item in field.metadata}
+    low = found[Gt].gt if Gt in found else found[Ge].ge
+    high = found[Lt].lt if Lt in found else found[Le].le
+    return Limits(low, high, Gt in found, Lt in found)
+
+
+def allowed(field: FieldInfo) -> str:
+    """What a field may hold, in words, as "it must be a number in [0, 1]"."""
+    if names := choices(field):
+        return f"choose one of {', '.join(names)}"
+    if field.annotation is bool:
+        return "it must be True or False"
+    if field.annotation is str:
+        found = {type(item): item for item in field.metadata}
+        shortest = found[MinLen].min_length if MinLen in found else 0
+        printable = any(getattr(item, "pattern", None) == PRINTABLE for item in field.metadata)
+        kind = "printable characters" if printable else "characters"
+        return f"it must be a text of {shortest} to {found[MaxLen].max_length} {kind}"
+    if field.annotation not in (int, float):
+        return "it must be a list"
+    kind = "a whole number" if field.annotation is int else "a number"
+    ends = limits(field)
+    left, right = "[("[ends.open_low], "])"[ends.open_high]
+    return f"it must be {kind} in {left}{_number(ends.low)}, {_number(ends.high)}{right}"
 
 
 def shown(value: Any) -> str:
@@ -145,6 +144,34 @@ def brief(line: str) -> str:
     """What another library says, for a line of text: one line, short and printable."""
     line = " ".join("".join(c if c.isprintable() else " " for c in line).split())
     return line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]}…"
+
+
+def _check_names(record: type[Record], values: Any, prefix: str) -> None:
+    """Refuse a section that holds no fields, and a field that is unknown or missing."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{prefix} is {shown(values)}: it must be a section of fields.")
+    fields = record.model_fields
+    for name in values:
+        if name not in fields:
+            close = difflib.get_close_matches(str(name)[:MOST_SHOWN], fields, n=1)
+            mend = f"did you mean {close[0]}?" if close else f"known are {', '.join(fields)}."
+            raise ValueError(f"{prefix}.{plain(name)} is unknown: {mend}")
+    for name, field in fields.items():
+        section = section_of(field)
+        if name in values and section is not None:
+            _check_names(section, values[name], f"{prefix}.{name}")
+        elif name not in values and (record.needs_all or field.is_required()):
+            mend = f"see {SEE_FIELDS} for every field" if record.needs_all else "add it"
+            raise ValueError(f"{prefix}.{name} is missing: {mend}.")
+
+
+def _field_at(record: type[Record], path: tuple[int | str, ...]) -> FieldInfo | None:
+    """The field of a path of names; None inside of a field that holds a list."""
+    field = record.model_fields[str(path[0])]
+    section = section_of(field)
+    if len(path) == 1:
+        return field
+    return None if section is None else _field_at(section, path[1:])
 
 
 def _number(value: float) -> str:

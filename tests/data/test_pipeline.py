@@ -93,7 +93,7 @@ def test_arrays_that_disagree_are_refused():
 
 
 def test_an_unknown_data_set_names_the_known_ones():
-    with pytest.raises(ValueError, match="choose one of polydigits, ring, polymnist"):
+    with pytest.raises(ValueError, match="choose one of polydigits, polymnist, ring"):
         load_data("imagenet")
 
 

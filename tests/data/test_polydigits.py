@@ -3,9 +3,9 @@ import socket
 import numpy as np
 import pytest
 
-from mmebm_jax.data import whole
-from mmebm_jax.data.sets.photographs import PHOTOGRAPHS, draw_over, photograph
-from mmebm_jax.data.sets.polydigits import ALPHABET, WORDS, handwriting, polydigits
+from mmebm_jax.data import load_data, whole
+from mmebm_jax.data.photographs import PHOTOGRAPHS, draw_over, photograph
+from mmebm_jax.data.sets.polydigits import ALPHABET, WORDS, handwriting
 
 
 def recover_mask(image, photo):
@@ -25,7 +25,7 @@ def recover_mask(image, photo):
 
 @pytest.fixture(scope="module")
 def splits():
-    return polydigits(seed=0, num_modalities=5, num_train=300, num_test=100, word=True)
+    return load_data("polydigits", seed=0, num_modalities=5, num_train=300, num_test=100, word=True)
 
 
 def test_shapes_types_and_fields(splits):
@@ -79,15 +79,19 @@ def test_words_spell_the_label_at_varying_offsets(splits):
 
 
 def test_the_seed_decides_everything(splits):
-    again = polydigits(seed=0, num_modalities=5, num_train=300, num_test=100, word=True)
-    other = polydigits(seed=1, num_modalities=5, num_train=300, num_test=100, word=True)
+    again = load_data(
+        "polydigits", seed=0, num_modalities=5, num_train=300, num_test=100, word=True
+    )
+    other = load_data(
+        "polydigits", seed=1, num_modalities=5, num_train=300, num_test=100, word=True
+    )
     for name, array in whole(splits.train).items():
         np.testing.assert_array_equal(array, whole(again.train)[name])
         assert (array != whole(other.train)[name]).any()
 
 
 def test_a_modality_does_not_depend_on_the_others(splits):
-    fewer = polydigits(seed=0, num_modalities=2, num_train=300, num_test=100)
+    fewer = load_data("polydigits", seed=0, num_modalities=2, num_train=300, num_test=100)
     assert sorted(whole(fewer.train)) == ["label", "m0", "m1"]
     assert fewer.alphabet == ""
     np.testing.assert_array_equal(whole(fewer.train)["m1"], whole(splits.train)["m1"])
@@ -96,7 +100,7 @@ def test_a_modality_does_not_depend_on_the_others(splits):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_modalities": 0}, r"num_modalities is 0: set it to 1\.\.5"),
+        ({"num_modalities": 0}, r"num_modalities is 0: it must be a whole number in \[1, 5\]"),
         ({"num_modalities": 6}, "num_modalities is 6"),
         ({"seed": -1}, "seed is -1"),
         ({"num_train": 0}, "num_train is 0"),
@@ -105,7 +109,7 @@ def test_a_modality_does_not_depend_on_the_others(splits):
 )
 def test_bad_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        polydigits(**options)
+        load_data("polydigits", **options)
 
 
 def test_draw_over_inverts_inside_the_mask_alone():

@@ -19,13 +19,20 @@ import pytest
 from PIL import Image
 from skimage.io import imsave
 
-from mmebm_jax.data import batches, whole
+from mmebm_jax.data import batches, load_data, whole
+from mmebm_jax.data.photographs import PHOTOGRAPHS, photograph
 from mmebm_jax.data.sets import polymnist as module
-from mmebm_jax.data.sets.photographs import PHOTOGRAPHS, photograph
-from mmebm_jax.data.sets.polymnist import MODALITIES, fetch_archive, polymnist, read_idx
-from mmebm_jax.data.sets.torch_file import read_tensor
+from mmebm_jax.data.sets.polymnist import MODALITIES, fetch_archive, read_idx
 from mmebm_jax.data.source import RecordSource
+from mmebm_jax.data.torch_file import read_tensor
 from tests.data.test_polydigits import recover_mask
+
+
+def polymnist(data_dir, variant="from_mnist", source_dir="", **options):
+    """The data set with these options."""
+    options |= {"data_dir": data_dir, "variant": variant, "source_dir": source_dir}
+    return load_data("polymnist", **options)
+
 
 NUM = {"train": 40, "test": 20}
 # The digits below are not MNIST's.

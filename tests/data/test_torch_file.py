@@ -8,7 +8,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from mmebm_jax.data.sets.torch_file import read_state_dict, read_tensor
+from mmebm_jax.data.torch_file import read_state_dict, read_tensor
 
 MAGIC = 0x1950A86A20F9469CFC6C
 

@@ -18,7 +18,7 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from mmebm_jax.data.sets.polymnist import polymnist
+from mmebm_jax.data import load_data
 from mmebm_jax.data.source import ArraySource, DataSplits, Field
 from mmebm_jax.runs import builders
 from mmebm_jax.training import loop as train
@@ -61,7 +61,8 @@ def mnist(tmp_path_factory):
         (folder / "source" / f"{prefix}-images-idx3-ubyte.gz").write_bytes(idx(images))
         labels = (np.arange(count) % 10).astype(np.uint8)
         (folder / "source" / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(idx(labels))
-    polymnist(str(folder / "prepared"), source_dir=str(folder / "source"), check_source=False)
+    folders = {"data_dir": str(folder / "prepared"), "source_dir": str(folder / "source")}
+    load_data("polymnist", **folders, check_source=False)
     return folder
 
 

@@ -40,11 +40,21 @@ def test_the_plan_tells_parameters_memory_steps_and_checkpoints(run, text):
 def test_the_plan_tells_when_which_network_learns(text):
     lines = text.splitlines()
     table = lines[next(i for i, line in enumerate(lines) if line.startswith("  from step")) + 2 :]
-    assert [line.split(maxsplit=1) for line in table] == [
+    assert [line.split(maxsplit=1) for line in table[: table.index("")]] == [
         ["0", "inference, generator"],
         ["2", "inference, generator"],
         ["4", "inference, generator, prior, energy"],
     ]
+
+
+def test_the_plan_tells_every_field_that_is_not_at_its_default(text):
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.split() == ["field", "value", "default"])
+    table = {line.split()[0]: line.split()[1:] for line in lines[start + 2 :]}
+    assert table["config.num_steps"] == ["8", "6000"]
+    assert table["config.model.aggregator"] == ["hellinger", "mixture"]
+    assert table["config.data.num_modalities"] == ["2", "3"]
+    assert "config.seed" not in table
 
 
 def test_nothing_is_written(run, text):

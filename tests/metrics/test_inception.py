@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmebm_jax.data.sets.torch_file import read_state_dict
+from mmebm_jax.data.torch_file import read_state_dict
 from mmebm_jax.metrics import inception
 from mmebm_jax.metrics.frechet import frechet_distance
 

@@ -29,7 +29,7 @@ def run(saved, tmp_path):
 
 
 def test_all_that_training_keeps_of_its_progress_has_a_rule():
-    assert set(manifests.PROGRESS) == set(Progress._fields)
+    assert set(manifests.Progress.model_fields) == set(Progress._fields)
     meta = {"trained": ["energy"], "progress": Progress(pending=[(3, {"loss": 0.5})])._asdict()}
     manifests.check_meta(json.loads(json.dumps(meta)))
 

@@ -4,15 +4,17 @@ Each example is one digit class seen through several modalities: a different per
 a different photograph in each, and optionally the digit's English name as text.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+import pydantic
 from scipy import ndimage
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from mmebm_jax.data.sets.photographs import PHOTOGRAPHS, draw_over, photograph
+from mmebm_jax.data.photographs import PHOTOGRAPHS, draw_over, photograph
 from mmebm_jax.data.source import ArraySource, DataSplits, Field
+from mmebm_jax.storage.validation import Record
 
 SIZE = 16
 WORD_LENGTH = 8
@@ -22,6 +24,27 @@ ALPHABET = " " + "".join(sorted(set("".join(WORDS))))
 _NUM_TEST_HANDWRITING = 297
 # At this scale a 16 x 16 crop shows structure rather than one flat colour.
 _PHOTO_SHORT_SIDE = 6 * SIZE
+
+
+Count = Annotated[int, pydantic.Field(ge=1, le=10**6)]
+
+
+class Options(Record):
+    """What to make."""
+
+    seed: int = pydantic.Field(
+        0, ge=0, le=2**31 - 1, description="Seed of the split of handwriting and of all draws."
+    )
+    num_modalities: int = pydantic.Field(
+        3, ge=1, le=len(PHOTOGRAPHS), description="Image modalities, each of 16×16×3."
+    )
+    num_train: Count = pydantic.Field(
+        15_000, description="Training examples; classes are balanced to within one."
+    )
+    num_test: Count = pydantic.Field(3_000, description="Test examples, likewise.")
+    word: bool = pydantic.Field(
+        False, description="Whether the English digit word is one more modality, as text."
+    )
 
 
 class Handwriting(NamedTuple):
@@ -86,46 +109,29 @@ def _split(
     return ArraySource(arrays | {"label": labels.astype(np.int32)})
 
 
-def polydigits(
-    seed: int = 0,
-    num_modalities: int = 3,
-    num_train: int = 15_000,
-    num_test: int = 3_000,
-    word: bool = False,
-) -> DataSplits:
-    """Makes the data set in memory, the same one for the same arguments.
+def load(options: Options, *, prepare: bool = True) -> DataSplits:
+    """Makes the data set in memory, the same one for the same options.
 
     Each example is a class; each image modality "m0", "m1", … draws a random digit of that class,
-    and a random crop of its own photograph, independently. No test handwriting is in train.
+    and a random crop of its own photograph, independently: uint8 ``[16, 16, 3]``. No test
+    handwriting is in train. The modality "word" is int32 ``[8]``: the English digit word at a
+    random offset among blanks, tokens of `ALPHABET`.
 
     Args:
-        seed: 0 or more.
-        num_modalities: how many image modalities, 1 to 5, each uint8 ``[16, 16, 3]``.
-        num_train: training examples; classes are balanced to within one.
-        num_test: test examples, likewise.
-        word: adds the modality "word", int32 ``[8]``: the English digit word at a random offset
-            among blanks, tokens of `ALPHABET`.
-
-    Raises:
-        ValueError: an argument is out of range.
+        options: what to make.
+        prepare: unused; nothing is kept on disk.
 
     Source: scikit-learn's copy of the UCI Optical Recognition of Handwritten Digits test set.
     """
-    if not 1 <= num_modalities <= len(PHOTOGRAPHS):
-        raise ValueError(f"num_modalities is {num_modalities}: set it to 1..{len(PHOTOGRAPHS)}")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}: set it to 0 or more")
-    for argument, value in (("num_train", num_train), ("num_test", num_test)):
-        if value < 1:
-            raise ValueError(f"{argument} is {value}: set it to 1 or more")
-    train_digits, test_digits = handwriting(seed)
-    fields = {f"m{m}": Field("image", (SIZE, SIZE, 3)) for m in range(num_modalities)}
-    if word:
+    train_digits, test_digits = handwriting(options.seed)
+    shape = (options.num_modalities, options.word)
+    fields = {f"m{m}": Field("image", (SIZE, SIZE, 3)) for m in range(options.num_modalities)}
+    if options.word:
         fields["word"] = Field("text", (WORD_LENGTH, len(ALPHABET)))
     return DataSplits(
-        train=_split(seed, 0, train_digits, num_train, num_modalities, word),
-        test=_split(seed, 1, test_digits, num_test, num_modalities, word),
+        train=_split(options.seed, 0, train_digits, options.num_train, *shape),
+        test=_split(options.seed, 1, test_digits, options.num_test, *shape),
         fields=fields,
         num_classes=10,
-        alphabet=ALPHABET if word else "",
+        alphabet=ALPHABET if options.word else "",
     )

@@ -17,21 +17,22 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pooch
+import pydantic
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mmebm_jax.data.options import POLYMNIST_VARIANTS as VARIANTS
-from mmebm_jax.data.sets.photographs import PHOTOGRAPHS, draw_over, photograph
-from mmebm_jax.data.sets.torch_file import read_tensor
+from mmebm_jax.data.photographs import PHOTOGRAPHS, draw_over, photograph
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
-from mmebm_jax.storage.validation import brief, shown
+from mmebm_jax.data.torch_file import read_tensor
+from mmebm_jax.storage.validation import PRINTABLE, OneOf, Record, brief, shown
 
 SIZE = 28
 MODALITIES = ("m0", "m1", "m2", "m3", "m4")
+VARIANTS = ("from_mnist", "official_png", "official_pt")
 
 _SPLITS = ("train", "test")
 _MNIST_PREFIX = {"train": "train", "test": "t10k"}
@@ -54,6 +55,52 @@ _MNIST_DIGESTS = {
 }
 _PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 _RELEASE = "the PolyMNIST archive (Zenodo record 4899160)"
+
+
+Text = Annotated[str, pydantic.Field(max_length=4096, pattern=PRINTABLE)]
+
+
+class Options(Record):
+    """Which PolyMNIST, and where it lies."""
+
+    data_dir: Text = pydantic.Field(
+        "data", min_length=1, description="Where prepared data sets live: a local path or gs://."
+    )
+    variant: Annotated[str, OneOf(VARIANTS)] = pydantic.Field(
+        "from_mnist",
+        description="Built from the four gzipped MNIST IDX files, or the official release as "
+        "`{train,test}/m{k}/{i}.{digit}.png` or as `MMNIST/{train,test}/m{k}.pt` and `labels.pt`.",
+    )
+    source_dir: Text = pydantic.Field(
+        "", description="The local folder with those files; unused once prepared."
+    )
+    seed: int = pydantic.Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="Seed of from_mnist's draws; each seed is prepared on its own.",
+    )
+    download_url: Text = pydantic.Field(
+        "",
+        description="An archive to unpack into `source_dir` when its files are missing.",
+    )
+    sha256: str = pydantic.Field("", max_length=64, description="That archive's checksum.")
+    in_memory: bool = pydantic.Field(
+        False,
+        description="Whether everything is read into memory first (0.8 GB kept, 2 GB at the peak); "
+        "batches then cost a tenth of reading them from disk.",
+    )
+    check_source: bool = pydantic.Field(
+        True,
+        description="Whether from_mnist takes MNIST's own four files alone, by their SHA-256. Data "
+        "of other files of the same form is prepared under a name of its own.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _only_draws_have_a_seed(self) -> "Options":
+        if self.seed and self.variant != "from_mnist":
+            raise ValueError(f"seed is {self.seed}: set it to 0, or variant to from_mnist.")
+        return self
 
 
 class Examples(NamedTuple):
@@ -372,33 +419,11 @@ def _open(builder: PolyMnist, split: str, in_memory: bool) -> Source:
     return ArraySource(records.gather(np.arange(len(records)))) if in_memory else records
 
 
-def polymnist(
-    data_dir: str,
-    variant: str = "from_mnist",
-    source_dir: str = "",
-    seed: int = 0,
-    download_url: str = "",
-    sha256: str = "",
-    in_memory: bool = False,
-    check_source: bool = True,
-    *,
-    prepare: bool = True,
-) -> DataSplits:
+def load(options: Options, *, prepare: bool = True) -> DataSplits:
     """Opens PolyMNIST, preparing it in ``data_dir`` first where it is not prepared yet.
 
     Args:
-        data_dir: where prepared data sets live, a local path or gs://.
-        variant: "from_mnist" (built from the four gzipped MNIST IDX files), "official_png"
-            (``{train,test}/m{k}/{i}.{digit}.png``) or "official_pt"
-            (``MMNIST/{train,test}/m{k}.pt`` and ``labels.pt``).
-        source_dir: the local folder with those files; unused once prepared.
-        seed: of from_mnist's draws; each seed is prepared on its own.
-        download_url: an archive to unpack into ``source_dir`` when its files are missing.
-        sha256: that archive's checksum.
-        in_memory: reads everything into memory first (0.8 GB kept, 2 GB at the peak); batches
-            then cost a tenth of reading them from disk.
-        check_source: whether from_mnist takes MNIST's own four files alone, by their SHA-256. Data
-            of other files of the same form is prepared under a name of its own.
+        options: which, and where.
         prepare: whether to prepare it where it is not prepared yet.
 
     Returns:
@@ -406,14 +431,12 @@ def polymnist(
         examples, the official variants whatever their folders hold.
 
     Raises:
-        ValueError: an argument is not one of its choices, a source file is damaged or not
-            MNIST's, or the data set is not prepared and should not be.
+        ValueError: a source file is damaged or not MNIST's, or the data set is not prepared and
+            should not be.
         FileNotFoundError: a source file is missing; nothing has been written then.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
-    if seed < 0 or (seed and variant != "from_mnist"):
-        raise ValueError(f"seed is {seed}: set it to 0, or more for from_mnist")
+    data_dir, source_dir, variant = options.data_dir, options.source_dir, options.variant
+    seed, check_source = options.seed, options.check_source
     # Data of unchecked files must not be taken for MNIST's later.
     unchecked = variant == "from_mnist" and not check_source
     name = variant + ("_unchecked" if unchecked else "") + (f"_seed{seed}" if seed else "")
@@ -423,10 +446,10 @@ def polymnist(
         try:
             _check_source(variant, source_dir, check_source)
         except FileNotFoundError:
-            if not (source_dir and download_url):
+            if not (source_dir and options.download_url):
                 raise
             if prepare:
-                fetch_archive(download_url, sha256, source_dir)
+                fetch_archive(options.download_url, options.sha256, source_dir)
                 _check_source(variant, source_dir, check_source)
         if not prepare:
             raise ValueError(
@@ -436,6 +459,6 @@ def polymnist(
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
         )
-    train, test = (_open(builder, split, in_memory) for split in _SPLITS)
+    train, test = (_open(builder, split, options.in_memory) for split in _SPLITS)
     fields = {name: Field("image", (SIZE, SIZE, 3)) for name in MODALITIES}
     return DataSplits(train, test, fields, num_classes=10, alphabet="")

@@ -1,10 +1,40 @@
 """Gaussians on a ring: two dimensions in which every density can be drawn beside the truth."""
 
+from typing import Annotated
+
 import numpy as np
+import pydantic
 
 from mmebm_jax.data.source import ArraySource, DataSplits, Field
+from mmebm_jax.storage.validation import Record
 
 NUM_MODES = 8
+
+Count = Annotated[int, pydantic.Field(ge=1, le=10**7)]
+Length = Annotated[float, pydantic.Field(gt=0, lt=1)]
+
+
+class Options(Record):
+    """What to draw."""
+
+    seed: int = pydantic.Field(0, ge=0, le=2**31 - 1, description="Seed of the points.")
+    num_train: Count = pydantic.Field(
+        20_000, description="Training examples; modes are balanced to within one."
+    )
+    num_test: Count = pydantic.Field(2_000, description="Test examples, likewise.")
+    radius: Length = pydantic.Field(0.64, description="Radius of the ring.")
+    sigma: Length = pydantic.Field(
+        0.08, description="Standard deviation of a mode; points are clipped to [-1, 1]."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _inside_the_square(self) -> "Options":
+        if self.radius + 3 * self.sigma > 1:
+            raise ValueError(
+                f"radius is {self.radius} and sigma {self.sigma}: radius + 3 sigma must be at most "
+                "1, so that the data lie in [-1, 1]."
+            )
+        return self
 
 
 def centres(radius: float, num_modes: int = NUM_MODES) -> np.ndarray:
@@ -22,42 +52,21 @@ def _split(seed: int, split: int, num: int, radius: float, sigma: float) -> Arra
     return ArraySource({"x": points[:, :1], "y": points[:, 1:], "label": labels})
 
 
-def ring(
-    seed: int = 0,
-    num_train: int = 20_000,
-    num_test: int = 2_000,
-    radius: float = 0.64,
-    sigma: float = 0.08,
-) -> DataSplits:
-    """Makes the data set in memory, the same one for the same arguments.
+def load(options: Options, *, prepare: bool = True) -> DataSplits:
+    """Makes the data set in memory, the same one for the same options.
 
     Eight isotropic Gaussians of equal mass on a ring around the origin. The two coordinates are
     modalities of their own, "x" and "y", vectors of one number: each alone leaves several modes
     open. The label is the mode's number.
 
     Args:
-        seed: 0 or more.
-        num_train: training examples; modes are balanced to within one.
-        num_test: test examples, likewise.
-        radius: of the ring.
-        sigma: standard deviation of a mode; points are clipped to [-1, 1].
-
-    Raises:
-        ValueError: an argument is out of range.
+        options: what to draw.
+        prepare: unused; nothing is kept on disk.
     """
-    if seed < 0:
-        raise ValueError(f"seed is {seed}: set it to 0 or more")
-    for argument, value in (("num_train", num_train), ("num_test", num_test)):
-        if value < 1:
-            raise ValueError(f"{argument} is {value}: set it to 1 or more")
-    if not (radius > 0 and sigma > 0 and radius + 3 * sigma <= 1):
-        raise ValueError(
-            f"radius is {radius} and sigma {sigma}: both must be more than 0, and radius + 3 sigma "
-            "at most 1, so that the data lie in [-1, 1]"
-        )
+    shape = (options.radius, options.sigma)
     return DataSplits(
-        train=_split(seed, 0, num_train, radius, sigma),
-        test=_split(seed, 1, num_test, radius, sigma),
+        train=_split(options.seed, 0, options.num_train, *shape),
+        test=_split(options.seed, 1, options.num_test, *shape),
         fields={"x": Field("vector", (1,)), "y": Field("vector", (1,))},
         num_classes=NUM_MODES,
         alphabet="",

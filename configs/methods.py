@@ -1,0 +1,146 @@
+"""What makes each method of the family: differences from the defaults that several configs share.
+
+The defaults are the union of both papers on a mixture posterior. Every dictionary maps a field, as
+in "prior.chain.num_steps", to its value; where two are merged by `|`, the right one wins.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mmebm_jax.runs import schema
+
+Differences = dict[str, Any]
+
+MISSING = "_missing"  # ending of a variant
+
+NO_REVISION = {"posterior.generator_weight": 0.0, "posterior.inference_weight": 0.0}
+NO_DATA_ENERGY = {"energy.learn": False}
+STANDARD_PRIOR = {"prior.fit_mixture": False, "prior.fit_steps": 0, "prior.num_candidates": 1}
+NO_PRIOR_ENERGY = {"prior.learn": False, "prior.fit_steps": 0}
+# The bound alone: a multimodal VAE.
+PLAIN = NO_REVISION | NO_DATA_ENERGY | NO_PRIOR_ENERGY | STANDARD_PRIOR | {"warmup_steps": 0}
+# The latent energy tilts N(0, I), and long chains of large steps sample it.
+TILTED_NORMAL = STANDARD_PRIOR | {"prior.chain.num_steps": 40, "prior.chain.step_size": 0.4}
+# The mixture is fitted early, and bound and posterior chain hold it from then on, so that latents
+# and prior meet; the energies come once the other networks have settled. As in data space the
+# prior's chain is cold: its samples lie nearer the prior's modes than its draws do.
+LEARNED_PRIOR = {
+    "elbo.learned_prior": True,
+    "prior.chain.step_size": 0.16,
+    "prior.chain.temperature": 0.1,
+}
+# Narrow posteriors that agree: what a prior can be fitted to, and what crosses over.
+HELLINGER = {"model.aggregator": "hellinger", "elbo.objective": "joint"}
+PAPER_B = NO_PRIOR_ENERGY | STANDARD_PRIOR
+NOISE_START = {
+    "energy.start": "noise",
+    "energy.chain.num_steps": 60,
+    "energy.synthesis_generator": 0.0,
+    "energy.synthesis_inference": 0.0,
+}
+
+# A few steps, to see that everything runs.
+SMOKE: Differences = {
+    "num_steps": 8,
+    "warmup_steps": 2,
+    "batch_size": 8,
+    "log_every": 2,
+    "picture_every": 4,
+    "checkpoint_every": 4,
+    "prior.num_components": 4,
+    "prior.num_fit_examples": 200,
+    "prior.fit_step": 2,
+    "prior.start_step": 4,
+    "prior.fit_steps": 5,
+    "energy.start_step": 4,
+    "schedule.settle_step": 4,
+    "evaluation.num_samples": 100,
+    "evaluation.classifier_steps": 20,
+}
+
+
+def family(
+    *,
+    private: Differences,
+    apart: Differences,
+    tilted: Differences,
+    learned: Differences,
+) -> dict[str, Differences]:
+    """Every method, by name, with what a data set adds to its sizes and its schedule.
+
+    Args:
+      private: sizes of methods with private latents.
+      apart: sizes of a generator for each modality.
+      tilted: schedule of a latent energy that tilts N(0, I).
+      learned: schedule of a prior that the bound holds.
+    """
+    paper_a = NO_DATA_ENERGY | TILTED_NORMAL | tilted | private
+    full = LEARNED_PRIOR | learned | HELLINGER
+    return {
+        # The library's best: revision, EBM prior on a fitted mixture, data EBM with feedback.
+        "full": full,
+        # Multimodal VAEs.
+        "mmvae": PLAIN,
+        "mmvae_iwae": PLAIN | {"elbo.estimator": "iwae", "elbo.num_samples": 5},
+        "mmvae_dreg": PLAIN | {"elbo.estimator": "dreg", "elbo.num_samples": 5},
+        "mmvae_plus": PLAIN | private,
+        "mvae": PLAIN | {"model.aggregator": "product_with_prior", "elbo.objective": "mvae"},
+        "mvtcae": PLAIN | {"model.aggregator": "product", "elbo.objective": "mvtcae"},
+        "mopoe": PLAIN | {"model.aggregator": "mixture_of_products", "elbo.objective": "joint"},
+        "wasserstein": PLAIN | {"model.aggregator": "wasserstein", "elbo.objective": "joint"},
+        "helvae": PLAIN | HELLINGER,
+        "code": PLAIN
+        | {"model.aggregator": "consensus", "model.correlation": 0.4}
+        | {"elbo.objective": "code", "elbo.entropy_weight": 1000.0},
+        # Paper A's objective on the backbone of MMVAE+, beside a Gaussian bound of scale .5 and
+        # β 1; its variational form; and what its parts are worth.
+        "paper_a": paper_a,
+        "paper_a_variational": paper_a
+        | NO_REVISION
+        | {"elbo.learned_prior": True, "warmup_steps": 0},
+        "paper_a_no_prior": paper_a | NO_PRIOR_ENERGY,
+        "paper_a_no_revision": paper_a | NO_REVISION,
+        "ebm_prior": paper_a | NO_REVISION | {"model.num_private": 0, "warmup_steps": 0},
+        # Paper B's objective beside the same bound, and what its parts are worth.
+        "paper_b": PAPER_B,
+        "paper_b_no_revision": PAPER_B | NO_REVISION,
+        "paper_b_no_energy": PAPER_B | NO_DATA_ENERGY,
+        "noise_start": full | NOISE_START,
+        "independent_generators": PAPER_B | apart,
+        "independent_inference": full | {"posterior.independent_inference": True},
+        "steps_0": full | {"energy.chain.num_steps": 0},
+        "steps_10": full | {"energy.chain.num_steps": 10},
+        "steps_30": full | {"energy.chain.num_steps": 30},
+        "steps_60": full | {"energy.chain.num_steps": 60},
+        # Both papers in one: paper A's private latents with paper B's energy.
+        "union": LEARNED_PRIOR | learned | private,
+    }
+
+
+def build(
+    path: str, variants: Mapping[str, Differences], variant: str, data: str = schema.DEFAULT_DATA
+) -> ConfigDict:
+    """The defaults with a variant's differences; the ending "_missing" hides half of all data.
+
+    Args:
+      path: of the config, for the line about an unknown variant.
+      variants: name → differences.
+      variant: a name of them, with or without the ending.
+      data: which data set.
+
+    Raises:
+      ValueError: there is no such variant.
+    """
+    method = variant.removesuffix(MISSING)
+    if method not in variants:
+        raise ValueError(
+            f"{path}:{variant}: choose one of {', '.join(variants)}, each also with {MISSING} at "
+            "its end."
+        )
+    config = schema.defaults(data)
+    config.update_from_flattened_dict(variants[method])
+    if variant != method:
+        config.missing_ratio = 0.5
+    return config
