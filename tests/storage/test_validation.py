@@ -15,7 +15,6 @@ from hypothesis import strategies
 from configs import polydigits
 from mmebm_jax.data import DATA_SETS, batches, iterate, load_data
 from mmebm_jax.method import train_state
-from mmebm_jax.method.update import make_update
 from mmebm_jax.runs import builders, schema
 from mmebm_jax.storage.validation import choices, leaves, limits, shown
 from mmebm_jax.training import loop as train
@@ -180,11 +179,11 @@ def test_what_passes_validation_starts(tmp_path_factory, variant, changes, data)
     starts = [0, config.warmup_steps, config.prior.fit_step, config.prior.start_step]
     starts += [config.energy.start_step, config.num_steps - 1]
     terms = builders.terms_at(config, data.draw(strategies.sampled_from(starts)))
-    schedules = builders.build_schedules(config)
-    update = make_update(run.model, optimisers, schedules, builders.build_settings(config), terms)
+    plan = builders.build_plan(config, run.model, terms)
+    update = builders.build_update(config, plan, optimisers)
     stream = iterate(batches(run.train_source, config.batch_size, config.seed), prefetch=0)
     batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, next(stream)))
-    new, metrics = jax.eval_shape(update, state, batch, jnp.zeros(()), jax.random.key(0))
+    new, metrics = jax.eval_shape(update, state, batch, jax.random.key(0))
     forms = [[(x.shape, x.dtype) for x in jax.tree.leaves(tree)] for tree in (state, new)]
     assert forms[0] == forms[1]
     assert all(value.shape == () for value in metrics.values())
