@@ -3,14 +3,19 @@
 A Fréchet distance is comparable only with those of the same network: FID is Inception's alone.
 """
 
-from collections.abc import Callable
+import io
+import json
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from mmebm_jax.metrics.frechet import Statistics, frechet_distance, gaussian_statistics
+from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.npz import read_npz
 from mmebm_jax.typing import Params
 
 
@@ -61,6 +66,36 @@ def image_distance(
     """
     distance = frechet_distance(image_statistics(backbone, images), reference)
     return {backbone.distance_name: distance}
+
+
+def cached_statistics(
+    path: epath.PathLike, meta: Mapping[str, Any], compute: Callable[[], Statistics]
+) -> Statistics:
+    """Statistics of a reference set, computed once.
+
+    Args:
+        path: of an `.npz`, local or remote; its folder is made if absent.
+        meta: JSON values that say what they are of: data set, split, number, backbone, weights.
+        compute: makes them, where there are none or those of another `meta`, which are replaced.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    file, header = epath.Path(path), json.dumps(dict(meta), sort_keys=True)
+    if file.exists():
+        try:
+            arrays = read_npz(file)
+            known = str(arrays["meta"]), (arrays["mean"], arrays["covariance"])
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{file} is damaged ({error}); delete it") from error
+        if known[0] == header:
+            return known[1]
+    mean, covariance = compute()
+    buffer = io.BytesIO()
+    np.savez(buffer, meta=np.asarray(header), mean=mean, covariance=covariance)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, buffer.getvalue())
+    return mean, covariance
 
 
 def in_batches(

@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
-from mmebm_jax.method.prior import BasePrior
+from mmebm_jax.distributions.base_prior import BasePrior
 from mmebm_jax.metrics.probe import linear_probe
 
 

@@ -1,8 +1,8 @@
 """Precision, recall, density and coverage: fidelity and diversity of samples as two numbers each.
 
 Precision and recall after Kynkäänniemi et al. 2019 (arXiv:1904.06991), density and coverage after
-Naeem et al. 2020 (arXiv:2002.09797). The manifold of a set is the union of one
-open ball an example, as wide as the distance to its k-th nearest neighbour in the set.
+Naeem et al. 2020 (arXiv:2002.09797). The manifold of a set is the union of one open ball an
+example, as wide as the distance to its k-th nearest neighbour in the set.
 """
 
 from typing import Any

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from mmebm_jax.metrics.backbone import Backbone, image_distance, image_statistics, in_batches
+from mmebm_jax.metrics.backbone import (
+    Backbone,
+    cached_statistics,
+    image_distance,
+    image_statistics,
+    in_batches,
+)
 
 
 def _corner(params, images):
@@ -38,3 +44,20 @@ def test_fewer_pictures_than_features_are_refused_before_any_is_looked_at():
 
     with pytest.raises(ValueError, match=r"2048 pictures for a FID of 2048 features; .* 2049"):
         image_statistics(Backbone("FID", 2048, never), np.zeros((2048, 2, 2, 3)))
+
+
+def test_statistics_of_a_reference_are_computed_once(tmp_path):
+    path, calls = tmp_path / "a" / "reference.npz", []
+
+    def compute(value):
+        calls.append(value)
+        return np.full(2, value), np.eye(2)
+
+    for meta, expected in (({"split": "test"}, 1), ({"split": "test"}, 1), ({"split": "train"}, 3)):
+        mean, covariance = cached_statistics(path, meta, lambda: compute(len(calls) * 2.0 + 1))
+        np.testing.assert_array_equal(mean, [expected] * 2)
+        np.testing.assert_array_equal(covariance, np.eye(2))
+    assert calls == [1, 3]
+    path.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="delete it"):
+        cached_statistics(path, {}, lambda: compute(0))

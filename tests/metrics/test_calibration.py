@@ -52,6 +52,17 @@ def test_ranks_and_coverage_by_hand():
     assert density_coverage([2.0], [[1, 0, 3, -5]], (0.29, 0.31)) == {0.29: 0.0, 0.31: 1.0}
 
 
+def test_chi_squared_by_hand():
+    # 14 and 6 where 10 and 10 are expected: 16 / 10 twice, of one degree of freedom.
+    ranks = np.stack([np.arange(20) < 6, np.arange(20) < 10], axis=1).astype(int)
+    result = uniformity_test(ranks, 1)
+    np.testing.assert_array_equal(result["histogram"], [[14, 10], [6, 10]])
+    p_value = 2 * norm.sf(np.sqrt(3.2))
+    np.testing.assert_allclose(result["p_values"], [p_value, 1])
+    assert result["smallest_p_value"] == pytest.approx(2 * p_value)
+    assert uniformity_test(ranks[:, 1], 1)["smallest_p_value"] == 1
+
+
 def test_the_exact_posterior_is_calibrated():
     truth, draws, true_density, draws_density = _simulate()
     ranks = calibration_ranks(truth, draws)

@@ -2,7 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmebm_jax.method import prior
+from mmebm_jax.distributions import base_prior
+from mmebm_jax.fitting.mixture import fit_mixture
 from mmebm_jax.metrics.clustering import clustering_scores, linear_probes, mixture_clusters
 
 
@@ -33,7 +34,7 @@ def test_the_assignment_is_the_best_one_to_one():
 
 def test_clusters_of_a_mixture_weigh_shape_and_weight():
     # Component 0 is wide along the first axis; component 1 lies on it, narrow.
-    mixture = prior.BasePrior(
+    mixture = base_prior.BasePrior(
         jnp.log(jnp.array([0.5, 0.5])),
         jnp.array([[0.0, 0], [4, 0]]),
         jnp.array([[[1 / 3, 0], [0, 2.0]], [[2.0, 0], [0, 2]]]),
@@ -44,7 +45,7 @@ def test_clusters_of_a_mixture_weigh_shape_and_weight():
     rare = mixture._replace(log_weight=jnp.log(jnp.array([0.999, 0.001])))
     np.testing.assert_array_equal(mixture_clusters(rare, latents), 0)
     with pytest.raises(ValueError, match="no components"):
-        mixture_clusters(prior.standard(1, 2, "laplace"), latents)
+        mixture_clusters(base_prior.standard(1, 2, "laplace"), latents)
     with pytest.raises(ValueError, match=r"need \[N, 2\]"):
         mixture_clusters(mixture, latents[:, :1])
 
@@ -53,9 +54,9 @@ def test_a_fitted_mixture_finds_separate_classes():
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     latents = 10 * np.eye(3)[labels] + rng.normal(size=(300, 3))
-    clusters = mixture_clusters(prior.fit_mixture(latents, 3), latents)
+    clusters = mixture_clusters(fit_mixture(latents, 3), latents)
     assert clustering_scores(clusters, labels)["accuracy"] == 1
-    single = mixture_clusters(prior.standard(1, 3), latents)
+    single = mixture_clusters(base_prior.standard(1, 3), latents)
     assert clustering_scores(single, labels)["nmi"] == 0
 
 

@@ -83,6 +83,13 @@ def test_memorisation_by_hand():
     assert result["copied"] == pytest.approx(1 / 3)  # nearer than 1.02, the test set's 1 %
 
 
+def test_copies_are_seen_where_some_test_data_are_in_the_training_set_too():
+    train = np.random.default_rng(0).normal(size=(100, 3))
+    test = np.concatenate([train[:5], 1 + train[5:]])
+    assert memorisation(train, train, test)["copied"] == 1
+    assert memorisation(1 + train, train, test)["copied"] == 0
+
+
 def test_memorisation_refuses_a_test_set_out_of_the_training_set():
     train = np.random.default_rng(0).normal(size=(20, 3))
     with pytest.raises(ValueError, match="held-out"):

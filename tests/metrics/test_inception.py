@@ -1,5 +1,10 @@
 """FID's network against PyTorch's operators, with random weights."""
 
+import functools
+import hashlib
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
 import numpy as np
 import pytest
 
@@ -76,5 +81,40 @@ def test_a_file_that_is_not_the_one_meant_is_refused_by_its_hash(tmp_path):
     with pytest.raises(FileNotFoundError, match="get https://"):
         inception.load_inception(path)
     path.write_bytes(b"another file")
-    with pytest.raises(ValueError, match=r"SHA-256 .* is not pt_inception.*6726825d…\): get https"):
+    with pytest.raises(
+        ValueError, match=r"SHA-256 .* is not pt_inception.*6726825d…\): replace it by https"
+    ):
         inception.load_inception(path)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A stand-in for the published file, served by file name from a folder of this machine."""
+    content = b"the weights"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / inception.WEIGHTS_FILE).write_bytes(content)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path / "site")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{inception.WEIGHTS_FILE}"
+        monkeypatch.setattr(inception, "WEIGHTS_URL", url)
+        digest = hashlib.sha256(content).hexdigest()
+        monkeypatch.setattr(inception, "_SHA256_PREFIX", digest[:8])
+        yield tmp_path / "site" / inception.WEIGHTS_FILE
+        server.shutdown()
+
+
+def test_the_weights_are_fetched_once(published, tmp_path):
+    path = inception.fetch_inception(tmp_path / "a" / "b")
+    assert path.read_bytes() == published.read_bytes()
+    published.unlink()
+    assert inception.fetch_inception(tmp_path / "a" / "b") == path
+    with pytest.raises(OSError, match=r"cannot be downloaded .*: put http"):
+        inception.fetch_inception(tmp_path / "c")
+    assert list((tmp_path / "c").iterdir()) == []
+
+
+def test_what_was_fetched_is_checked(published, tmp_path):
+    published.write_bytes(b"changed on the way")
+    with pytest.raises(ValueError, match="replace it by"):
+        inception.fetch_inception(tmp_path)

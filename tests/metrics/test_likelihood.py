@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmebm_jax.method import prior
+from mmebm_jax.distributions import base_prior
 from mmebm_jax.metrics.annealing import (
     Annealing,
     forward_log_normaliser,
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 ALL, FIRST = np.arange(exact.X), np.arange(3)
 KEY = jax.random.key(0)
-BASE = prior.BasePrior(
+BASE = base_prior.BasePrior(
     jnp.asarray(exact.BASE.log_weight, jnp.float32),
     jnp.asarray(exact.BASE.mean, jnp.float32),
     jnp.asarray(np.eye(exact.Z) / np.sqrt(exact.BASE.variance)[:, None, None], jnp.float32),
@@ -32,11 +32,11 @@ BASE = prior.BasePrior(
 
 
 def base_sample(key, count):
-    return prior.base_sample(key, BASE, count)
+    return base_prior.base_sample(key, BASE, count)
 
 
 def base_log_prob(z):
-    return prior.base_log_prob(BASE, z)
+    return base_prior.base_log_prob(BASE, z)
 
 
 def _data(num_examples):
