@@ -108,8 +108,8 @@ def _table(rows: list[dict[str, Any]], size: int, unit: str) -> str:
         ]
         for r in rows
     ]
-    headers = ["method", "chain steps", f"seconds a {unit}", f"GFLOP a {unit}"]
-    return table(shown, [*headers, "ms an example", "GFLOP an example"])
+    headers = ["method", "chain steps", f"seconds per {unit}", f"GFLOP per {unit}"]
+    return table(shown, [*headers, "ms per example", "GFLOP per example"])
 
 
 def _picture(training: list[dict[str, Any]], samples: list[dict[str, Any]]) -> Figure:
@@ -125,7 +125,7 @@ def _picture(training: list[dict[str, Any]], samples: list[dict[str, Any]]) -> F
                 marker=".",
                 label=method,
             )
-        axis.set(title=title, xlabel="chain steps", ylabel="seconds a batch", ylim=(0, None))
+        axis.set(title=title, xlabel="chain steps", ylabel="seconds per batch", ylim=(0, None))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
     return figure

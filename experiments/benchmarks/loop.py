@@ -83,7 +83,7 @@ def measure(options: Options) -> Part:
         f"({GUARD_ROUNDS * options.pairs} pairs), then {NUM_STEPS} guarded steps on each input.\n\n"
         + table(
             [[name, values.median] for name, values in figures.items() if name in times],
-            ["", "seconds a step"],
+            ["", "seconds per step"],
         )
         + "\n\n"
         + table(rows, ["", "min / median / max", "bar"]),

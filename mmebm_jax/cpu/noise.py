@@ -1,6 +1,6 @@
 """Standard normal noise of chains: the numbers of `jax.random.normal`, faster on a CPU.
 
-On a CPU JAX runs threefry's rounds as a loop, which compiles sooner but writes the state to memory
+On a CPU JAX runs threefry's rounds as a loop, which compiles faster but writes the state to memory
 after every four of them. Written out, the rounds and what follows are one pass over the numbers.
 """
 

@@ -117,7 +117,7 @@ class IncompleteSource:
         if observed.shape != (len(source), len(names)):
             raise ValueError(
                 f"observed has shape {list(observed.shape)}: give [{len(source)}, {len(names)}], "
-                "a row an example and a column a modality"
+                "one row per example and one column per modality"
             )
         empty = np.flatnonzero(~observed.any(axis=1))
         if len(empty):

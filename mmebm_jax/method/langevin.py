@@ -109,7 +109,7 @@ def run(
     `stop_gradient`.
 
     Args:
-      key: PRNG key, split once into one key a step.
+      key: PRNG key, split once into one key per step.
       position: start, a pytree of `[B, ...]` floating arrays.
       energy_fn: position → energies `[B]`.
       chain: number of steps, step size, temperature, gradient bound.

@@ -53,7 +53,7 @@ def train_classifier(
         labels: `[N]` integers in [0, num_classes).
         num_classes: number of classes.
         steps: gradient steps.
-        batch_size: examples a step; N when N is smaller.
+        batch_size: examples per step; N when N is smaller.
         learning_rate: Adam's, at the start of the cosine.
         to_model: raw `[B, ...]` to float32 `[B, H, W, C]` in [-1, 1], `[B, L, V]` or `[B, D]`.
 
@@ -67,7 +67,7 @@ def train_classifier(
     inputs, labels = np.asarray(inputs), np.asarray(labels)
     if not len(inputs) or labels.shape != (len(inputs),):
         raise ValueError(
-            f"inputs {inputs.shape} and labels {labels.shape} must hold one label an example"
+            f"inputs {inputs.shape} and labels {labels.shape} must hold one label per example"
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
@@ -116,7 +116,7 @@ def train_classifiers(
         labels: `[N]` integers in [0, num_classes).
         num_classes: number of classes.
         steps: gradient steps for each modality.
-        batch_size: examples a step.
+        batch_size: examples per step.
         learning_rate: Adam's, at the start of the cosine.
         to_model_range: a raw batch (dict) to a batch in the model's range.
 
@@ -204,7 +204,7 @@ def accuracy(
         ValueError: another number of labels than of inputs, or as `predict`.
     """
     if len(inputs) != len(labels):
-        raise ValueError(f"{len(inputs)} inputs but {len(labels)} labels; pass one an example")
+        raise ValueError(f"{len(inputs)} inputs but {len(labels)} labels; pass one per example")
     logits, _ = predict(kind, params, inputs, batch_size=batch_size, to_model=to_model)
     return float(np.mean(logits.argmax(-1) == np.asarray(labels)))
 

@@ -1,6 +1,6 @@
 """Coherence: do the modalities of one example show the same class?
 
-Everything here works on class predictions, `int[N]` a modality, made by the classifiers in
+Everything here works on class predictions, `int[N]` per modality, made by the classifiers in
 `mmebm_jax.metrics.classifier`. Definitions follow the public code of MoPoE (arXiv:2105.02470) and
 MMVAE+ (OpenReview sdQGxouELX).
 """
@@ -108,7 +108,7 @@ def _classes(name: str, value: Any) -> np.ndarray:
 
 def _check_length(name: str, value: np.ndarray, like: np.ndarray) -> None:
     if len(value) != len(like):
-        raise ValueError(f"{name} has {len(value)} classes, not {len(like)}; pass one an example")
+        raise ValueError(f"{name} has {len(value)} classes, not {len(like)}; pass one per example")
 
 
 def _agreement(name: str, value: Any, labels: np.ndarray) -> float:

@@ -43,7 +43,7 @@ def nearest_distances(queries: Any, references: Any) -> np.ndarray:
 
     Args:
         queries: `[N, ...]`.
-        references: `[M, ...]`, of the same size an example.
+        references: `[M, ...]`, of the same size per example.
 
     Returns:
         `[N]` float64; exactly 0 for a query that equals a reference.

@@ -17,7 +17,7 @@ FEWEST_VALUES = 64
 
 
 def check_key(key: Any) -> None:
-    """Refuse what is not one typed PRNG key.
+    """Reject anything but one typed PRNG key.
 
     Raises:
       TypeError: not a typed key.

@@ -314,7 +314,7 @@ class Config(Section):
     )
     warmup_steps: Step = Field(1500, description="Steps in which the bound acts alone.")
     revision_stride: Size = Field(
-        4, description="Chains see one in so many examples of a batch; the bound sees all."
+        4, description="Chains see every n-th example of a batch; the bound sees all."
     )
     accumulation_steps: Size = Field(
         1, description="Parts of a batch that are worked on one after the other: saves memory."

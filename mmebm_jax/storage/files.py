@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a run that dies, never meets half of one."""
+"""Atomic file writes: neither a reader nor an interrupted run ever sees half a file."""
 
 import os
 
