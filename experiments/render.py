@@ -98,7 +98,8 @@ def _cell(rows: Sequence[Mapping[str, Any]], column: Column) -> str:
         mean = statistics.fmean(found)
         deviation = statistics.stdev(found) if len(found) > 1 else None
     shown = [f"{value:.{column.digits}f}" for value in (mean, deviation) if value is not None]
-    return " ± ".join(re.sub(r"^0(?=\.)", "", value) for value in shown)
+    stripped = shown if column.digits < 3 else [re.sub(r"^0(?=\.)", "", x) for x in shown]
+    return " ± ".join(stripped)
 
 
 def _value(row: Mapping[str, Any], paths: Sequence[str]) -> Any:

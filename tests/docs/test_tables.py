@@ -1,0 +1,70 @@
+"""Tables of README.md and docs/: rendered from files of results, and current."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import render, results
+from mmebm_jax import method
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(path for pattern in render.FILES for path in ROOT.glob(pattern))
+
+
+def make_result(folder, rows, **changes):
+    path = folder / "some.json"
+    results.write(path, "make some", rows)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_table_is_current(path):
+    text = path.read_text()
+    assert render.rendered(text) == text, "run python -m experiments.render"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "results").glob("*.json")), ids=str)
+def test_every_file_of_results_says_what_made_it(path):
+    assert results.read(path)["rows"]
+
+
+def test_seeds_are_averaged_and_a_missing_number_stays_empty(tmp_path):
+    rows = [
+        {"method": "a", "seed": 0, "joint_coherence": {"energy": 0.5, "generator": 0.1}},
+        {"method": "a", "seed": 1, "joint_coherence": {"energy": 0.7}},
+        {"method": "b", "seed": 0, "joint_coherence": {"generator": 0.25}, "step": 1200},
+        {"method": "c", "joint_coherence": {"generator": [0.9, 0.01]}},
+    ]
+    make_result(tmp_path, rows)
+    text = "before\n<!-- table: some.json joint,steps -->\nold\n<!-- end -->\nafter\n"
+    lines = render.rendered(text, tmp_path).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
+    assert cells[0] == ["method", "joint coherence", "steps"]
+    assert cells[2:] == [
+        ["a", ".600 ± .141", ""],
+        ["b", ".250", "1200"],
+        ["c", ".900 ± .010", ""],
+    ]
+    assert "old" not in lines
+    assert (lines[0], lines[-1]) == ("before", "after")
+    assert render.rendered("\n".join(lines), tmp_path) == "\n".join(lines)
+
+
+def test_results_of_another_method_say_so(tmp_path):
+    row = [{"method": "a", "step": 1}]
+    current = render.caption(results.read(make_result(tmp_path, row)))
+    assert "make some" in current
+    assert "has changed" not in current
+    older = make_result(tmp_path, row, method_revision=method.REVISION - 1)
+    assert "The method has changed since" in render.caption(results.read(older))
+
+
+def test_what_cannot_be_rendered_is_named(tmp_path):
+    path = make_result(tmp_path, [])
+    path.write_text(json.dumps({"rows": []}))
+    with pytest.raises(ValueError, match=r"lacks command, version"):
+        results.read(path)
+    with pytest.raises(ValueError, match=r"columns depth: choose from joint"):
+        render.markdown([], ["depth"])
