@@ -217,7 +217,7 @@ def build_schedules(config: ConfigDict, *, energy_scale: float = 1.0) -> dict[st
             end_value=peak * config.schedule.final_fraction,
         )
         # One step on: the very first update should not be lost to a rate of zero.
-        schedules[name] = _one_on(cosine)
+        schedules[name] = _advanced(cosine, _first_update(config, name) - starts[name] + 1)
     return schedules
 
 
@@ -251,5 +251,14 @@ def jitted(update: Update, out_sharding: jax.sharding.Sharding | None = None) ->
     )
 
 
-def _one_on(schedule: optax.Schedule) -> optax.Schedule:
-    return lambda count: schedule(count + 1)
+def _first_update(config: ConfigDict, name: str) -> int:
+    """The step at which a network is updated first, 0 if never.
+
+    A latent energy whose start lies within the bound's warm start waits for its end.
+    """
+    changes = {0, config.warmup_steps, config.prior.start_step, config.energy.start_step}
+    return next((s for s in sorted(changes) if name in terms_at(config, s).trained), 0)
+
+
+def _advanced(schedule: optax.Schedule, by: int) -> optax.Schedule:
+    return lambda count: schedule(count + by)
