@@ -28,7 +28,7 @@ from mmebm_jax.method.inference import Encoding
 from mmebm_jax.modalities.modality import Modality, joint_log_likelihood
 from mmebm_jax.typing import Batch, Diagonal, EnergyFn, Latents, Mask
 
-ESTIMATORS = ("elbo", "iwae", "dreg")
+ESTIMATORS = ("elbo", "stratum", "iwae", "dreg")
 
 DecodeNamed = Callable[..., dict[str, jax.Array]]
 """(latents, names or None) → outputs of those modalities."""
@@ -43,8 +43,8 @@ class Bound(NamedTuple):
 
     objective: str = "mmvae"
     beta: float = 1.0  # weight of the divergence, ≥ 0
-    num_samples: int = 1  # K draws per stratum, of "mmvae"
-    estimator: str = "elbo"  # of "mmvae": the mean, the K-sample bound, its DReG gradient
+    num_samples: int = 1  # draws per stratum, of "mmvae"
+    estimator: str = "elbo"  # of "mmvae", whose docstring describes the `ESTIMATORS`
     total_correlation: float = 0.5  # α of "mvtcae", in [0, 1]
     entropy_weight: float = 0.0  # of the learned weights of subsets, of "code"
 
@@ -98,17 +98,40 @@ def negative_bound(
     return OBJECTIVES[bound.objective](key, Problem(encoding, batch, bound, setting, mask))
 
 
-def mmvae(key: jax.Array, problem: Problem) -> jax.Array:
+def mmvae(key: jax.Array, problem: Problem, strata: jax.Array | None = None) -> jax.Array:
     """Σ_k π_k E_{z ~ q_k} [Σ_n log p(x_n | z, w_n) + β (log p(u) − log q(u | x))].
 
     Shi et al. 2019 (arXiv:1911.03393), equations 3 to 5; with private latents Palumbo et al. 2023
     (MMVAE+, equation 4): the stratum of modality m draws w_m from q_m and the w_n of every other
     modality from r_n, of mean 0 and learned scale, so that what crosses over must come through z.
+
+    The estimator "elbo" is the mean over `num_samples` draws of every stratum k. "stratum" takes
+    one k with probability π_k for each draw and example: it decodes one stratum instead of all,
+    and has the same expectation and expected gradient. "iwae" is the bound of `num_samples` draws
+    per stratum, and "dreg" the same bound with another gradient.
+
+    Args:
+      key: PRNG key.
+      problem: see `Problem`.
+      strata: of "stratum", the k to take, `[num_samples, 1, B]`, in place of random ones.
     """
     encoding, bound, setting = problem.encoding, problem.bound, problem.setting
-    family = encoding.posterior.family
-    z_key, own_key, other_key = jax.random.split(key, 3)
+    family, log_weight = encoding.posterior.family, encoding.posterior.log_weight
+    z_key, own_key, other_key, strata_key = jax.random.split(key, 4)
     z = inference.stratified_sample(z_key, encoding.posterior, bound.num_samples)
+    if bound.estimator != "stratum":
+        strata = jnp.arange(len(log_weight))[None, :, None]
+    elif strata is None:
+        shape = (bound.num_samples, 1, log_weight.shape[1])
+        strata = jax.random.categorical(strata_key, log_weight, axis=0, shape=shape)
+
+    def of_strata(values: jax.Array) -> jax.Array:
+        """Of `[num_samples, K, B, D]` the strata taken, `[num_samples, 1 or K, B, D]`."""
+        if bound.estimator != "stratum":
+            return values
+        return jnp.take_along_axis(values, strata[..., None], axis=1)
+
+    z = of_strata(z)
     drawn = {
         name: families.sample(
             jax.random.fold_in(own_key, index),
@@ -121,28 +144,28 @@ def mmvae(key: jax.Array, problem: Problem) -> jax.Array:
     def log_weights(
         encoding: Encoding, z: jax.Array, drawn: dict[str, jax.Array], decode: DecodeNamed
     ) -> jax.Array:
-        """log p(x, u) − log q(u | x), `[num_samples, K, B]`."""
-        private, own = {}, []
+        """log p(x, u) − log q(u | x) of the strata taken, `[num_samples, 1 or K, B]`."""
+        private = {}
+        ratio = _log_prior(setting, z) - inference.log_prob(encoding.posterior, z)
         for index, name in enumerate(drawn):
-            other = encoding.auxiliary_scale[name] * families.standard_noise(
+            noise = families.standard_noise(
                 jax.random.fold_in(other_key, index),
                 family,
-                (*z.shape[:-1], drawn[name].shape[-1]),
+                (bound.num_samples, *log_weight.shape, drawn[name].shape[-1]),
             )
-            is_source = (jnp.arange(z.shape[1]) == index)[:, None, None]
-            private[name] = jnp.where(is_source, drawn[name][:, None], other)
-            own.append(
-                log_density(setting.prior_family, drawn[name]).sum(axis=-1)
-                - log_density(family, drawn[name], *encoding.private[name]).sum(axis=-1)
-            )
+            other = encoding.auxiliary_scale[name] * of_strata(noise)
+            is_source = strata == index
+            private[name] = jnp.where(is_source[..., None], drawn[name][:, None], other)
+            own = log_density(setting.prior_family, drawn[name]).sum(axis=-1) - log_density(
+                family, drawn[name], *encoding.private[name]
+            ).sum(axis=-1)
+            ratio = ratio + jnp.where(is_source, own[:, None], 0.0)
         outputs = _decode_flat(Latents(z, private), decode)
-        reconstruction = problem.log_likelihood(outputs)
-        ratio = _log_prior(setting, z) - inference.log_prob(encoding.posterior, z)
-        if own:
-            ratio = ratio + jnp.stack(own, axis=1)
-        return reconstruction + bound.beta * ratio
+        return problem.log_likelihood(outputs) + bound.beta * ratio
 
-    weight = jnp.exp(encoding.posterior.log_weight)
+    if bound.estimator == "stratum":
+        return -log_weights(encoding, z, drawn, setting.decode).mean(axis=(0, 1))
+    weight = jnp.exp(log_weight)
     if bound.estimator == "dreg":
         values = _doubly_reparametrised(log_weights, encoding, z, drawn, setting, bound.beta)
     else:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp, softmax
-from scipy.stats import kstest, laplace, multivariate_normal, norm
+from scipy.stats import chisquare, kstest, laplace, multivariate_normal, norm
 
 from mmebm_jax.distributions.families import Diagonal
 from mmebm_jax.method import bounds as elbo
@@ -256,6 +256,96 @@ def test_mmvae_plus_gradient_reach(batch, estimator):
             expected = [n == source == target] * 2 + [n == target != source]
             assert [np.all(x != 0) for x in parts] == expected
             assert [np.any(x != 0) for x in parts] == expected
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_strata_average_to_the_whole_bound_and_its_gradient(batch, num_samples):
+    """Σ_k π_k times the bound of stratum k, from the same noise: in expectation nothing changes."""
+    bound = Bound(beta=0.3, num_samples=num_samples, estimator="stratum")
+    encoding = make_encoding("mixture", with_private=True, family="laplace")
+
+    @partial(fast_jit, static_argnames="bound")
+    @partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+    def of(changed, factor, strata, bound):
+        experts = encoding.experts._replace(location=changed["location"], scale=changed["scale"])
+        setting = Setting(
+            MODALITIES,
+            lambda u: {name: factor * values for name, values in decode(u).items()},
+            "laplace",
+            energy,
+        )
+        posterior = inference.aggregate(experts, "mixture", family="laplace")
+        replaced = encoding._replace(
+            experts=experts,
+            posterior=posterior,
+            private=changed["private"],
+            auxiliary_scale=changed["auxiliary_scale"],
+        )
+        problem = elbo.Problem(replaced, batch, bound, setting, MASK)
+        values = elbo.mmvae(jax.random.key(14), problem, strata)
+        if strata is None:
+            return values.sum(), values
+        weight = jnp.exp(posterior.log_weight)[strata[0, 0], jnp.arange(3)]
+        return jnp.sum(weight * values), values
+
+    arguments = (
+        {
+            "location": encoding.experts.location,
+            "scale": encoding.experts.scale,
+            "private": encoding.private,
+            "auxiliary_scale": encoding.auxiliary_scale,
+        },
+        1.0,
+    )
+    (whole, _), whole_gradient = of(*arguments, None, bound._replace(estimator="elbo"))
+    # Of an example without modality k, stratum k has weight 0.
+    strata = [jnp.full([num_samples, 1, 3], k) for k in range(2)]
+    each = [of(*arguments, stratum, bound) for stratum in strata]
+    np.testing.assert_allclose(sum(value for (value, _), _ in each), whole, rtol=1e-5)
+    total = jax.tree.map(lambda *parts: sum(parts), *(gradient for _, gradient in each))
+    for got, expected in zip(jax.tree.leaves(total), jax.tree.leaves(whole_gradient), strict=True):
+        assert np.any(np.asarray(expected) != 0)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+    # Left to itself it takes one of them, never one that is not observed.
+    (_, drawn), _ = of(*arguments, None, bound)
+    if num_samples == 1:
+        by_stratum = np.stack([values for (_, values), _ in each])
+        taken = np.isclose(drawn, by_stratum, rtol=1e-5)
+        assert taken.sum(axis=0).tolist() == [1, 1, 1]
+        assert OBSERVED[taken].all()
+
+
+def test_strata_are_drawn_by_their_weight_for_each_example_and_draw():
+    """z tells its stratum when the experts lie far apart."""
+    count, num_samples = 2000, 2
+    location = jnp.array([0.0, 100.0, 200.0])[:, None, None] * jnp.ones([3, count, 1])
+    observed = jnp.array([True, True, False])[:, None] | (jnp.arange(count) % 2 == 0)[None]
+    encoding = fast_encode(Experts(location, jnp.ones_like(location), observed), "mixture")
+    setting = Setting(
+        MODALITIES[:1], lambda u: {"picture": jnp.tile(u.shared[:, :, None, None], [1, 4, 4, 1])}
+    )
+    decoded = []
+
+    def record(latents):
+        decoded.append(latents.shared)
+        return setting.decode(latents)
+
+    bound = Bound(num_samples=num_samples, estimator="stratum")
+    elbo.negative_bound(
+        jax.random.key(15),
+        encoding,
+        {"picture": jnp.zeros([count, 4, 4, 1])},
+        bound,
+        setting._replace(decode=record),
+    )
+    assert len(decoded[0]) == num_samples * count
+    strata = np.round(as_drawn(decoded[0], num_samples, 1)[:, 0, :, 0] / 100)
+    for examples, weights in ((slice(0, None, 2), [1, 1, 1]), (slice(1, None, 2), [1, 1])):
+        taken = strata[:, examples].ravel().astype(int)
+        counts = np.bincount(taken, minlength=len(weights))
+        assert chisquare(counts).pvalue > 1e-4
+    assert abs(np.corrcoef(strata[:, ::2])[0, 1]) < 5 / np.sqrt(count / 2)
 
 
 def test_mmvae_of_one_linear_modality_is_the_closed_form():
