@@ -1,7 +1,8 @@
 """Photographs that ship inside scikit-image and scikit-learn, and digits drawn over them.
 
-Nothing is downloaded. Coffee is CC0 (Rachel Michetti); rocket (SpaceX) and astronaut (NASA) are in
-the public domain; china (danielbuechele) and flower (vultilion) are CC BY 2.0.
+Nothing is downloaded. Coffee (Rachel Michetti) and retina (Mikael Häggström) are CC0; rocket
+(SpaceX), astronaut and hubble_deep_field (NASA) are in the public domain; china (danielbuechele)
+and flower (vultilion) are CC BY 2.0.
 """
 
 import numpy as np
@@ -10,8 +11,14 @@ from skimage.transform import resize
 from sklearn.datasets import load_sample_image
 
 PHOTOGRAPHS = ("coffee", "rocket", "flower", "china", "astronaut")
-"""Names for `photograph`, ordered so that neighbours differ in colour and texture. None is
+"""PolyDigits' photographs, ordered so that neighbours differ in colour and texture. None is
 mostly mid-grey, where inverting a digit's pixels would hide it."""
+
+POLYMNIST_PHOTOGRAPHS = ("coffee", "rocket", "flower", "hubble_deep_field", "retina")
+"""Those behind PolyMNIST's modalities when it is built from MNIST, whose thin strokes china and
+astronaut would hide: too much of them is mid-grey, or as finely textured as a stroke is wide."""
+
+_KNOWN = tuple(dict.fromkeys(PHOTOGRAPHS + POLYMNIST_PHOTOGRAPHS))
 
 
 def photograph(name: str, short_side: int | None = None) -> np.ndarray:
@@ -21,10 +28,10 @@ def photograph(name: str, short_side: int | None = None) -> np.ndarray:
         uint8 RGB ``[H, W, 3]``.
 
     Raises:
-        ValueError: ``name`` is not one of `PHOTOGRAPHS`.
+        ValueError: ``name`` is in neither `PHOTOGRAPHS` nor `POLYMNIST_PHOTOGRAPHS`.
     """
-    if name not in PHOTOGRAPHS:
-        raise ValueError(f"unknown photograph {name!r}: choose one of {', '.join(PHOTOGRAPHS)}")
+    if name not in _KNOWN:
+        raise ValueError(f"unknown photograph {name!r}: choose one of {', '.join(_KNOWN)}")
     if name in ("china", "flower"):
         image = load_sample_image(f"{name}.jpg")
     else:

@@ -139,7 +139,9 @@ class Elbo(Section):
         1, ge=1, le=1000, description="Samples K of each expert; `mmvae` alone."
     )
     estimator: Annotated[str, OneOf(ESTIMATORS)] = Field(
-        "elbo", description="Estimator from these samples; `mmvae` alone."
+        "elbo",
+        description="Estimator from these samples, of which stratum takes one expert's at random; "
+        "`mmvae` alone.",
     )
     total_correlation: Share = Field(0.5, description="α of `mvtcae`.")
     entropy_weight: Weight = Field(

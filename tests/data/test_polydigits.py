@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmebm_jax.data import load_data, whole
-from mmebm_jax.data.photographs import PHOTOGRAPHS, draw_over, photograph
+from mmebm_jax.data.photographs import PHOTOGRAPHS, POLYMNIST_PHOTOGRAPHS, draw_over, photograph
 from mmebm_jax.data.sets.polydigits import ALPHABET, WORDS, handwriting
 
 
@@ -120,7 +120,7 @@ def test_draw_over_inverts_inside_the_mask_alone():
     np.testing.assert_array_equal(image[~mask[0]], photo[~mask[0]])
 
 
-@pytest.mark.parametrize("name", PHOTOGRAPHS)
+@pytest.mark.parametrize("name", sorted({*PHOTOGRAPHS, *POLYMNIST_PHOTOGRAPHS}))
 def test_photographs_need_no_network(name, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a photograph opened a socket")

@@ -20,7 +20,7 @@ from PIL import Image
 from skimage.io import imsave
 
 from mmebm_jax.data import batches, load_data, whole
-from mmebm_jax.data.photographs import PHOTOGRAPHS, photograph
+from mmebm_jax.data.photographs import POLYMNIST_PHOTOGRAPHS, photograph
 from mmebm_jax.data.sets import polymnist as module
 from mmebm_jax.data.sets.polymnist import MODALITIES, fetch_archive, read_idx
 from mmebm_jax.data.source import RecordSource
@@ -86,7 +86,7 @@ def test_each_modality_permutes_the_digits_within_their_class(built):
     known = {(digit > 128).tobytes(): i for i, digit in enumerate(digits)}
     batch = whole(built.test)
     orders = []
-    for name, photo_name in zip(MODALITIES, PHOTOGRAPHS, strict=True):
+    for name, photo_name in zip(MODALITIES, POLYMNIST_PHOTOGRAPHS, strict=True):
         photo = photograph(photo_name, 168)
         order = [known[recover_mask(image, photo)] for image in batch[name]]
         assert sorted(order) == list(range(20))
@@ -125,6 +125,26 @@ def test_prepared_data_needs_no_source_and_fits_in_memory(mnist, tmp_path):
     reopened = build(str(tmp_path), in_memory=True)
     for name, array in whole(first.train).items():
         np.testing.assert_array_equal(array, whole(reopened.train)[name])
+
+
+def test_data_prepared_over_the_photographs_of_an_older_version_is_not_taken(mnist, tmp_path):
+    build(str(tmp_path), source_dir=str(mnist))
+    (prepared,) = tmp_path.glob("poly_mnist/from_mnist*/*")
+    assert prepared.name == "2.0.0"
+    prepared.rename(prepared.with_name("1.0.0"))
+    with pytest.raises(ValueError, match="is not prepared"):
+        build(str(tmp_path), source_dir=str(mnist), prepare=False)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_versions_belong_to_variants(seed, mnist, tmp_path):
+    """Other photographs are no reason to read the official release again."""
+    build(str(tmp_path), source_dir=str(mnist), seed=seed)
+    write_pngs(tmp_path / "raw")
+    build(str(tmp_path), "official_png", str(tmp_path / "raw"))
+    versions = {path.parent.name: path.name for path in tmp_path.glob("poly_mnist/*/[0-9]*")}
+    built = "from_mnist_unchecked" + (f"_seed{seed}" if seed else "")
+    assert versions == {built: "2.0.0", "official_png": "1.0.0"}
 
 
 def test_files_that_are_not_mnists_are_refused_unless_they_are_meant(mnist, tmp_path, monkeypatch):

@@ -191,7 +191,7 @@ def test_impossible_values_are_named(field, value):
         ("model.posterior", "gaussian, laplace"),
         ("prior.family", "gaussian, laplace"),
         ("elbo.objective", "mmvae, joint, mvae, mvtcae, code"),
-        ("elbo.estimator", "elbo, iwae, dreg"),
+        ("elbo.estimator", "elbo, stratum, iwae, dreg"),
         ("energy.start", "generator, noise"),
     ],
 )

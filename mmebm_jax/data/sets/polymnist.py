@@ -25,7 +25,7 @@ import pydantic
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mmebm_jax.data.photographs import PHOTOGRAPHS, draw_over, photograph
+from mmebm_jax.data.photographs import POLYMNIST_PHOTOGRAPHS, draw_over, photograph
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
 from mmebm_jax.data.torch_file import read_tensor
 from mmebm_jax.storage.validation import PRINTABLE, OneOf, Record, brief, shown
@@ -55,6 +55,9 @@ _MNIST_DIGESTS = {
 }
 _PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 _RELEASE = "the PolyMNIST archive (Zenodo record 4899160)"
+# Of each variant, oldest first: examples that change need a new version.
+_RELEASE_NOTES = {variant: {"1.0.0": "First version."} for variant in VARIANTS}
+_RELEASE_NOTES["from_mnist"]["2.0.0"] = "m3 and m4 over photographs that do not hide their digits."
 
 
 Text = Annotated[str, pydantic.Field(max_length=4096, pattern=PRINTABLE)]
@@ -171,7 +174,7 @@ def _from_mnist(source: Path, split: str, seed: int) -> Examples:
     if labels.max(initial=0) > 9:
         raise ValueError(f"MNIST {split} labels leave 0..9: download them again")
     images = {}
-    for m, (name, photo_name) in enumerate(zip(MODALITIES, PHOTOGRAPHS, strict=True)):
+    for m, (name, photo_name) in enumerate(zip(MODALITIES, POLYMNIST_PHOTOGRAPHS, strict=True)):
         rng = np.random.default_rng([seed, _SPLITS.index(split), m])
         drawn = np.arange(len(labels))
         for digit in range(10):
@@ -336,6 +339,11 @@ class PolyMnistConfig(tfds.core.BuilderConfig):
 
     variant: str = "from_mnist"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Gives each variant a version of its own: what an older one prepared is made anew."""
+        self.release_notes = _RELEASE_NOTES[self.variant]
+        self.version = list(self.release_notes)[-1]
 
 
 class PolyMnist(tfds.core.GeneratorBasedBuilder):
