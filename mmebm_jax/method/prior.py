@@ -94,9 +94,6 @@ def sample(
       num_samples: N.
       chain: settings of the revision.
       num_candidates: draws from p_0 for each start, ≥ 1.
-
-    Returns:
-      The result over `[N, Z]`.
     """
     start_key, chain_key, choice_key = jax.random.split(key, 3)
     if energy_fn is None:

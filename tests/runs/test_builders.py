@@ -100,7 +100,11 @@ def test_the_families_reach_the_model():
 
 def test_each_network_is_scheduled_from_the_step_at_which_it_begins():
     config = make_config(
-        num_steps=1000, prior__start_step=300, energy__start_step=500, schedule__settle_step=0
+        num_steps=1000,
+        warmup_steps=0,
+        prior__start_step=300,
+        energy__start_step=500,
+        schedule__settle_step=0,
     )
     schedules = builders.build_schedules(config)
     warmup = config.schedule.warmup_steps
@@ -113,7 +117,11 @@ def test_each_network_is_scheduled_from_the_step_at_which_it_begins():
         assert float(schedules[name](1000 - start)) == pytest.approx(0.1 * peak, rel=0.01)
     settled = builders.build_schedules(
         make_config(
-            num_steps=1000, schedule__settle_step=600, prior__start_step=300, energy__start_step=500
+            num_steps=1000,
+            warmup_steps=0,
+            schedule__settle_step=600,
+            prior__start_step=300,
+            energy__start_step=500,
         )
     )
     for name in NETWORKS:
