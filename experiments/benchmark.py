@@ -19,7 +19,7 @@ import jax
 from absl import flags
 from etils import epath
 
-from experiments import command_line
+from experiments import command_line, results
 from experiments.benchmarks import (
     arithmetic,
     chains,
@@ -51,6 +51,9 @@ PARTS = {
 _PARTS = flags.DEFINE_list("parts", list(PARTS), f"Which parts: {', '.join(PARTS)}.")
 _QUICK = flags.DEFINE_bool("quick", False, "Small networks and batches: all parts in minutes.")
 _PAIRS = flags.DEFINE_integer("pairs", 5, "Interleaved pairs of calls of what is compared.", 1)
+_RESULTS = flags.DEFINE_string(
+    "results", None, "Folder of speed_PART.json, from which docs/speed.md is rendered."
+)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Calls of what is timed alone.", 1)
 
 logger = logging.getLogger("mmebm_jax.benchmark")
@@ -103,6 +106,10 @@ def main() -> None:
         part = measures[name]()
         logger.info("%s: %.0f s.", name, time.monotonic() - begin)
         figures[name] = part.figures
+        if _RESULTS.value and part.rows:
+            command = f"python -m experiments.benchmark --parts={name} --pairs={options.pairs}"
+            path = epath.Path(_RESULTS.value) / f"speed_{name}.json"
+            results.write(path, command, part.rows)
         sections.append(f"## {PARTS[name]}\n\n{part.markdown}")
         logger.info("%s\n", sections[-1])
         # After every part: a run that is stopped leaves what it has measured.

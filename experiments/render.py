@@ -46,6 +46,19 @@ COLUMNS = {
     "floor": Column("its floor", ("frechet.floor",), 1),
     "steps": Column("steps", ("step",), 0),
     "minutes": Column("minutes", ("minutes",), 1),
+    "rounds": Column("rounds", ("rounds",), 0),
+    "finished": Column("finished", ("finished",), 0),
+    "bitwise": Column("bitwise as undisturbed", ("bitwise",)),
+    "once": Column("every step once", ("once",), 0),
+    "ours": Column("ours, s", ("ours",), 2),
+    "other": Column("the other, s", ("other",), 2),
+    "ratio": Column("the other / ours: min / median / max", ("ratio",)),
+    "measured": Column("measured", ("measured",)),
+    **{f"chain_{n}": Column(f"{n} steps", (f"chain_{n}",)) for n in (0, 5, 10, 20, 40)},
+    "promised": Column("promised", ("promised",)),
+    "lines": Column("lines", ("lines",), 0),
+    "slower": Column("without / with: min / median / max", ("ratio",)),
+    "percent": Column("earns, %", ("percent",), 1),
 }
 
 
@@ -92,6 +105,8 @@ def _cell(rows: Sequence[Mapping[str, Any]], column: Column) -> str:
     found = [value for row in rows if (value := _value(row, column.paths)) is not None]
     if not found:
         return ""
+    if isinstance(found[0], str):
+        return found[0]
     if isinstance(found[0], list):  # a mean and its standard deviation, as they were published
         mean, deviation = found[0]
     else:

@@ -69,8 +69,17 @@ def measure(options: Options) -> Part:
         lines = len(inspect.getsource(source).splitlines())
         figures[name] = {"lines": lines, "without_over_with": ratio}
         rows.append([name, lines, str(ratio), f"{100 * (ratio.median - 1):.1f} %"])
+    shown = [
+        {
+            "method": name,
+            "lines": row["lines"],
+            "ratio": str(row["without_over_with"]),
+            "percent": 100 * (row["without_over_with"].median - 1),
+        }
+        for name, row in figures.items()
+    ]
     headers = ["version", "lines", "without / with: min / median / max", "earns"]
-    return Part(figures, table(rows, headers))
+    return Part(figures, table(rows, headers), shown)
 
 
 def _without(work: workload.Workload, patches: list[Patch]) -> Callable[[], Any]:

@@ -33,10 +33,11 @@ class Spread(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What a part hands back: figures for the JSON file, and Markdown."""
+    """Result of a part: figures for `benchmark.json`, Markdown, and rows for `docs/results`."""
 
     figures: dict[str, Any]
     markdown: str
+    rows: Sequence[Mapping[str, Any]] = ()
 
 
 def seconds(call: Call) -> float:
