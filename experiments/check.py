@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
@@ -12,10 +13,11 @@ from mmebm_jax.data import whole
 from mmebm_jax.method import train_state
 from mmebm_jax.method.model import NETWORKS
 from mmebm_jax.method.plan import Terms
-from mmebm_jax.method.train_state import TrainState
+from mmebm_jax.method.train_state import Optimisers, TrainState
 from mmebm_jax.runs import builders, checkpoint, schema, sharding
 from mmebm_jax.storage.files import nearest_existing
-from mmebm_jax.training.loop import Run
+from mmebm_jax.training import Run, schedule
+from mmebm_jax.training.updates import compiled_update
 
 MEGABYTE = 2**20
 
@@ -37,8 +39,8 @@ def plan(run: Run) -> str:
     state = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), state
     )
-    phases = _phases(run)
-    compiled, seconds = _compile(run, state, phases[-1][1])
+    phases = schedule.phases(config)
+    compiled, seconds = _compile(run, optimisers, state, phases[-1].terms)
     memory = compiled.memory_analysis()
     on_device = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     devices = list(mesh.devices.flat)
@@ -58,7 +60,7 @@ def plan(run: Run) -> str:
         for name in NETWORKS
         if (leaves := jax.tree.leaves(state.params[name]))
     ]
-    learning = [(f"{start:g}", ", ".join(terms.trained)) for start, terms in phases]
+    learning = [(phase.start, ", ".join(phase.terms.trained)) for phase in phases]
     return "\n\n".join(
         [
             tabulate(rows, tablefmt="plain"),
@@ -80,24 +82,11 @@ def _settings(config: ConfigDict) -> str:
     return tabulate(rows, headers=("field", "value", "default"), disable_numparse=True)
 
 
-def _phases(run: Run) -> list[tuple[float, Terms]]:
-    """The positions on the schedule at which other losses begin to act, and the losses."""
-    config = run.config
-    starts = {0, config.warmup_steps, config.prior.fit_step}
-    starts |= {config.prior.start_step, config.energy.start_step}
-    phases: list[tuple[float, Terms]] = []
-    for start in sorted(start for start in starts if start < config.num_steps):
-        terms = builders.terms_at(config, start)
-        if not phases or terms != phases[-1][1]:
-            phases.append((start, terms))
-    return phases
-
-
-def _compile(run: Run, state: TrainState, terms: Terms) -> tuple[Any, float]:
+def _compile(
+    run: Run, optimisers: Optimisers, state: TrainState, terms: Terms
+) -> tuple[Any, float]:
     mesh, config = run.mesh, run.config
     replicated, split = sharding.replicated(mesh), sharding.split_batch(mesh)
-    plan = builders.build_plan(config, run.model, terms, split)
-    update = builders.build_update(config, plan, builders.build_optimisers(config))
     example = whole(run.train_source, 1)
     batch = {
         name: jax.ShapeDtypeStruct(
@@ -108,7 +97,8 @@ def _compile(run: Run, state: TrainState, terms: Terms) -> tuple[Any, float]:
     key = jax.eval_shape(lambda: jax.random.key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated)
     begin = time.monotonic()
-    lowered = builders.jitted(update, replicated).lower(state, batch, key)
+    rates = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in NETWORKS}
+    lowered = compiled_update(run, optimisers, terms).lower(state, batch, rates, key)
     return lowered.compile(), time.monotonic() - begin
 
 
@@ -126,8 +116,6 @@ def _data_line(run: Run) -> str:
 
 def _steps_line(run: Run) -> str:
     config = run.config
-    if config.budget_seconds:
-        return f"as many as fit into {config.budget_seconds:g} s"
     done = checkpoint.newest_step(run.workdir)
     epochs = config.num_steps * config.batch_size / len(run.splits.train)
     line = f"{config.num_steps}, {epochs:.1f} epochs"

@@ -11,7 +11,7 @@ from mmebm_jax import data
 from mmebm_jax.metrics import classifier
 from mmebm_jax.modalities.modality import from_raw
 from mmebm_jax.networks.classifier import NUM_FEATURES
-from mmebm_jax.training.loop import Run
+from mmebm_jax.training import Run
 from mmebm_jax.typing import Params
 
 ByModality = dict[str, np.ndarray]

@@ -21,6 +21,17 @@ _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "Folder in which compiled programs are kept between runs."
 )
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Train together with the other hosts of this TPU slice or cluster."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, where no cluster knows it."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many train together.", 1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", 0)
+_CONNECT_SECONDS = flags.DEFINE_integer(
+    "connect_seconds", 300, "How long processes wait for each other.", 1
+)
 
 USAGE_ERROR = 2
 # What libraries raise for bad input; any other exception is a defect and keeps its traceback.
@@ -48,11 +59,11 @@ def guarded(main: Callable[[], None]) -> None:
     """Set up and call `main`; bad input ends with one line."""
     _set_up()
     if _TRACEBACK.value:
-        processes.connect()
+        _connect()
         main()
         return
     try:
-        processes.connect()
+        _connect()
         main()
     except EXPECTED as error:
         fail(error)
@@ -176,6 +187,16 @@ def _field_names(section: ConfigDict, prefix: str = "") -> Iterator[str]:
             yield from _field_names(value, f"{prefix}{name}.")
         else:
             yield prefix + name
+
+
+def _connect() -> None:
+    processes.connect(
+        _COORDINATOR.value,
+        _NUM_PROCESSES.value,
+        _PROCESS_ID.value,
+        distributed=_DISTRIBUTED.value,
+        connect_seconds=_CONNECT_SECONDS.value,
+    )
 
 
 def _set_up() -> None:

@@ -3,10 +3,13 @@
     python -m experiments.compare --configs=configs/polydigits.py:mmvae,configs/polydigits.py \\
         --seeds=0,1,2 --budget_minutes=3 --workdir=runs/compare
 
-Every run keeps its folder, `WORKDIR/seed<n>/<variant>`, so a comparison that was stopped goes on
-where it stopped. A model without any energy or fitted prior is also evaluated with a Gaussian
-mixture fitted to its latents: the control that an energy-based prior has to face. With --jobs=N,
-N runs go on at a time, each on its own share of the processor's cores.
+Every run keeps its folder, `WORKDIR/seed<n>/<variant>`, so a comparison that was stopped resumes
+where it stopped. Under --budget_minutes a run first measures what its steps cost on this machine
+and then scales its schedule to the budget. What counts is the time of that measurement, of
+compilation, steps, fits of the base prior, pictures and diagnostics; data, initialisation and
+evaluation do not. A model without any energy or fitted prior is also evaluated after ex-post
+density estimation, with a Gaussian mixture fitted to its latents: the control for energy-based
+priors. With --jobs=N, N runs go on at a time, each on its own share of the processor's cores.
 """
 
 import importlib.util
@@ -30,14 +33,18 @@ from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from experiments import command_line, evaluate
+from mmebm_jax import data, training
 from mmebm_jax.runs import builders, checkpoint
+from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.storage.files import write_whole
-from mmebm_jax.training import loop as train
-from mmebm_jax.training import plotting
+from mmebm_jax.training import base_prior, budget, plotting
+from mmebm_jax.training.schedule import scaled
 
 _CONFIGS = flags.DEFINE_list("configs", [], "Config files, each with a variant after a colon.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, each a run of every config.")
-_MINUTES = flags.DEFINE_float("budget_minutes", None, "Training time of each run.")
+_MINUTES = flags.DEFINE_float(
+    "budget_minutes", None, "Training time of each run, from which its steps follow."
+)
 _STEPS = flags.DEFINE_integer("budget_steps", None, "Training steps of each run.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each on its share of the cores.", 1)
 _TABLE = flags.DEFINE_bool("table", True, "Write the table of all runs; a job of --jobs does not.")
@@ -53,13 +60,14 @@ COLUMNS = {
     "Fréchet": ("frechet", "energy", "generator"),
     "Fréchet, generator": ("frechet", "generator"),
     "seconds": ("train_seconds",),
+    "budget": ("budget_seconds",),
     "steps": ("step",),
 }
 DETAILS = {
     **{f"coherence given {n}": ("coherence_by_inputs", str(n)) for n in range(1, 5)},
     "examples a second": ("examples_per_second",),
 }
-WHOLE_NUMBERS = ("seconds", "steps", "examples a second")
+WHOLE_NUMBERS = ("seconds", "budget", "steps", "examples a second")
 
 
 def read_config(name: str) -> ConfigDict:
@@ -80,36 +88,71 @@ def read_config(name: str) -> ConfigDict:
 
 
 def run_one(
-    config: ConfigDict, folder: epath.Path, classifiers: epath.Path
+    config: ConfigDict, folder: epath.Path, classifiers: epath.Path, seconds: float | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Train and evaluate one run; gives its evaluation, and its mixture control's if it has one.
+    """Train and evaluate one run; gives its evaluation, and its control's if it has one.
 
     What is already in the folder is read instead.
+
+    Args:
+      config: of the run; under a budget, of the proportions of its schedule.
+      folder: of the run.
+      classifiers: folder of the evaluation's classifiers.
+      seconds: the budget, or None to take the configuration's steps.
     """
-    checkpoint.check_config(folder, config)
-    control_folder = folder / "mixture_control"
+    if seconds is not None:
+        checkpoint.check_config(folder, budget.resumed_schedule(config, folder, seconds))
+    else:
+        checkpoint.check_config(folder, config)
     plain = not (config.prior.learn or config.energy.learn or config.prior.fit_mixture)
-    wanted = {"": folder} | ({CONTROL: control_folder} if plain else {})
+    wanted = {"": folder} | ({CONTROL: folder / "mixture_control"} if plain else {})
     files = {name: path / "evaluation.json" for name, path in wanted.items()}
-    if all(file.exists() for file in files.values()):
-        return {name: json.loads(file.read_text()) for name, file in files.items()}
-    run = train.prepare(config, folder)
-    state, seconds = train.train(run)
+    if not all(file.exists() for file in files.values()):
+        _train_and_evaluate(config, wanted, classifiers, seconds)
+    # As written: a table is the same whether a run is new or read.
+    return {name: json.loads(file.read_text()) for name, file in files.items()}
+
+
+def _train_and_evaluate(
+    config: ConfigDict,
+    wanted: dict[str, epath.Path],
+    classifiers: epath.Path,
+    seconds: float | None,
+) -> None:
+    if seconds is None:
+        run = training.prepare(config, wanted[""])
+        state, used = training.train(run)
+    else:
+        run, updates, used = budget.prepare_for(config, wanted[""], seconds)
+        state, training_seconds = training.train(run, updates)
+        used += training_seconds
     trained_classifiers = evaluate.Classifiers(run, classifiers)
+    sampler = training.make_sampler(run, state.weights, checkpoint.trained_networks(state))
     for name, path in wanted.items():
-        if name:
+        if name == CONTROL:
             begin = time.monotonic()
-            state = train.fit_base_prior(run, state, jax.random.key(config.seed))
-            seconds += time.monotonic() - begin
-        sampler = train.make_sampler(run, state.weights, checkpoint.trained_networks(state))
+            sampler = with_fitted_prior(run, sampler)
+            used += time.monotonic() - begin
         result = evaluate.evaluate(run, sampler, int(state.step), trained_classifiers)
-        rate = int(state.step) * config.batch_size / seconds
-        result |= {"train_seconds": round(seconds, 1), "examples_per_second": round(rate, 1)}
+        rate = int(state.step) * run.config.batch_size / used
+        result |= {"train_seconds": round(used, 1), "examples_per_second": round(rate, 1)}
+        if seconds is not None:
+            result["budget_seconds"] = seconds
         path.mkdir(parents=True, exist_ok=True)
         evaluate.write(path, result)
         print(f"\n{path}\n{evaluate.table(result)}\n", flush=True)
-    # As written: a table is the same whether a run is new or read.
-    return {name: json.loads(file.read_text()) for name, file in files.items()}
+
+
+def with_fitted_prior(run: training.Run, sampler: Sampler) -> Sampler:
+    """The control: the sampler after ex-post density estimation by the settings of its run."""
+    settings = run.config.prior
+    return training.fit_prior(
+        sampler,
+        data.whole(run.train_source, settings.num_fit_examples),
+        num_components=settings.num_components,
+        key=jax.random.key(run.config.seed),
+        method=base_prior.inference_method(run),
+    )
 
 
 def lookup(result: dict[str, Any], path: Sequence[str]) -> float | None:
@@ -182,23 +225,11 @@ def draw(summary: dict[str, dict[str, Any]], path: epath.Path) -> None:
     plotting.write_figure(path / "comparison.png", figure)
 
 
-def with_budget(config: ConfigDict, seed: int) -> ConfigDict:
-    """A copy with this seed under the budget of the flags; a schedule keeps its proportions."""
+def with_flags(config: ConfigDict, seed: int) -> ConfigDict:
+    """A copy with this seed and the steps of the flags, if they give any."""
     config = config.copy_and_resolve_references()
     config.seed = seed
-    if _MINUTES.value is not None:
-        config.budget_seconds = 60.0 * _MINUTES.value
-    if _STEPS.value is not None:
-        share = _STEPS.value / config.num_steps
-        config.update(num_steps=_STEPS.value, warmup_steps=round(share * config.warmup_steps))
-        for part, name in (
-            (config.prior, "fit_step"),
-            (config.prior, "start_step"),
-            (config.energy, "start_step"),
-            (config.schedule, "settle_step"),
-        ):
-            part[name] = round(share * part[name])
-    return config
+    return config if _STEPS.value is None else scaled(config, _STEPS.value)
 
 
 def run_jobs(names: dict[str, str], seeds: Sequence[int], workdir: epath.Path, jobs: int) -> None:
@@ -255,16 +286,18 @@ def main() -> None:
     for config in configs.values():
         builders.validate(config)
     if _JOBS.value > 1:
-        first = with_budget(next(iter(configs.values())), seeds[0])
+        first = with_flags(next(iter(configs.values())), seeds[0])
         # Once, before the jobs would each train their own.
-        evaluate.Classifiers(train.prepare(first, workdir / "none"), workdir / "classifiers")
+        evaluate.Classifiers(training.prepare(first, workdir / "none"), workdir / "classifiers")
         run_jobs(names, seeds, workdir, _JOBS.value)
     results: dict[str, list[dict[str, Any]]] = {}
+    seconds = None if _MINUTES.value is None else 60.0 * _MINUTES.value
     for seed in seeds:
         for name, base in configs.items():
             print(f"{name}, seed {seed}", flush=True)
-            folder, config = workdir / f"seed{seed}" / name, with_budget(base, seed)
-            for suffix, result in run_one(config, folder, workdir / "classifiers").items():
+            folder, config = workdir / f"seed{seed}" / name, with_flags(base, seed)
+            done = run_one(config, folder, workdir / "classifiers", seconds)
+            for suffix, result in done.items():
                 results.setdefault(name + suffix, []).append(result)
             if _TABLE.value:
                 write_table(summarise(results), workdir)

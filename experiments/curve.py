@@ -16,8 +16,7 @@ from experiments.classifiers import Classifiers
 from experiments.evaluate import evaluate
 from mmebm_jax.runs import checkpoint
 from mmebm_jax.storage.files import write_whole
-from mmebm_jax.training import plotting
-from mmebm_jax.training.loop import Run, restore_sampler
+from mmebm_jax.training import Run, plotting, restore_sampler
 
 NUM_SAMPLES = 2000
 LOGGER = logging.getLogger("mmebm_jax")

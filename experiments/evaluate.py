@@ -12,7 +12,7 @@ from experiments.classifiers import Classifiers
 from experiments.measures import MEASURES, Subject
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.storage.files import write_whole
-from mmebm_jax.training.loop import Run
+from mmebm_jax.training import Run
 
 LOGGER = logging.getLogger("mmebm_jax")
 

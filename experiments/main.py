@@ -70,8 +70,8 @@ def main() -> None:
     import jax
 
     from experiments import check, curve, evaluate, sample
+    from mmebm_jax import training as train
     from mmebm_jax.runs import checkpoint
-    from mmebm_jax.training import loop as train
 
     if command_line.WORKDIR.value is None:
         command_line.fail("--workdir is missing: name the folder of the run.")

@@ -15,7 +15,7 @@ from experiments.classifiers import ByModality, Classifiers
 from mmebm_jax import data
 from mmebm_jax.metrics import coherence, diversity, frechet, prdc, probe
 from mmebm_jax.runs.sampler import Sampler
-from mmebm_jax.training.loop import Run
+from mmebm_jax.training import Run
 
 CHUNK = 500
 NUM_PROBE_EXAMPLES = 5000

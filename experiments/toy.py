@@ -26,6 +26,7 @@ from tabulate import tabulate
 
 from experiments import command_line
 from mmebm_jax import data
+from mmebm_jax import training as train
 from mmebm_jax.data.sets.ring import centres
 from mmebm_jax.data.source import DataSplits
 from mmebm_jax.distributions.base_prior import standard
@@ -35,7 +36,6 @@ from mmebm_jax.method.terms import contrast_loss
 from mmebm_jax.networks.joint import LatentEnergy
 from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.storage.files import write_whole
-from mmebm_jax.training import loop as train
 from mmebm_jax.training import plotting
 from mmebm_jax.typing import EnergyFn, Params
 

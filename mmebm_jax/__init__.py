@@ -11,17 +11,21 @@ The rooms, each importing only those above it:
     training     the loop
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmebm_jax import training
     from mmebm_jax.runs.sampler import Sampler, load
 
-__all__ = ["Sampler", "load"]
+__all__ = ["Sampler", "load", "training"]
 __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
     # On demand: `import mmebm_jax.method` should not wait for Orbax.
+    if name == "training":
+        return importlib.import_module("mmebm_jax.training")
     if name in __all__:
         from mmebm_jax.runs import sampler
 

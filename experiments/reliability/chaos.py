@@ -33,11 +33,11 @@ from tabulate import tabulate
 from configs.chaos import get_config
 from experiments import command_line
 from experiments.reliability import faults
+from mmebm_jax import training as train
 from mmebm_jax.method import train_state
 from mmebm_jax.method.train_state import TrainState
 from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.storage.files import write_whole
-from mmebm_jax.training import loop as train
 
 _ROUNDS = flags.DEFINE_integer("rounds", 50, "Rounds, each with its own seed.", 1)
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "Rounds that run side by side.", 1)

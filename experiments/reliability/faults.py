@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from mmebm_jax.data.source import Source
 from mmebm_jax.method.train_state import Optimisers
 from mmebm_jax.runs import builders
-from mmebm_jax.training.loop import Run
+from mmebm_jax.training import Run
 
 
 class NanSource:
@@ -79,17 +79,17 @@ def _changed_optimiser(
         struck = True
         inner = optimisers[network]
 
-        def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-            now = optax.tree_utils.tree_get(state, "count") == count
+        def update(gradient: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+            now = optax.tree_utils.tree_get_all_with_path(state, "count")[0][1] == count
 
             def spoil(tree: Any) -> Any:
                 return jax.tree.map(lambda leaf: jnp.where(now, change(leaf), leaf), tree)
 
             gradient = spoil(gradient) if before else gradient
-            step, state = inner.update(gradient, state, params)
+            step, state = inner.update(gradient, state, params, **extra)
             return (step if before else spoil(step)), state
 
-        changed = optax.GradientTransformation(inner.init, update)
+        changed = optax.GradientTransformationExtraArgs(inner.init, update)
         return {**optimisers, network: changed}
 
     with mock.patch.object(builders, "build_optimisers", build_changed):

@@ -20,12 +20,12 @@ from ml_collections import ConfigDict
 
 from configs import digits_text, polydigits, polymnist, toy
 from experiments import command_line
+from mmebm_jax import training as train
 from mmebm_jax.data.source import ArraySource, DataSplits, Field
 from mmebm_jax.method import train_state
 from mmebm_jax.runs import builders, sharding
 from mmebm_jax.storage.files import write_whole
-from mmebm_jax.training import feed
-from mmebm_jax.training import loop as train
+from mmebm_jax.training import base_prior, feed
 
 _ONLY = flags.DEFINE_list("only", [], "Cases, as polydigits:full; all when empty.")
 _WRITE = flags.DEFINE_bool("write", False, "Write the file instead of comparing with it.")
@@ -71,7 +71,9 @@ def run_losses(config: ConfigDict, name: str) -> Rows:
     fitted = False
     for step, batch in zip(range(config.num_steps), _batches(run), strict=False):
         if config.prior.fit_mixture and not fitted and step >= config.prior.fit_step:
-            state = train.fit_base_prior(run, state, jax.random.fold_in(fit_key, 0), last=False)
+            state = base_prior.fit_base_prior(
+                run, state, jax.random.fold_in(fit_key, 0), last=False
+            )
             fitted = True
         terms = builders.terms_at(config, step)
         if terms not in updates:
@@ -81,7 +83,7 @@ def run_losses(config: ConfigDict, name: str) -> Rows:
         state, metrics = updates[terms](state, batch, run_key)
         rows.append({k: float(v) for k, v in metrics.items() if k.startswith("loss/")})
     if config.prior.fit_mixture:
-        state = train.fit_base_prior(run, state, jax.random.fold_in(fit_key, 1), again=fitted)
+        state = base_prior.fit_base_prior(run, state, jax.random.fold_in(fit_key, 1), again=fitted)
     squares = [np.square(np.asarray(x, np.float64)) for x in jax.tree.leaves(state.weights.params)]
     return [*rows, {WEIGHTS_NORM: math.sqrt(sum(float(x.sum()) for x in squares))}]
 

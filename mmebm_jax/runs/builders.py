@@ -1,6 +1,7 @@
 """From a configuration to the objects of a run. Configuration objects stop here."""
 
 from collections.abc import Collection
+from typing import Any
 
 import jax
 import optax
@@ -32,10 +33,6 @@ def validate(config: ConfigDict) -> None:
       ValueError: with the field, its value and what is allowed.
     """
     schema.parse(config)
-    if config.budget_seconds and jax.process_count() > 1:
-        raise ValueError(
-            "config.budget_seconds works on one host only, since clocks differ: set num_steps."
-        )
 
 
 def build_data(config: ConfigDict, *, prepare: bool = True) -> DataSplits:
@@ -174,14 +171,17 @@ def terms_at(config: ConfigDict, step: int) -> Terms:
     )
 
 
-def build_optimisers(config: ConfigDict, *, energy_scale: float = 1.0) -> Optimisers:
-    """One Optax transformation per network: clipping, Adam, and the rate of `build_schedules`."""
-    schedules = build_schedules(config, energy_scale=energy_scale)
+def build_optimisers(config: ConfigDict) -> Optimisers:
+    """One Optax transformation per network: clipping, Adam, and the rate of `build_schedules`.
+
+    An update may be given another rate, as the extra argument `learning_rate`.
+    """
+    schedules = build_schedules(config)
     return {
         name: optax.chain(
             cpu.clip_by_global_norm(config.optimiser[name].gradient_clip),
             optax.scale_by_adam(b1=config.optimiser[name].b1, b2=config.optimiser[name].b2),
-            optax.scale_by_learning_rate(schedules[name]),
+            _scale_by_rate(schedules[name]),
         )
         for name in NETWORKS
     }
@@ -217,7 +217,7 @@ def build_schedules(config: ConfigDict, *, energy_scale: float = 1.0) -> dict[st
             end_value=peak * config.schedule.final_fraction,
         )
         # One step on: the very first update should not be lost to a rate of zero.
-        schedules[name] = _advanced(cosine, _first_update(config, name) - starts[name] + 1)
+        schedules[name] = _advanced(cosine, first_update(config, name) - starts[name] + 1)
     return schedules
 
 
@@ -251,13 +251,28 @@ def jitted(update: Update, out_sharding: jax.sharding.Sharding | None = None) ->
     )
 
 
-def _first_update(config: ConfigDict, name: str) -> int:
+def first_update(config: ConfigDict, name: str) -> int:
     """The step at which a network is updated first, 0 if never.
 
     A latent energy whose start lies within the bound's warm start waits for its end.
     """
     changes = {0, config.warmup_steps, config.prior.start_step, config.energy.start_step}
     return next((s for s in sorted(changes) if name in terms_at(config, s).trained), 0)
+
+
+def _scale_by_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """`optax.scale_by_learning_rate`, with an optional rate in place of the schedule's."""
+    scheduled = optax.scale_by_learning_rate(schedule)
+
+    def update(
+        updates: Any, state: Any, params: Any = None, *, learning_rate: Any = None, **_: Any
+    ) -> tuple[Any, Any]:
+        new, state = scheduled.update(updates, state, params)
+        if learning_rate is None:
+            return new, state
+        return jax.tree.map(lambda leaf: -learning_rate * leaf, updates), state
+
+    return optax.GradientTransformationExtraArgs(scheduled.init, update)
 
 
 def _advanced(schedule: optax.Schedule, by: int) -> optax.Schedule:

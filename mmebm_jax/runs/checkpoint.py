@@ -31,6 +31,8 @@ MOST_JSON_BYTES = 2**20
 # A file of arrays has at most twice as many, so that a checkpoint travels in parts of 13 MB.
 FILE_BYTES = 6 * 2**20
 LOGGER = logging.getLogger("mmebm_jax")
+# Of earlier versions, in which a run could be scheduled by wall clock; see `wall_clock_seconds`.
+RETIRED_FIELDS = ("budget_seconds",)
 FREE_FIELDS = (
     "log_every",
     "picture_every",
@@ -258,15 +260,26 @@ def _with_empty(tree: Any, template: Any) -> Any:
     )
 
 
-def write_config(workdir: epath.Path, config: ConfigDict, splits: DataSplits) -> None:
-    """Save a run's configuration and what sampling needs to know of its data, if not there."""
+def write_config(workdir: epath.Path, config: ConfigDict, splits: DataSplits) -> int | None:
+    """Save a run's configuration and what sampling needs to know of its data.
+
+    A configuration that is there stays, unless the run is to take more steps.
+
+    Returns:
+      The former number of steps, if the new one is larger; else None.
+    """
     workdir.mkdir(parents=True, exist_ok=True)
-    if not (workdir / "config.json").exists():
+    path, before = workdir / "config.json", None
+    if path.exists():
+        before = _read_json(path)["num_steps"]
+        if before >= config.num_steps:
+            return None
+    else:
         fields = {name: field._asdict() for name, field in splits.fields.items()}
         facts = {"fields": fields, "alphabet": splits.alphabet}
         write_whole(workdir / "data.json", json.dumps(facts, indent=2) + "\n")
-        text = config.to_json_best_effort(indent=2, sort_keys=True)
-        write_whole(workdir / "config.json", text + "\n")
+    write_whole(path, config.to_json_best_effort(indent=2, sort_keys=True) + "\n")
+    return before
 
 
 def read_data_facts(workdir: epath.Path) -> DataFacts:
@@ -295,8 +308,13 @@ def read_data_facts(workdir: epath.Path) -> DataFacts:
     return facts
 
 
-def check_config(workdir: epath.Path, config: ConfigDict) -> None:
+def check_config(workdir: epath.Path, config: ConfigDict, *, may_extend: bool = False) -> None:
     """Refuse a folder that holds a run of another configuration.
+
+    Args:
+      workdir: the folder; there need be no run in it.
+      config: the configuration to compare with.
+      may_extend: whether the same run with more `num_steps` is accepted.
 
     Raises:
       ValueError: with the first field that differs, or the folder's config.json is damaged.
@@ -311,11 +329,33 @@ def check_config(workdir: epath.Path, config: ConfigDict) -> None:
         usual = {f"data.{n}": v for n, v in schema.defaults(config.data.name).data.items()}
         saved, given = usual | saved, usual | given
     for name in sorted(saved.keys() | given.keys()):
-        if name.split(".")[0] not in FREE_FIELDS and saved.get(name) != given.get(name):
-            raise ValueError(
-                f"{workdir} holds a run with {plain(name)} = {shown(saved.get(name))}, not "
-                f"{shown(given.get(name))}: choose another --workdir or the same config."
-            )
+        if name.split(".")[0] in (*FREE_FIELDS, *RETIRED_FIELDS):
+            continue
+        if saved.get(name) == given.get(name):
+            continue
+        if name == "num_steps" and may_extend and _may_extend(workdir, saved, given):
+            continue
+        raise ValueError(
+            f"{workdir} holds a run with {plain(name)} = {shown(saved.get(name))}, not "
+            f"{shown(given.get(name))}: choose another --workdir or the same config."
+        )
+
+
+def _may_extend(workdir: epath.Path, saved: dict[str, Any], given: dict[str, Any]) -> bool:
+    before = saved.get("num_steps")
+    if not isinstance(before, int) or before > given["num_steps"]:
+        return False
+    if saved.get("prior.fit_mixture") and saved.get("prior.fit_step", 0) >= before:
+        raise ValueError(
+            f"{workdir} holds a run of {before} steps whose base prior was fitted only at their "
+            "end (prior.fit_step), so it cannot be continued: choose another --workdir."
+        )
+    return True
+
+
+def wall_clock_seconds(workdir: epath.Path) -> float:
+    """The wall-clock budget by which an earlier version scheduled a run; 0 for steps."""
+    return float(_read_json(workdir / "config.json").get("budget_seconds") or 0)
 
 
 def read_config(workdir: epath.Path) -> ConfigDict:
@@ -326,7 +366,7 @@ def read_config(workdir: epath.Path) -> ConfigDict:
       ValueError: the file is damaged, or a field is missing, unknown or holds what it may not.
     """
     path = workdir / "config.json"
-    tree = _read_json(path)
+    tree = {n: value for n, value in _read_json(path).items() if n not in RETIRED_FIELDS}
     try:
         schema.parse(tree)
     except ValueError as error:

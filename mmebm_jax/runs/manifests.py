@@ -27,16 +27,20 @@ _Metric = Annotated[float, pydantic.Field(allow_inf_nan=True)]
 _Row = Annotated[tuple[_Step, dict[str, _Metric]], pydantic.Strict(False)]
 
 
+RETIRED = ("fit_position", "fit_begin", "fit_end")
+
+
 class Progress(Record):
     """What happened until a checkpoint, beside what its arrays tell."""
 
     elapsed_seconds: _Seconds = 0.0
     fitted: bool = False
+    finished: bool = False
+    pending: list[_Row] = pydantic.Field([], description="Rows of metrics not written yet.")
+    # `RETIRED`: of earlier versions, which could schedule a run by wall clock; nothing reads them.
     fit_position: _Seconds = 0.0
     fit_begin: _Seconds = 0.0
     fit_end: _Seconds = 0.0
-    finished: bool = False
-    pending: list[_Row] = pydantic.Field([], description="Rows of metrics not written yet.")
 
 
 class Meta(Record):

@@ -87,6 +87,10 @@ class Sampler:
         self._static: dict[str, Any] = {"model": model, "settings": settings}
         self._trained_energies: tuple[float, float] | None = None
 
+    def with_weights(self, weights: Weights, settings: SamplerSettings) -> "Sampler":
+        """The same model with other weights and settings, on the same devices."""
+        return Sampler(self.model, weights, settings, self._mesh)
+
     @property
     def modalities(self) -> tuple[Modality, ...]:
         """The modalities' specs."""

@@ -308,12 +308,6 @@ class Config(Section):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the run.")
     batch_size: Size = Field(64, description="Examples of a step, over all devices.")
     num_steps: Every = Field(6000, description="Training steps.")
-    budget_seconds: float = Field(
-        0.0,
-        ge=0,
-        le=1e9,
-        description="If not 0, the position on the schedule is the elapsed share of this time.",
-    )
     warmup_steps: Step = Field(1500, description="Steps in which the bound acts alone.")
     revision_stride: Size = Field(
         4, description="Chains see every n-th example of a batch; the bound sees all."

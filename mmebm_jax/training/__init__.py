@@ -1,1 +1,38 @@
-"""The training loop and what it needs, usable from Python."""
+"""Training from Python.
+
+    run = training.prepare(config, workdir)  # builds and checks everything, writes nothing
+    state, seconds = training.train(run)     # trains, or resumes, to the end of the schedule
+
+    model = mmebm_jax.load(workdir)
+    model = training.fit_prior(model, examples, num_components=60)  # ex-post density estimation
+
+The modules: `run` (set-up), `loop`, `schedule` and `budget` (from minutes to steps), `updates`
+(compiled steps), `base_prior` (fitting), `samplers`; `feed`, `log`, `diagnostics`, `pictures`,
+`plotting`, `interruption`, `processes`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmebm_jax.training.base_prior import fit_prior
+    from mmebm_jax.training.loop import train
+    from mmebm_jax.training.run import Run, prepare
+    from mmebm_jax.training.samplers import make_sampler, restore_sampler
+
+__all__ = ["Run", "fit_prior", "make_sampler", "prepare", "restore_sampler", "train"]
+_HOMES = {
+    "Run": "run",
+    "fit_prior": "base_prior",
+    "make_sampler": "samplers",
+    "prepare": "run",
+    "restore_sampler": "samplers",
+    "train": "loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # On demand: whoever needs `processes` alone should not wait for Orbax and Matplotlib.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

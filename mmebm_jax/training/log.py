@@ -17,7 +17,7 @@ from mmebm_jax.training import plotting
 Row = tuple[int, dict[str, float]]  # a step and its metrics
 NUM_RECENT = 50
 # Events that remain true when a resumed run repeats their steps.
-LASTING = ("explosion",)
+LASTING = ("explosion", "extension")
 
 
 class Bounds(NamedTuple):

@@ -6,51 +6,52 @@ import threading
 from typing import Any
 
 import jax
-from absl import flags
 from jax.experimental import multihost_utils
-
-_DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Train together with this TPU slice's or cluster's other hosts."
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0, where it cannot be found out."
-)
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many train together.", 1)
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", 0)
-_CONNECT_SECONDS = flags.DEFINE_integer(
-    "connect_seconds", 300, "How long processes wait for each other.", 1
-)
 
 NO_ANSWER = 2  # exit status
 
 
-def connect() -> None:
-    """Meet the other processes, if the flags say that there are any; before any use of a device.
+def connect(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    distributed: bool = False,
+    connect_seconds: int = 300,
+) -> None:
+    """Connect to the other processes, if there are any; before any use of a device.
 
-    A process that waits in vain ends with one line after `--connect_seconds`.
+    A process that waits in vain ends with one line and the status `NO_ANSWER`.
+
+    Args:
+      coordinator: HOST:PORT of process 0.
+      num_processes: how many train together.
+      process_id: which of them this is, from 0.
+      distributed: whether a cluster, or a TPU slice, knows these three by itself.
+      connect_seconds: how long to wait for the others.
 
     Raises:
-      ValueError: flags that do not belong together.
+      ValueError: arguments that do not belong together.
     """
-    given = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if all(value is None for value in given) and not _DISTRIBUTED.value:
+    given = (coordinator, num_processes, process_id)
+    if all(value is None for value in given) and not distributed:
         return
-    if any(value is None for value in given) and not _DISTRIBUTED.value:
+    if any(value is None for value in given) and not distributed:
         raise ValueError(
-            "--coordinator, --num_processes and --process_id belong together: give all three, or "
-            "--distributed where a cluster tells them."
+            "coordinator, num_processes and process_id belong together: give all three, or "
+            "distributed where a cluster knows them."
         )
-    address, count, index = given
-    if count is not None and index is not None and index >= count:
+    if num_processes is not None and process_id is not None and process_id >= num_processes:
         raise ValueError(
-            f"--process_id is {index}: with --num_processes={count} give 0..{count - 1}."
+            f"process_id is {process_id}: with num_processes={num_processes} give "
+            f"0..{num_processes - 1}."
         )
     # JAX ends a process that waits too long with a stack trace; this is a little earlier.
-    timer = threading.Timer(_CONNECT_SECONDS.value, _give_up)
+    timer = threading.Timer(connect_seconds, _give_up, (coordinator, connect_seconds))
     timer.daemon = True
     timer.start()
     jax.distributed.initialize(
-        address, count, index, initialization_timeout=_CONNECT_SECONDS.value + 30
+        coordinator, num_processes, process_id, initialization_timeout=connect_seconds + 30
     )
     timer.cancel()
 
@@ -66,16 +67,16 @@ def from_first(tree: Any) -> Any:
 
 
 def wait_for_all(name: str) -> None:
-    """Go on once every process is here."""
+    """Wait until every process is here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
-def _give_up() -> None:
-    where = f" at {_COORDINATOR.value}" if _COORDINATOR.value else ""
+def _give_up(coordinator: str | None, connect_seconds: int) -> None:
+    where = f" at {coordinator}" if coordinator else ""
     print(
-        f"error: the other processes did not answer{where} within {_CONNECT_SECONDS.value} s: "
-        "start them all, with one --coordinator and --num_processes, or raise --connect_seconds.",
+        f"error: the other processes did not answer{where} within {connect_seconds} s: start them "
+        "all, with the same coordinator and num_processes, or raise connect_seconds.",
         file=sys.stderr,
         flush=True,
     )

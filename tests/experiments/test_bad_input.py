@@ -18,10 +18,10 @@ import pytest
 from etils import epath
 from PIL import Image
 
+from mmebm_jax import training as train
 from mmebm_jax.data import load_data
 from mmebm_jax.data.source import ArraySource, DataSplits, Field
 from mmebm_jax.runs import builders
-from mmebm_jax.training import loop as train
 from tests.commands import (
     SHRINK,
     assert_one_line,

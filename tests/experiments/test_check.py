@@ -4,8 +4,8 @@ from etils import epath
 
 from configs.polydigits import get_config
 from experiments import check
+from mmebm_jax import training as train
 from mmebm_jax.method.model import NETWORKS
-from mmebm_jax.training import loop as train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

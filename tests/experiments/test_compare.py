@@ -6,9 +6,10 @@ import pytest
 from absl.testing import flagsaver
 from etils import epath
 
+from configs import methods
 from configs.polydigits import get_config
 from experiments import compare
-from tests.commands import assert_one_line, run_here
+from tests.commands import assert_one_line, run_here, small_config
 
 
 def result(joint, distance, cross):
@@ -59,24 +60,40 @@ def test_a_finished_run_is_read_and_not_trained_again(tmp_path):
 
 
 @pytest.mark.usefixtures("parsed_flags")
-def test_a_budget_keeps_the_schedules_proportions():
+def test_a_budget_of_steps_keeps_the_schedules_proportions():
     base = get_config("full")
     with flagsaver.flagsaver(budget_steps=600):
-        config = compare.with_budget(base, seed=3)
-    assert (config.seed, config.num_steps) == (3, 600)
-    for section in (
-        "warmup_steps", "prior.fit_step", "prior.start_step", "energy.start_step",
-        "schedule.settle_step",
-    ):  # fmt: skip
-        steps = [c.to_dict() for c in (config, base)]
-        for part in section.split("."):
-            steps = [step[part] for step in steps]
-        assert steps[0] == round(steps[1] / 10) > 0
-    with flagsaver.flagsaver(budget_minutes=1.5):
-        timed = compare.with_budget(base, seed=0)
-    assert (timed.budget_seconds, timed.num_steps) == (90.0, base.num_steps)
+        config = compare.with_flags(base, seed=3)
+    assert (config.seed, config.num_steps, config.warmup_steps) == (3, 600, 360)
+    assert compare.with_flags(base, seed=3).num_steps == base.num_steps == 6000
     assert base.seed == 0
-    assert base.num_steps == 6000
+
+
+def test_a_finished_run_is_not_read_under_another_budget(tmp_path):
+    config = get_config("mmvae")
+    (tmp_path / "config.json").write_text(config.to_json_best_effort())
+    (tmp_path / "budget.json").write_text('{"budget_seconds": 60.0}')
+    folder = epath.Path(tmp_path)
+    with pytest.raises(ValueError, match="under a budget of 60 s, not of 90 s"):
+        compare.run_one(config, folder, folder, 90.0)
+
+
+def test_a_run_under_a_budget_records_what_was_asked_and_used(tmp_path, monkeypatch):
+    config = small_config(data__num_train=40, evaluation__num_samples=20)
+    config.update_from_flattened_dict(methods.PLAIN)  # a plain VAE has a control
+    config.elbo.learned_prior = False
+    monkeypatch.setattr(
+        compare.budget, "fitted_schedule", lambda config, *_: compare.scaled(config, 4)
+    )
+    found = compare.run_one(config, epath.Path(tmp_path / "run"), epath.Path(tmp_path), 30.0)
+    assert list(found) == ["", " + mixture"]
+    used = [result["train_seconds"] for result in found.values()]
+    assert used[1] > used[0] > 0  # the control's fit counts too
+    assert [result["budget_seconds"] for result in found.values()] == [30.0, 30.0]
+    assert found[""]["step"] == 4
+    summary = compare.summarise({name: [result] for name, result in found.items()})
+    assert summary[""]["budget"]["mean"] == 30.0
+    assert "budget" in compare.to_markdown(summary).splitlines()[0]
 
 
 @pytest.mark.parametrize(

@@ -271,11 +271,3 @@ def test_without_a_bound_its_own_conditions_do_not_matter():
     for again in ("elbo__weight", "elbo__warmup_weight"):
         with pytest.raises(ValueError, match=r"needs config\.model\.aggregator"):
             builders.validate(make_config("union", **(changes | {again: 1.0})))
-
-
-def test_a_clock_needs_one_host(monkeypatch):
-    config = make_config(budget_seconds=10.0)
-    builders.validate(config)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match=r"config\.budget_seconds works on one host only"):
-        builders.validate(config)

@@ -13,11 +13,11 @@ from etils import epath
 from hypothesis import strategies
 
 from configs import polydigits
+from mmebm_jax import training as train
 from mmebm_jax.data import DATA_SETS, batches, iterate, load_data
 from mmebm_jax.method import train_state
 from mmebm_jax.runs import builders, schema
 from mmebm_jax.storage.validation import choices, leaves, limits, shown
-from mmebm_jax.training import loop as train
 from tests.commands import small_config
 
 load_once = functools.cache(lambda **options: load_data(**options))

@@ -13,17 +13,20 @@ import pytest
 from etils import epath
 
 import mmebm_jax
-from configs.polydigits import NO_PRIOR_ENERGY, NO_REVISION, get_config
+from configs.methods import NO_PRIOR_ENERGY, NO_REVISION
+from configs.polydigits import get_config
 from experiments import curve, evaluate, sample
 from experiments.reliability import faults
 from mmebm_jax import data
+from mmebm_jax import training as train
 from mmebm_jax.data.source import IncompleteSource
 from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import train_state
 from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.runs.sampler import Sampler
-from mmebm_jax.training import loop as train
-from mmebm_jax.training.log import read_events
+from mmebm_jax.training import base_prior, pictures
+from mmebm_jax.training.log import Log, read_events
+from mmebm_jax.training.run import sole_writer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -75,7 +78,7 @@ def resumed(straight, tmp_path_factory):
 
     save = checkpoint.save
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.pictures, "write", interrupt)
+        patch.setattr(pictures, "write", interrupt)
         patch.setattr(checkpoint, "save", save_now)
         with pytest.raises(KeyboardInterrupt):
             train.train(train.prepare(make_config(), workdir))
@@ -133,7 +136,7 @@ def test_base_priors_are_fitted_to_latents_of_what_is_observed(straight):
     complete, names = run.splits.train, tuple(run.splits.fields)
 
     def latents(source):
-        return train.revised_latents(run._replace(train_source=source), weights, key, 20)
+        return base_prior.revised_latents(run._replace(train_source=source), weights, key, 20)
 
     everything = latents(complete)
     assert everything.shape == (20, 3)
@@ -148,7 +151,7 @@ def test_base_priors_are_fitted_to_latents_of_what_is_observed(straight):
 
 
 def test_fitting_leaves_other_parameters_alone(straight):
-    state = train.fit_base_prior(straight.run, straight.state, jax.random.key(0))
+    state = base_prior.fit_base_prior(straight.run, straight.state, jax.random.key(0))
     for name in ("inference", "generator", "energy"):
         assert_same(state.params[name], straight.state.params[name])
         assert_same(state.weights.params[name], straight.state.weights.params[name])
@@ -157,7 +160,7 @@ def test_fitting_leaves_other_parameters_alone(straight):
     )
     assert all(jax.tree.leaves(changed))
     assert int(state.num_updates["prior"]) == int(straight.state.num_updates["prior"]) + 3
-    early = train.fit_base_prior(straight.run, straight.state, jax.random.key(0), last=False)
+    early = base_prior.fit_base_prior(straight.run, straight.state, jax.random.key(0), last=False)
     assert not np.allclose(early.weights.base_prior.mean, straight.state.weights.base_prior.mean)
     assert_same(early.params, straight.state.params)
     assert_same(early.weights.params, straight.state.weights.params)
@@ -170,6 +173,71 @@ def test_a_resumed_run_equals_one_that_never_stopped(straight, resumed):
         for r in (straight.run, resumed.run)
     )
     assert left == right
+
+
+def test_a_finished_run_is_continued_for_more_steps(straight, tmp_path):
+    workdir = epath.Path(shutil.copytree(straight.run.workdir, tmp_path / "run"))
+    longer = make_config()
+    longer.num_steps = 6
+    state, seconds = train.train(train.prepare(longer, workdir))
+    assert int(state.step) == 6
+    assert int(state.num_updates["energy"]) == 5
+    assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4, 5, 6]
+    assert checkpoint.read_config(workdir).num_steps == 6
+    assert read_events(workdir, "extension") == [{"event": "extension", "step": 4, "num_steps": 6}]
+    # From then on it is a run of six steps: nothing is left to do, and four are refused.
+    again, same_seconds = train.train(train.prepare(longer, workdir))
+    assert_same(again, state)
+    assert seconds >= same_seconds > 0
+    assert len(read_events(workdir, "extension")) == 1
+    with pytest.raises(ValueError, match=r"holds a run with num_steps = 6, not 4"):
+        train.prepare(make_config(), workdir)
+
+
+def test_an_extended_run_is_resumed_as_if_it_had_not_been_stopped(straight, tmp_path, monkeypatch):
+    longer = make_config()
+    longer.update(num_steps=8, picture_every=7)
+    one, other = (
+        epath.Path(shutil.copytree(straight.run.workdir, tmp_path / name)) for name in "ab"
+    )
+    expected, _ = train.train(train.prepare(longer, one))
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "write", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            train.train(train.prepare(longer, other))
+    assert checkpoint.newest_step(other) == 7
+    state, _ = train.train(train.prepare(longer, other))
+    assert_same(state, expected)
+
+
+def test_a_run_whose_prior_was_fitted_only_at_its_end_is_not_continued(straight, tmp_path):
+    workdir = epath.Path(tmp_path)
+    config = make_config()
+    config.prior.fit_step = 4
+    checkpoint.write_config(workdir, config, straight.run.splits)
+    config.num_steps = 6
+    with pytest.raises(ValueError, match=r"fitted only at their end .* cannot be continued"):
+        train.prepare(config, workdir)
+
+
+def test_a_run_of_an_earlier_version_is_read(straight, tmp_path):
+    """Its config.json and its checkpoints hold fields of the wall-clock schedule."""
+    workdir = epath.Path(shutil.copytree(straight.run.workdir, tmp_path / "run"))
+    shutil.rmtree(workdir / "checkpoints" / "4")
+    (meta_path,) = (workdir / "checkpoints" / "2" / "meta").glob("metadata")
+    meta = json.loads(meta_path.read_text())
+    meta["progress"] |= {"fit_position": 1.0, "fit_begin": 2.0, "fit_end": 3.0}
+    meta_path.write_text(json.dumps(meta))
+    content = json.loads((workdir / "config.json").read_text())
+    for seconds in (60.0, 0.0):
+        (workdir / "config.json").write_text(json.dumps(content | {"budget_seconds": seconds}))
+        assert mmebm_jax.load(workdir).sample(jax.random.key(0), 2)["m0"].shape[0] == 2
+        run = train.prepare(make_config(), workdir)
+        if seconds:
+            with pytest.raises(ValueError, match=r"set budget_seconds to 0 in its config\.json"):
+                train.train(run)
+    state, _ = train.train(run)
+    assert_same(state, straight.state)
 
 
 def test_a_run_leaves_its_files(straight):
@@ -381,13 +449,13 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_nothing_had_been(
     straight, tmp_path, monkeypatch
 ):
     workdir = epath.Path(tmp_path)
-    write = train.pictures.write
+    write = pictures.write
     with monkeypatch.context() as patch:
-        patch.setattr(train.pictures, "write", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(pictures, "write", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit) as stopped:
             train.train(train.prepare(make_config(), workdir))
     assert stopped.value.code == 128 + signal.SIGTERM
-    assert train.pictures.write is write
+    assert pictures.write is write
     assert checkpoint.newest_step(workdir) == 3
     state, _ = train.train(train.prepare(make_config(), workdir))
     assert_same(state, straight.state)
@@ -401,7 +469,7 @@ def make_explosive_config():
     config.missing_ratio = 0.0
     config.model.num_private = 0
     config.model.spectral_gain = 0.0  # which would keep the energies in bounds
-    config.guard.halve_energy_rate = False  # which compiles the update anew
+    config.guard.halve_energy_rate = False
     return config
 
 
@@ -461,7 +529,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(straight, tmp_pa
     workdir = epath.Path(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(
-            train.pictures, "write", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left"))
+            pictures, "write", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left"))
         )
         with pytest.raises(OSError, match=r"takes no more \(No space left\): free some space"):
             train.train(train.prepare(make_config(), workdir))
@@ -473,7 +541,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(straight, tmp_pa
 
 def test_two_runs_do_not_share_a_folder(straight):
     with (
-        train.sole_writer(straight.run.workdir),
+        sole_writer(straight.run.workdir),
         pytest.raises(ValueError, match="another process trains in"),
     ):
         train.train(straight.run)
@@ -489,11 +557,11 @@ def test_steps_compile_once_whatever_comes_between(tmp_path, caplog):
         lines = [record.getMessage() for record in caplog.records]
         return [line for line in lines if line.startswith("Compiling ")]
 
-    def add(log, step, metrics, add=train.Log.add):
+    def add(log, step, metrics, add=Log.add):
         starts[step] = len(compiled())
         add(log, step, metrics)
 
-    with jax.log_compiles(), mock.patch.object(train.Log, "add", add):
+    with jax.log_compiles(), mock.patch.object(Log, "add", add):
         train.train(run)
     updates = [line for line in compiled() if "update" in line.split(" with ")[0]]
     assert len(updates) == 2  # before and after both energies join, in step 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from mmebm_jax.training import loop as train
+from mmebm_jax import training as train
 from tests.training.test_loop import make_config, rows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -21,9 +21,11 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_disable_most_optimizations", True)
 from absl import flags
 from etils import epath
-import test_run
-from experiments import command_line, log, train
-from mmebm_jax import checkpoint
+import test_loop
+from experiments import command_line
+from mmebm_jax import training
+from mmebm_jax.runs import checkpoint
+from mmebm_jax.training import log
 
 last = flags.DEFINE_integer("last", None, "Step after which the process dies.")
 flags.FLAGS(sys.argv)
@@ -42,7 +44,7 @@ log.Log.add, checkpoint.save = add_or_die, save_now
 
 def main():
     workdir = epath.Path(command_line.WORKDIR.value)
-    train.train(train.prepare(test_run.make_config(), workdir))
+    training.train(training.prepare(test_loop.make_config(), workdir))
 
 command_line.guarded(main)
 """
@@ -121,8 +123,8 @@ command_line.guarded(lambda: None)
     ("arguments", "named"),
     [
         (["--coordinator=127.0.0.1:1", "--num_processes=2", "--process_id=1"], "127.0.0.1:1"),
-        (["--num_processes=2", "--process_id=1"], "--coordinator"),
-        (["--coordinator=127.0.0.1:1", "--num_processes=2", "--process_id=2"], "--process_id is 2"),
+        (["--num_processes=2", "--process_id=1"], "coordinator"),
+        (["--coordinator=127.0.0.1:1", "--num_processes=2", "--process_id=2"], "process_id is 2"),
     ],
 )
 def test_processes_that_cannot_meet_end_with_one_line(arguments, named):

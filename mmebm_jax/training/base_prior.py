@@ -1,0 +1,212 @@
+"""Fitting the base prior p_0, and the latent energy that tilts it, to latents of training data.
+
+Within a run `fit_base_prior` is a part of the schedule. For any trained model `fit_prior` does the
+same afterwards, which is known as ex-post density estimation (Ghosh et al. 2020, arXiv:1903.12436,
+section 4): a prior that fits the aggregate posterior, where the model's own does not.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmebm_jax import data
+from mmebm_jax.fitting import mixture, tilt
+from mmebm_jax.method.sampling import METHODS
+from mmebm_jax.method.train_state import TrainState, Weights
+from mmebm_jax.runs import sharding
+from mmebm_jax.runs.sampler import Sampler
+from mmebm_jax.training import processes
+from mmebm_jax.training.run import Run
+from mmebm_jax.training.samplers import make_sampler
+from mmebm_jax.typing import OBSERVED
+
+FIT_BATCH = 100
+# The fit during training uses this many times fewer examples than the final one.
+FIT_RATIO = 3
+FIRST_ITERATIONS = 10  # of expectation maximisation during training, at most
+LAST_ITERATIONS = 50  # of the final fit, at most
+LEARNING_RATE = 2e-3  # of a latent energy that is fitted afterwards
+# A mixture's smallest standard deviation, in steps of the prior's chain, which diverges below 1/2.
+NARROWEST = 0.6
+# What a data source gives beside the modalities.
+BESIDES = ("label", OBSERVED)
+LOGGER = logging.getLogger("mmebm_jax")
+
+
+def fit_prior(
+    model: Sampler,
+    examples: Mapping[str, Any],
+    *,
+    num_components: int,
+    key: jax.Array | None = None,
+    method: str = "sample",
+    energy_steps: int = 0,
+) -> Sampler:
+    """The model with a prior fitted to the latents of examples: ex-post density estimation.
+
+        model = mmebm_jax.load(workdir)
+        model = mmebm_jax.training.fit_prior(model, examples, num_components=60)
+        samples = model.sample(jax.random.key(0), 16)
+
+    A mixture of full-covariance Gaussians is fitted to one latent of each example. A latent energy
+    that the model has learned belongs to its former base prior: it is replaced where `energy_steps`
+    asks for a new one, and left out otherwise. The networks and the model given stay as they are,
+    and nothing is written.
+
+    Args:
+      model: from `mmebm_jax.load` or `make_sampler`.
+      examples: training examples, name → `[N, *shape]` as `Sampler.as_batch` takes them, or as
+        `data.whole` reads them from a source: its labels are not used, and its "observed",
+        `bool[N, M]`, says which example has which modality. Any subset of the modalities will do.
+      num_components: of the mixture; at most N / 2.
+      key: of the latents' draws and the mixture's first guess; `jax.random.key(0)` when None.
+      method: how latents are inferred, as in `Sampler.infer`: "sample", "mean" or "revised". A run
+        with posterior revision fits its own prior to "revised" ones.
+      energy_steps: of Adam, to fit a latent energy that tilts the mixture; 0 for the mixture alone.
+
+    Raises:
+      ValueError: one line; the model has no shared latents, examples do not fit it or are too few,
+        or an argument is out of its range.
+    """
+    if not model.model.num_latents:
+        raise ValueError("this model has no shared latents that a prior could be fitted to.")
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is not one of {METHODS}.")
+    if num_components < 1 or energy_steps < 0:
+        raise ValueError(
+            f"num_components={num_components}, energy_steps={energy_steps}: give at least 1 and 0."
+        )
+    key = jax.random.key(0) if key is None else key
+    latent_key, energy_key = jax.random.split(key)
+    seed = int(jax.random.key_data(key).ravel()[-1]) % 2**31
+    without_energy = model.settings._replace(prior_energy=False)
+    model = model.with_weights(model.weights, without_energy)
+    latents = infer_in_parts(model, examples, latent_key, method)
+    base_prior = mixture.fit_mixture(
+        latents,
+        num_components,
+        seed,
+        max_iterations=LAST_ITERATIONS,
+        smallest_scale=NARROWEST * model.settings.chains.prior.step_size,
+    )
+    weights = model.weights._replace(base_prior=base_prior)
+    if not energy_steps:
+        return model.with_weights(weights, without_energy)
+    energy, _ = tilt.fit_latent_energy(
+        energy_key,
+        model.model,
+        weights.params["prior"],
+        latents,
+        base_prior,
+        num_steps=energy_steps,
+        learning_rate=LEARNING_RATE,
+    )
+    weights = weights._replace(params=weights.params | {"prior": energy})
+    return model.with_weights(weights, without_energy._replace(prior_energy=True))
+
+
+def infer_in_parts(
+    sampler: Sampler, examples: Mapping[str, Any], key: jax.Array, method: str
+) -> np.ndarray:
+    """Shared latents of examples, `[N, Z]`, inferred a few at a time.
+
+    Args:
+      sampler: the model.
+      examples: see `fit_prior`.
+      key: PRNG key.
+      method: see `Sampler.infer`.
+
+    Raises:
+      ValueError: no example, or modalities with different numbers of examples.
+    """
+    counts = {name: len(values) for name, values in examples.items()}
+    if len(set(counts.values())) != 1 or not min(counts.values()):
+        raise ValueError(f"give each modality as many examples, at least one; got {counts}.")
+    parts = []
+    for start in range(0, min(counts.values()), FIT_BATCH):
+        part = {name: values[start : start + FIT_BATCH] for name, values in examples.items()}
+        given = sampler.as_batch({n: values for n, values in part.items() if n not in BESIDES})
+        mask = None
+        if OBSERVED in part:
+            columns = zip(sampler.modalities, np.asarray(part[OBSERVED]).T, strict=True)
+            mask = {m.name: column for m, column in columns}
+        part_key = jax.random.fold_in(key, start)
+        parts.append(sampler.infer(part_key, given, method=method, mask=mask).shared)
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+def revised_latents(run: Run, weights: Weights, key: jax.Array, num_examples: int) -> np.ndarray:
+    """Shared latents of training examples, `[num_examples, Z]`: revised where the run revises."""
+    raw = data.whole(run.train_source, num_examples)
+    sampler = make_sampler(run, weights, trained=())  # the base prior alone, without its tilt
+    return infer_in_parts(sampler, raw, key, inference_method(run))
+
+
+def inference_method(run: Run) -> str:
+    """How latents that a prior is fitted to are inferred; see `Sampler.infer`."""
+    return "revised" if run.config.posterior.generator_weight > 0 else "sample"
+
+
+def num_first_examples(run: Run) -> int:
+    """Of the fit during training."""
+    settings = run.config.prior
+    return max(settings.num_fit_examples // FIT_RATIO, 2 * settings.num_components)
+
+
+def fit_base_prior(
+    run: Run, state: TrainState, key: jax.Array, *, again: bool = False, last: bool = True
+) -> TrainState:
+    """The state with its base prior fitted to the training data, and then its latent energy.
+
+    With `again` the mixture starts from the state's own. Only the `last` fit fits the energy too,
+    where the configuration asks for `prior.fit_steps`: until then training moves it.
+    """
+    settings = run.config.prior
+    fits_energy = last and settings.learn and settings.fit_steps
+    base_prior, params = sharding.local((state.weights.base_prior, state.params["prior"]))
+    if processes.is_first():
+        latent_key, energy_key = jax.random.split(key)
+        num_examples = settings.num_fit_examples if last else num_first_examples(run)
+        latents = revised_latents(run, state.weights, latent_key, num_examples)
+        base_prior = mixture.fit_mixture(
+            latents,
+            settings.num_components,
+            run.config.seed,
+            start=jax.device_get(base_prior) if again else None,
+            max_iterations=LAST_ITERATIONS if last else FIRST_ITERATIONS,
+            smallest_scale=NARROWEST * settings.chain.step_size,
+        )
+        LOGGER.info(
+            "fitted the base prior to %d latents (standard deviation %.2f).",
+            len(latents),
+            latents.std(),
+        )
+        if fits_energy:
+            params, gap = tilt.fit_latent_energy(
+                energy_key,
+                run.model,
+                params,
+                latents,
+                base_prior,
+                num_steps=settings.fit_steps,
+                learning_rate=settings.fit_learning_rate,
+            )
+            LOGGER.info("fitted the latent energy: %.2f nats between prior and data.", float(gap))
+    base_prior, params = sharding.replicate(processes.from_first((base_prior, params)), run.mesh)
+    return _with_prior(state, base_prior, params if fits_energy else None, settings.fit_steps)
+
+
+def _with_prior(state: TrainState, base_prior: Any, params: Any, num_updates: int) -> TrainState:
+    weights = state.weights._replace(base_prior=base_prior)
+    if params is None:
+        return state._replace(weights=weights)
+    count = state.num_updates["prior"] + np.int32(num_updates)
+    return state._replace(
+        params=state.params | {"prior": params},
+        num_updates=state.num_updates | {"prior": count},
+        weights=weights._replace(params=weights.params | {"prior": jax.tree.map(jnp.copy, params)}),
+    )

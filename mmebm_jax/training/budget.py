@@ -1,0 +1,353 @@
+"""From a wall-clock budget to a schedule in steps.
+
+Before a run under a budget starts, `prepare_for` measures what each part of it costs on this
+machine and rescales the schedule (`schedule.scaled`) so that all of it fits: the measurement itself
+with its compilation, the steps, the base prior's fits, pictures and diagnostics. Not counted are
+importing, building the data, initialising, and evaluation afterwards. From then on the run is like
+any other: its number of steps is in config.json, and it resumes bitwise.
+
+The measurement and the schedule that follows from it are kept as `budget.json` in the run's folder.
+"""
+
+import json
+import logging
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from mmebm_jax.distributions.base_prior import BasePrior, standard
+from mmebm_jax.fitting import mixture, tilt
+from mmebm_jax.method import train_state
+from mmebm_jax.method.plan import Terms
+from mmebm_jax.method.train_state import Optimisers, TrainState
+from mmebm_jax.runs import builders, checkpoint, sharding
+from mmebm_jax.storage.files import write_whole
+from mmebm_jax.training import base_prior, diagnostics, feed, pictures
+from mmebm_jax.training.run import Run, prepare
+from mmebm_jax.training.samplers import make_sampler
+from mmebm_jax.training.schedule import Phase, learning_rates, phases, scaled
+from mmebm_jax.training.updates import Updates, compiled_update
+
+FILE = "budget.json"
+WARM_UP_STEPS = 2
+TIMED_STEPS = 5  # between two looks at the clock: steps of an accelerator overlap their dispatch
+TIMED_SECONDS = 1.0  # of each phase, at least
+# Iterations of expectation maximisation in the final fit, which starts from the first mixture.
+TYPICAL_LAST_ITERATIONS = 15
+LOGGER = logging.getLogger("mmebm_jax")
+
+
+class Costs(NamedTuple):
+    """Seconds of each part of a run on this machine, compiled."""
+
+    measuring: float  # everything that `measure` did, compilation included
+    step: dict[Terms, float]  # of each phase's losses
+    first_fit: float  # of the base prior during training; 0 where none is fitted
+    last_fit: float  # of the base prior at the end, and of its latent energy
+    drawing: float  # of pictures and diagnostics, once
+
+
+class Budgeted(NamedTuple):
+    """A run whose schedule fits a budget."""
+
+    run: Run
+    updates: Updates  # its compiled steps, for `loop.train`
+    measuring_seconds: float  # to be counted beside the seconds of training
+
+
+def prepare_for(config: ConfigDict, workdir: epath.PathLike, seconds: float) -> Budgeted:
+    """Prepare a run, in place of `run.prepare`, whose schedule takes this long.
+
+    A run that is in the folder already keeps the schedule that was computed first.
+
+    Args:
+      config: its `num_steps` gives the proportions of the schedule alone.
+      workdir: the run's folder.
+      seconds: the budget.
+
+    Raises:
+      ValueError: the budget is too short, the folder holds a run under another one, or there are
+        several processes; and what `run.prepare` raises.
+    """
+    if jax.process_count() > 1:
+        raise ValueError("a budget of minutes works in one process alone: give a number of steps.")
+    workdir = epath.Path(workdir)
+    record = _read(workdir)
+    config = resumed_schedule(config, workdir, seconds)
+    if (workdir / "config.json").exists():
+        return Budgeted(prepare(config, workdir), {}, record["measuring_seconds"])
+    run = prepare(config, workdir)
+    updates: Updates = {}
+    costs = _costs_from(record, config)
+    if costs is None:
+        costs, updates = measure(run)
+    config = fitted_schedule(config, costs, seconds)
+    LOGGER.info(
+        "measured for %.0f s: a schedule of %d steps takes %.0f of the %.0f s.",
+        costs.measuring,
+        config.num_steps,
+        predicted(config, costs),
+        seconds,
+    )
+    _write(workdir, run.config, config, costs, seconds)
+    return Budgeted(run._replace(config=config), updates, costs.measuring)
+
+
+def resumed_schedule(config: ConfigDict, workdir: epath.Path, seconds: float) -> ConfigDict:
+    """The configuration with the schedule of the folder's run; as it is where there is none.
+
+    Raises:
+      ValueError: the run in the folder is not under this budget.
+    """
+    if not (workdir / "config.json").exists():
+        return config
+    asked = _read(workdir).get("budget_seconds")
+    if asked != seconds:
+        under = "without a budget" if asked is None else f"under a budget of {asked:g} s"
+        raise ValueError(
+            f"{workdir} holds a run {under}, not of {seconds:g} s: choose another --workdir."
+        )
+    return scaled(config, checkpoint.read_config(workdir).num_steps)
+
+
+def measure(run: Run) -> tuple[Costs, Updates]:
+    """What each part of a run costs, by doing a little of each; and the steps, compiled.
+
+    Nothing of it depends on what networks have learned, so their weights are arbitrary. What jit
+    has compiled serves this process's run too, and later processes through JAX's compilation cache.
+    """
+    begin = time.monotonic()
+    optimisers = builders.build_optimisers(run.config)
+    state, updates, step = _arbitrary_state(run, optimisers), {}, {}
+    weights = jax.tree.map(jnp.copy, state.weights)  # A step consumes the state.
+    for phase in phases(run.config):
+        updates[phase.terms] = compiled_update(run, optimisers, phase.terms)
+        state, step[phase.terms] = _time_steps(run, state, updates[phase.terms])
+    first_fit, last_fit = _time_fits(run, weights)
+    drawing = _time_drawing(run, weights)
+    costs = Costs(time.monotonic() - begin, step, first_fit, last_fit, drawing)
+    return costs, updates
+
+
+def predicted(config: ConfigDict, costs: Costs) -> float:
+    """Seconds of a whole run with this schedule, the measurement before it included."""
+    total = costs.measuring + costs.last_fit
+    for phase in phases(config):
+        total += (phase.stop - phase.start) * costs.step[phase.terms]
+    if config.prior.fit_step < config.num_steps:
+        total += costs.first_fit
+    return total + (config.num_steps // config.picture_every + 1) * costs.drawing
+
+
+def fitted_schedule(config: ConfigDict, costs: Costs, seconds: float) -> ConfigDict:
+    """The longest schedule of the same proportions that takes at most `seconds`.
+
+    Raises:
+      ValueError: none with a step of each phase does.
+    """
+
+    def fits(num_steps: int) -> bool:
+        return predicted(scaled(config, num_steps), costs) <= seconds
+
+    shortest = config.num_steps // min(p.stop - p.start for p in phases(config)) + 1
+    if not fits(shortest):
+        needed = predicted(scaled(config, shortest), costs)
+        raise ValueError(
+            f"a budget of {seconds:.0f} s is too short: measuring took {costs.measuring:.0f} s, "
+            f"most of them for compilation, and the shortest run would end after {needed:.0f} s: "
+            "raise --budget_minutes, or run the same again with --compilation_cache=FOLDER."
+        )
+    low, high = shortest, 2 * shortest
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return scaled(config, low)
+
+
+def machine_facts() -> dict[str, Any]:
+    """What a measurement depends on beside the configuration."""
+    devices = jax.devices()
+    return {
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "jax": jax.__version__,
+    }
+
+
+def _arbitrary_state(run: Run, optimisers: Optimisers) -> TrainState:
+    """A state of small random weights, without compiling the networks' initialisers."""
+    rng = np.random.default_rng(0)
+
+    def fill(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if not np.issubdtype(leaf.dtype, np.floating):
+            return np.zeros(leaf.shape, leaf.dtype)
+        return np.asarray(rng.normal(0, 0.05, leaf.shape), leaf.dtype)
+
+    num_components = run.config.prior.num_components
+    shapes = jax.eval_shape(
+        lambda key: train_state.create(key, run.model, optimisers, num_components),
+        jax.random.key(0),
+    )
+    params = jax.tree.map(fill, shapes.params)
+    usual = standard(num_components, run.model.num_latents, run.model.prior_family)
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        optimiser=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes.optimiser),
+        num_updates=jax.tree.map(fill, shapes.num_updates),
+        weights=train_state.Weights(jax.tree.map(np.copy, params), usual),
+    )
+    return sharding.replicate(state, run.mesh)
+
+
+def _time_steps(
+    run: Run, state: TrainState, update: jax.stages.Wrapped
+) -> tuple[TrainState, float]:
+    """The state after some steps, and the seconds of one once it is compiled."""
+    config = run.config
+    batches = feed.batches(
+        run.train_source,
+        run.mesh,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=0,
+        device_resident=config.input.device_resident,
+    )
+    rates = learning_rates(config, 0)
+    key = sharding.replicate(jax.random.key(config.seed), run.mesh)
+    for _ in range(WARM_UP_STEPS):
+        state, metrics = update(state, next(batches), next(rates), key)
+    jax.block_until_ready(metrics)
+    begin, count = time.monotonic(), 0
+    while time.monotonic() - begin < TIMED_SECONDS:
+        for _ in range(TIMED_STEPS):
+            state, metrics = update(state, next(batches), next(rates), key)
+        jax.block_until_ready(metrics)
+        count += TIMED_STEPS
+    return state, (time.monotonic() - begin) / count
+
+
+def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
+    """Seconds of the base prior's two fits; zeros where none is fitted."""
+    settings = run.config.prior
+    if not settings.fit_mixture:
+        return 0.0, 0.0
+    key, num_examples = jax.random.key(0), base_prior.num_first_examples(run)
+
+    def infer() -> np.ndarray:
+        return base_prior.revised_latents(run, weights, key, base_prior.FIT_BATCH)
+
+    latents = infer()
+    inferring = _seconds_of(infer) / base_prior.FIT_BATCH
+    # What is fitted costs the same wherever the points lie.
+    points = np.resize(latents, (num_examples, latents.shape[1]))
+    noise = np.random.default_rng(0).standard_normal(points.shape, np.float32)
+    points = points + noise
+
+    def fit(max_iterations: int) -> BasePrior:
+        return mixture.fit_mixture(
+            points, settings.num_components, 0, max_iterations=max_iterations
+        )
+
+    one = _seconds_of(lambda: fit(1))
+    iteration = max(0.0, _seconds_of(lambda: fit(2)) - one) or one / 2
+    first = num_examples * inferring + one + (base_prior.FIRST_ITERATIONS - 1) * iteration
+    ratio = settings.num_fit_examples / num_examples
+    last = settings.num_fit_examples * inferring + ratio * TYPICAL_LAST_ITERATIONS * iteration
+    if settings.learn and settings.fit_steps:
+        last += _seconds_of(
+            lambda: tilt.fit_latent_energy(
+                key,
+                run.model,
+                weights.params["prior"],
+                np.resize(points, (settings.num_fit_examples, points.shape[1])),
+                fit(1),
+                num_steps=settings.fit_steps,
+                learning_rate=settings.fit_learning_rate,
+            )
+        )
+    return first, last
+
+
+def _time_drawing(run: Run, weights: train_state.Weights) -> float:
+    """Seconds of one set of pictures and diagnostics, under all energies that the run learns."""
+    learned = {"inference", "generator"}
+    learned |= {name for phase in phases(run.config) for name in phase.terms.trained}
+    sampler = make_sampler(run, weights, learned)
+
+    def draw() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            pictures.write(epath.Path(folder), run.splits, sampler, jax.random.key(0), 0)
+        diagnostics.measure(jax.random.key(0), sampler, run.splits.test)
+
+    draw()
+    return _seconds_of(draw)
+
+
+def _seconds_of(work: Callable[[], Any]) -> float:
+    begin = time.monotonic()
+    jax.block_until_ready(work())
+    return time.monotonic() - begin
+
+
+def _read(workdir: epath.Path) -> dict[str, Any]:
+    path = workdir / FILE
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: remove it to measure again.") from error
+
+
+def _costs_from(record: dict[str, Any], config: ConfigDict) -> Costs | None:
+    """The costs of a record, if it is of this machine and configuration."""
+    if not record or record["facts"] != machine_facts() or record["config"] != _plain(config):
+        return None
+    return Costs(
+        record["measuring_seconds"],
+        {Terms(**phase["terms"]): phase["seconds_per_step"] for phase in record["phases"]},
+        record["first_fit_seconds"],
+        record["last_fit_seconds"],
+        record["drawing_seconds"],
+    )
+
+
+def _write(
+    workdir: epath.Path, base: ConfigDict, config: ConfigDict, costs: Costs, seconds: float
+) -> None:
+    def row(phase: Phase) -> dict[str, Any]:
+        count, each = phase.stop - phase.start, costs.step[phase.terms]
+        total = {"num_steps": count, "seconds_per_step": each, "seconds": count * each}
+        return {"start": phase.start, **total, "terms": phase.terms._asdict()}
+
+    record = {
+        "budget_seconds": seconds,
+        "predicted_seconds": predicted(config, costs),
+        "measuring_seconds": costs.measuring,
+        "num_steps": config.num_steps,
+        "phases": [row(phase) for phase in phases(config)],
+        "first_fit_seconds": costs.first_fit,
+        "last_fit_seconds": costs.last_fit,
+        "drawing_seconds": costs.drawing,
+        "facts": machine_facts(),
+        "config": _plain(base),
+    }
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_whole(workdir / FILE, json.dumps(record, indent=2) + "\n")
+
+
+def _plain(config: ConfigDict) -> Any:
+    return json.loads(config.to_json_best_effort())

@@ -1,0 +1,101 @@
+"""Set-up of a run: everything that a configuration builds, checked before anything is compiled."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import filelock
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from mmebm_jax.data.source import DataSplits, Source
+from mmebm_jax.method.model import Model
+from mmebm_jax.runs import builders, checkpoint, sharding
+from mmebm_jax.runs.template import template
+from mmebm_jax.storage.files import nearest_existing
+from mmebm_jax.training import processes
+
+
+class Run(NamedTuple):
+    """What a configuration builds."""
+
+    config: ConfigDict
+    workdir: epath.Path
+    splits: DataSplits  # complete
+    train_source: Source  # what training sees of the training split
+    model: Model
+    mesh: jax.sharding.Mesh
+
+
+def prepare(config: ConfigDict, workdir: epath.PathLike, *, prepare_data: bool = True) -> Run:
+    """Build everything and check it; nothing is compiled, and nothing but data is written.
+
+    Args:
+      config: as the files in configs/ make it; it may ask for more steps (`num_steps`) than the
+        run in `workdir` was started with, see `loop.train`.
+      workdir: the run's folder, local or remote; it need not exist.
+      prepare_data: whether a data set that is missing on disk may be built.
+
+    Raises:
+      ValueError, FileNotFoundError: one line that names the problem and the remedy.
+    """
+    workdir = epath.Path(workdir)
+    _check_workdir(workdir)
+    builders.validate(config)
+    checkpoint.check_config(workdir, config, may_extend=True)
+    mesh = sharding.data_mesh()
+    sharding.check_batch_size(
+        config.batch_size // config.revision_stride // config.accumulation_steps, mesh
+    )
+    # Only one process builds what is missing of the data set.
+    if not processes.is_first():
+        processes.wait_for_all("data set built")
+    splits = builders.build_data(config, prepare=prepare_data)
+    if processes.is_first():
+        processes.wait_for_all("data set built")
+    if config.batch_size > len(splits.train):
+        raise ValueError(
+            f"config.batch_size is {config.batch_size}, but the training set holds "
+            f"{len(splits.train)} examples: lower it."
+        )
+    if 2 * config.prior.num_components > len(splits.train):
+        raise ValueError(
+            f"config.prior.num_components is {config.prior.num_components}, but the training set "
+            f"holds {len(splits.train)} examples, fewer than two for each: lower it."
+        )
+    model = builders.build_model(config, splits.fields)
+    template(model, config.prior.num_components)  # refuses an absurd size
+    return Run(config, workdir, splits, builders.build_train_source(config, splits), model, mesh)
+
+
+def _check_workdir(workdir: epath.Path) -> None:
+    if "://" in str(workdir):  # Only writing shows whether an object store may be written to.
+        return
+    there = nearest_existing(workdir)
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file: name a folder with --workdir.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{there} cannot be written to: name another folder with --workdir.")
+
+
+@contextlib.contextmanager
+def sole_writer(workdir: epath.Path) -> Iterator[None]:
+    """Keep other processes from training in a folder; object stores have no locking.
+
+    Raises:
+      ValueError: another one does.
+    """
+    if "://" in str(workdir) or not processes.is_first():
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        # The lock belongs to the process, not to the file: a killed run leaves nothing behind.
+        with filelock.FileLock(workdir / ".lock", timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise ValueError(
+            f"another process trains in {workdir}: wait for it, or choose another --workdir."
+        ) from error

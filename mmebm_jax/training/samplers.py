@@ -1,0 +1,39 @@
+"""The sampler of a run, from weights in memory or from its newest checkpoint."""
+
+from collections.abc import Collection
+
+import jax
+
+from mmebm_jax.method.train_state import Weights
+from mmebm_jax.runs import builders, checkpoint, sharding
+from mmebm_jax.runs.sampler import Sampler
+from mmebm_jax.runs.template import template
+from mmebm_jax.training.run import Run
+
+
+def make_sampler(run: Run, weights: Weights, trained: Collection[str]) -> Sampler:
+    """The sampler of a run's weights, under those energies that were trained.
+
+    Args:
+      run: from `prepare`.
+      weights: `state.weights` of the state that `train` returned.
+      trained: names of the networks that have learned; see `checkpoint.trained_networks`.
+    """
+    settings = builders.build_sampler_settings(run.config, trained)
+    mesh = sharding.data_mesh(jax.local_devices())
+    return Sampler(run.model, sharding.local(weights), settings, mesh)
+
+
+def restore_sampler(run: Run, latest: int | None = None) -> tuple[Sampler, int]:
+    """The sampler of a run's newest readable checkpoint, and its step.
+
+    Args:
+      run: from `prepare`.
+      latest: a step; later checkpoints are passed over.
+
+    Raises:
+      FileNotFoundError: the run has no checkpoint.
+    """
+    shapes = template(run.model, run.config.prior.num_components)
+    weights, step, trained = checkpoint.restore_weights(run.workdir, shapes, latest)
+    return make_sampler(run, weights, trained), step

@@ -1,0 +1,86 @@
+"""A run's schedule: which losses act when, at which learning rates, and how it is rescaled."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mmebm_jax.method.plan import Terms
+from mmebm_jax.runs import builders
+
+STRETCH = 1024  # steps whose learning rates are computed together
+
+# Fields that hold a step, all in proportion to `num_steps`.
+STEP_FIELDS = (
+    "warmup_steps",
+    "prior.fit_step",
+    "prior.start_step",
+    "energy.start_step",
+    "schedule.settle_step",
+)
+
+
+class Phase(NamedTuple):
+    """Steps `start` to `stop` − 1, in which the same losses act."""
+
+    start: int
+    stop: int
+    terms: Terms
+
+
+def phases(config: ConfigDict) -> list[Phase]:
+    """The phases of a schedule in order; together they are all its steps."""
+    starts = {0, config.warmup_steps, config.prior.fit_step}
+    starts |= {config.prior.start_step, config.energy.start_step}
+    found: list[Phase] = []
+    for start in sorted(start for start in starts if start < config.num_steps):
+        terms = builders.terms_at(config, start)
+        if found and terms == found[-1].terms:
+            continue
+        if found:
+            found[-1] = found[-1]._replace(stop=start)
+        found.append(Phase(start, config.num_steps, terms))
+    return found
+
+
+def scaled(config: ConfigDict, num_steps: int) -> ConfigDict:
+    """A copy whose schedule has `num_steps` steps, each phase keeping its share of them."""
+    config = config.copy_and_resolve_references()
+    share = num_steps / config.num_steps
+    steps = {name: round(share * _value(config, name)) for name in STEP_FIELDS}
+    config.update_from_flattened_dict({"num_steps": num_steps, **steps})
+    return config
+
+
+def learning_rates(
+    config: ConfigDict, start: int, *, energy_scale: float = 1.0
+) -> Iterator[dict[str, np.float32]]:
+    """Learning rates by network, of step `start` and each step after it, without end.
+
+    They are the same wherever one starts. `energy_scale` multiplies those of the two energies.
+    """
+    schedules = builders.build_schedules(config, energy_scale=energy_scale)
+    firsts = {name: builders.first_update(config, name) for name in schedules}
+
+    @jax.jit
+    def table(steps: np.ndarray) -> dict[str, jax.Array]:
+        return {
+            name: jax.vmap(schedule)(jnp.maximum(steps - firsts[name], 0))
+            for name, schedule in schedules.items()
+        }
+
+    first = start - start % STRETCH
+    while True:
+        rates = jax.device_get(table(np.arange(first, first + STRETCH, dtype=np.int32)))
+        for index in range(max(0, start - first), STRETCH):
+            yield {name: np.float32(values[index]) for name, values in rates.items()}
+        first += STRETCH
+
+
+def _value(config: ConfigDict, name: str) -> int:
+    for part in name.split("."):
+        config = config[part]
+    return config
