@@ -5,7 +5,7 @@ import pytest
 
 from configs import digits_text, polydigits, polymnist
 from experiments.compare import read_config
-from mmebm_jax.method.update import Terms
+from mmebm_jax.method.plan import Terms
 from mmebm_jax.runs import builders
 
 CASES = [

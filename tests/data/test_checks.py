@@ -4,7 +4,7 @@ import pytest
 from mmebm_jax.data import ArraySource, DataSplits, Field, batches, iterate
 from mmebm_jax.data.checks import MOST_MODALITIES, NUM_PROBED, CheckedSource, check_fields, checked
 
-FIELDS = {"text": Field("sequence", (3, 4)), "vector": Field("vector", (2,))}
+FIELDS = {"text": Field("text", (3, 4)), "vector": Field("vector", (2,))}
 COUNT = 4 * NUM_PROBED + 3
 
 
@@ -95,7 +95,7 @@ def test_what_differs_from_its_field_is_named(changes, message):
         ("x", Field("vector", (0,)), r"has shape \(0,\)"),
         ("x", Field("vector", (2.0,)), r"has shape \(2\.0,\)"),
         ("x", Field("vector", (True,)), r"has shape \(True,\)"),
-        ("x", Field("sequence", (2**20, 2**20)), r"at most 16777216 values"),
+        ("x", Field("text", (2**20, 2**20)), r"at most 16777216 values"),
         ("x", Field("image", (8, 6, 3)), r"make height and width multiples of 4"),
     ],
 )

@@ -36,7 +36,7 @@ def test_shapes_types_and_fields(splits):
         assert splits.fields[f"m{m}"] == ("image", (16, 16, 3))
     assert batch["word"].shape == (7, 8)
     assert batch["word"].dtype == batch["label"].dtype == np.int32
-    assert splits.fields["word"] == ("sequence", (8, len(ALPHABET)))
+    assert splits.fields["word"] == ("text", (8, len(ALPHABET)))
     assert splits.alphabet == ALPHABET
     assert (len(splits.train), len(splits.test), splits.num_classes) == (300, 100, 10)
 

@@ -495,7 +495,7 @@ def own_data(fields=None, num_classes=10, **changes):
         }
         known = {
             "picture": Field("image", (8, 8, 1)),
-            "text": Field("sequence", (3, 4)),
+            "text": Field("text", (3, 4)),
             "vector": Field("vector", (2,)),
         }
         good = ArraySource(arrays)
@@ -546,7 +546,7 @@ CASES |= {
     "data: absent modality": (own_data(vector=None), ["test split", "add 'vector'"]),
     "data: unknown kind": (
         own_data(fields={"vector": Field("sound", (2,))}),
-        ["'vector'", "'sound'", "image, sequence, vector"],
+        ["'vector'", "'sound'", "image, text, vector"],
     ),
     "data: impossible shape": (
         own_data(fields={"picture": Field("image", (8, 8))}),

@@ -5,15 +5,15 @@ import pytest
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import laplace, norm
 
-from mmebm_jax.method import inference
+from mmebm_jax.method import aggregators
 from mmebm_jax.method import losses as objectives
+from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.inference import Encoding
-from mmebm_jax.modalities.families import Diagonal
 from mmebm_jax.modalities.modality import Modality
-from mmebm_jax.typing import Latents
+from mmebm_jax.typing import Diagonal, Latents
 
 PICTURE = Modality("picture", "image", (4, 4, 1), "gaussian", scale=0.5)
-TEXT = Modality("text", "sequence", (2, 3), "categorical", weight=2.0)
+TEXT = Modality("text", "text", (2, 3), "categorical", weight=2.0)
 MODALITIES = (PICTURE, TEXT)
 NAMES = ("picture", "text")
 DENSITIES = {"gaussian": norm, "laplace": laplace}
@@ -44,9 +44,9 @@ def make_diagonal(rng):
 
 def make_encoding(mask, aggregator="mixture", family="gaussian", with_private=False):
     rng = np.random.default_rng(3)
-    experts = inference.stack({name: make_diagonal(rng) for name in NAMES}, mask)
+    experts = aggregators.stack({name: make_diagonal(rng) for name in NAMES}, mask)
     private = {name: make_diagonal(rng) for name in NAMES} if with_private else {}
-    posterior = inference.aggregate(experts, aggregator, family=family)
+    posterior = aggregators.aggregate(experts, Aggregation(aggregator), family=family)
     return Encoding(experts, posterior, private, {}, jnp.zeros(3))
 
 
@@ -137,7 +137,9 @@ def test_inference_loss_moves_what_is_observed_alone(independent):
         (location, scale), private = moved
         experts = encoding.experts._replace(location=location, scale=scale)
         changed = encoding._replace(
-            experts=experts, posterior=inference.aggregate(experts, "mixture"), private=private
+            experts=experts,
+            posterior=aggregators.aggregate(experts, Aggregation("mixture")),
+            private=private,
         )
         return objectives.inference_loss(changed, latents, mask, independent=independent).sum()
 

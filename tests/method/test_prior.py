@@ -7,7 +7,7 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import binom, laplace, multivariate_normal, norm
 
-from mmebm_jax.method import langevin, prior
+from mmebm_jax.method import fitting, langevin, prior
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.typing import Latents
 
@@ -114,7 +114,7 @@ def test_fit_recovers_a_planted_mixture():
             for m, c, n in zip(means, covariances, counts, strict=True)
         ]
     )
-    fitted = prior.fit_mixture(latents, 3)
+    fitted = fitting.fit_mixture(latents, 3)
     assert [leaf.dtype for leaf in fitted] == [jnp.float32] * 3 + [jnp.bool_]
     order = np.linalg.norm(fitted.mean - means[:, None], axis=-1).argmin(-1)
     assert sorted(order) == [0, 1, 2]
@@ -131,7 +131,7 @@ def test_fit_recovers_a_planted_mixture():
 @pytest.mark.parametrize("family", ["gaussian", "laplace"])
 def test_fit_keeps_the_shapes_of_the_standard_prior_and_replaces_it(family):
     latents = np.random.default_rng(0).normal(size=(50, 3))
-    fitted, standard = prior.fit_mixture(latents, 4), prior.standard(4, 3, family)
+    fitted, standard = fitting.fit_mixture(latents, 4), prior.standard(4, 3, family)
     assert [leaf.shape for leaf in fitted] == [leaf.shape for leaf in standard]
     assert [leaf.dtype for leaf in fitted] == [leaf.dtype for leaf in standard]
     assert not fitted.is_laplace
@@ -139,20 +139,20 @@ def test_fit_keeps_the_shapes_of_the_standard_prior_and_replaces_it(family):
 
 def test_a_fit_goes_on_from_an_earlier_one():
     latents = np.asarray(prior.base_sample(jax.random.key(0), make_mixture(), 3000))
-    again = prior.fit_mixture(latents, 3, start=make_mixture(), max_iterations=1)
+    again = fitting.fit_mixture(latents, 3, start=make_mixture(), max_iterations=1)
     np.testing.assert_allclose(np.exp(again.log_weight), WEIGHTS, atol=0.05)
     np.testing.assert_allclose(again.mean, make_mixture().mean, atol=0.2)  # in the same order
     points = jnp.asarray(latents[:200])
     np.testing.assert_allclose(
         prior.base_log_prob(again, points),
-        prior.base_log_prob(prior.fit_mixture(latents, 3), points),
+        prior.base_log_prob(fitting.fit_mixture(latents, 3), points),
         atol=0.05,
     )
 
 
 def test_a_fit_ends_with_its_iterations():
     latents = np.random.default_rng(0).normal(size=(500, 2))
-    short, long = (prior.fit_mixture(latents, 4, max_iterations=n) for n in (1, 15))
+    short, long = (fitting.fit_mixture(latents, 4, max_iterations=n) for n in (1, 15))
     assert abs(short.mean - long.mean).max() > 0.01
 
 
@@ -166,8 +166,8 @@ def test_a_chain_stays_on_a_fit_to_few_latents():
         position = langevin.run(jax.random.key(1), start, energy_fn, chain).position
         return abs(np.asarray(position)).max()
 
-    assert not reach(prior.fit_mixture(latents, 2)) < 100
-    wide = prior.fit_mixture(latents, 2, smallest_scale=0.6 * chain.step_size)
+    assert not reach(fitting.fit_mixture(latents, 2)) < 100
+    wide = fitting.fit_mixture(latents, 2, smallest_scale=0.6 * chain.step_size)
     assert reach(wide) < 5
     for whitening in np.asarray(wide.whitening, np.float64):
         assert not np.triu(whitening, 1).any()
@@ -176,13 +176,13 @@ def test_a_chain_stays_on_a_fit_to_few_latents():
 
 def test_a_fit_that_is_wide_enough_stays_as_it_is():
     latents = np.asarray(prior.base_sample(jax.random.key(0), make_mixture(), 3000))
-    plain, bounded = (prior.fit_mixture(latents, 3, smallest_scale=s) for s in (0.0, 0.2))
+    plain, bounded = (fitting.fit_mixture(latents, 3, smallest_scale=s) for s in (0.0, 0.2))
     jax.tree.map(np.testing.assert_array_equal, plain, bounded)
 
 
 def test_too_few_latents_are_refused():
     with pytest.raises(ValueError, match="7 latents cannot hold a mixture of 4"):
-        prior.fit_mixture(np.random.default_rng(0).normal(size=(7, 2)), 4)
+        fitting.fit_mixture(np.random.default_rng(0).normal(size=(7, 2)), 4)
 
 
 def test_tilted_energy():
@@ -233,12 +233,17 @@ def test_a_relative_energy_turns_the_standard_prior_into_the_learned_one(family)
 
 @pytest.mark.parametrize(("family", "fourth_moment"), [("gaussian", 3), ("laplace", 24)])
 def test_private_samples_are_independent_standard_draws(family, fourth_moment):
-    samples = prior.private_sample(jax.random.key(0), ("a", "b"), (30_000, 2), family)
+    def draw(count, private):
+        base = prior.LatentPrior(prior.standard(2, 3, family), None, family)
+        chain = Chain(0, 0.1)
+        return prior.sample_latents(jax.random.key(0), base, count, chain, private=private).private
+
+    samples = draw(30_000, {"a": (30_000, 2), "b": (30_000, 2)})
     every = np.concatenate([samples["a"], samples["b"]], axis=1)
     variance = 1 if family == "gaussian" else 2
     np.testing.assert_allclose(np.cov(every.T), variance * np.eye(4), atol=0.1)
     np.testing.assert_allclose((every**4).mean(), fourth_moment, rtol=0.1)
-    assert prior.private_sample(jax.random.key(0), (), (4, 0), family) == {}
+    assert draw(4, {}) == draw(4, None) == {}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from mmebm_jax.method import sampling
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.prior import standard
-from mmebm_jax.method.sampling import SamplerSettings
+from mmebm_jax.method.sampling import SamplerSettings, Trained
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.runs.sampler import Sampler
 
@@ -329,5 +329,8 @@ def test_latents_need_something_given_and_a_known_method(tiny_model, weights, sa
         sampler.encode({})
     with pytest.raises(ValueError, match="method 'best' is not one of"):
         sampling.infer_latents(
-            jax.random.key(0), tiny_model, weights, SETTINGS, sampler.as_batch(raw), method="best"
+            jax.random.key(0),
+            Trained(tiny_model, SETTINGS, weights),
+            sampler.as_batch(raw),
+            method="best",
         )
