@@ -494,7 +494,7 @@ def test_what_is_missing_moves_nothing_and_the_rest_moves(batch, name):
                 MODALITIES,
                 lambda u, names=NAMES: {n: factor * v for n, v in decode(u, names).items()},
                 prior_energy=energy,
-                correlation=CORRELATION,
+                aggregation=Aggregation(correlation=CORRELATION),
             )
             values = elbo.negative_bound(jax.random.key(9), changed, batch, bound, setting, MASK)
             return values.sum(), values
