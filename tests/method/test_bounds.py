@@ -11,18 +11,19 @@ import pytest
 from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import chisquare, kstest, laplace, multivariate_normal, norm
 
-from mmebm_jax.distributions.families import Diagonal
+from mmebm_jax.method import aggregators
 from mmebm_jax.method import bounds as elbo
-from mmebm_jax.method import inference
+from mmebm_jax.method.aggregators import Aggregation, Experts
 from mmebm_jax.method.bounds import OBJECTIVES, Bound, Setting
-from mmebm_jax.method.inference import Encoding, Experts
+from mmebm_jax.method.inference import Encoding
 from mmebm_jax.modalities.modality import Modality
+from mmebm_jax.typing import Diagonal
 from tests.references import consensus_by_inverses
 
 NAMES = ("picture", "text")
 MODALITIES = (
     Modality("picture", "image", (4, 4, 1), "gaussian", scale=0.5),
-    Modality("text", "sequence", (2, 3), "categorical", weight=2.0),
+    Modality("text", "text", (2, 3), "categorical", weight=2.0),
 )
 NUM_SHARED, NUM_PRIVATE = 2, 3
 WEIGHTS = {  # of the linear decoder, rows: shared latents, then private ones
@@ -80,7 +81,7 @@ def make_diagonal(rng, size, num_examples=3):
 
 
 def encode(experts, aggregator, private=None, auxiliary_scale=None, family="gaussian"):
-    posterior = inference.aggregate(experts, aggregator, correlation=CORRELATION, family=family)
+    posterior = aggregators.aggregate(experts, Aggregation(aggregator, CORRELATION), family=family)
     logits = jnp.asarray(LOGITS, jnp.float32)
     return Encoding(experts, posterior, private or {}, auxiliary_scale or {}, logits)
 
@@ -97,7 +98,7 @@ def make_encoding(aggregator, mask=MASK, *, with_private=False, family="gaussian
         auxiliary_scale = {
             name: rng.uniform(0.5, 2, NUM_PRIVATE).astype(np.float32) for name in NAMES
         }
-    stacked = inference.stack(experts, mask)
+    stacked = aggregators.stack(experts, mask)
     encoding = fast_encode(stacked, aggregator, private, auxiliary_scale, family)
     return jax.device_get(encoding)
 
@@ -119,7 +120,9 @@ def value_and_latents(
         decoded.append(latents)
         return decode(latents, names)
 
-    setting = Setting(MODALITIES, recording, prior_family, prior_energy, CORRELATION)
+    setting = Setting(
+        MODALITIES, recording, prior_family, prior_energy, Aggregation(correlation=CORRELATION)
+    )
     return elbo.negative_bound(key, encoding, batch, bound, setting, mask), decoded
 
 
@@ -202,7 +205,7 @@ def test_mmvae_plus_draws_its_own_and_foreign_private_latents(family):
     batch = {name: jnp.zeros([count, 4, 4, 1]) for name in names}
     private = {name: make_diagonal(rng, NUM_PRIVATE, count) for name in names}
     scales = {name: rng.uniform(0.5, 2, NUM_PRIVATE).astype(np.float32) for name in names}
-    experts = inference.stack({name: make_diagonal(rng, NUM_SHARED, count) for name in names})
+    experts = aggregators.stack({name: make_diagonal(rng, NUM_SHARED, count) for name in names})
 
     @fast_jit
     def draws(key):
@@ -274,7 +277,7 @@ def test_strata_average_to_the_whole_bound_and_its_gradient(batch, num_samples):
             "laplace",
             energy,
         )
-        posterior = inference.aggregate(experts, "mixture", family="laplace")
+        posterior = aggregators.aggregate(experts, Aggregation("mixture"), family="laplace")
         replaced = encoding._replace(
             experts=experts,
             posterior=posterior,
@@ -581,7 +584,7 @@ def test_what_is_missing_moves_nothing_and_the_rest_moves(batch, name):
                 MODALITIES,
                 lambda u, names=NAMES: {n: factor * v for n, v in decode(u, names).items()},
                 prior_energy=energy,
-                correlation=CORRELATION,
+                aggregation=Aggregation(correlation=CORRELATION),
             )
             values = elbo.negative_bound(jax.random.key(9), changed, batch, bound, setting, MASK)
             return values.sum(), values
