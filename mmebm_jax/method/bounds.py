@@ -1,16 +1,7 @@
 """Bounds of the multimodal VAE family, as losses of one value per example.
 
-| objective | bound | aggregator: method |
-|---|---|---|
-| mmvae | one stratum per component, density of the mixture | mixture: MMVAE, MMVAE+ |
-| joint | one draw, mean KL of the components | mixture_of_products: MoPoE, |
-| | | hellinger: HELVAE, wasserstein: WB-VAE |
-| mvae | the joint bound, and one of each modality alone | product_with_prior: MVAE |
-| mvtcae | total correlation | product: MVTCAE |
-| code | every subset, with learned weights | consensus: CoDE-VAE |
-
-All move the inference network and the generator. With an energy the prior is exp(−E_γ(z)) p_0(z),
-and its unknown log Z, a constant for both networks, is left out.
+All move the inference network and the generator; `docs/methods.md` has the aggregator of each. With
+an energy the prior is exp(−E_γ(z)) p_0(z), and log Z, a constant for both networks, is left out.
 """
 
 import math
@@ -115,76 +106,72 @@ def mmvae(key: jax.Array, problem: Problem, strata: jax.Array | None = None) -> 
       problem: see `Problem`.
       strata: of "stratum", the k to take, `[num_samples, 1, B]`, in place of random ones.
     """
-    encoding, bound, setting = problem.encoding, problem.bound, problem.setting
-    family, log_weight = encoding.posterior.family, encoding.posterior.log_weight
-    z_key, own_key, other_key, strata_key = jax.random.split(key, 4)
-    z = inference.stratified_sample(z_key, encoding.posterior, bound.num_samples)
-    if bound.estimator != "stratum":
-        strata = jnp.arange(len(log_weight))[None, :, None]
-    elif strata is None:
-        shape = (bound.num_samples, 1, log_weight.shape[1])
-        strata = jax.random.categorical(strata_key, log_weight, axis=0, shape=shape)
-
-    def of_strata(values: jax.Array) -> jax.Array:
-        """Of `[num_samples, K, B, D]` the strata taken, `[num_samples, 1 or K, B, D]`."""
-        if bound.estimator != "stratum":
-            return values
-        return jnp.take_along_axis(values, strata[..., None], axis=1)
-
-    z = of_strata(z)
-    drawn = {
-        name: families.sample(
-            jax.random.fold_in(own_key, index),
-            jax.tree.map(lambda x: jnp.tile(x, [bound.num_samples, 1, 1]), distribution),
-            family,
-        )
-        for index, (name, distribution) in enumerate(encoding.private.items())
-    }
-
-    def log_weights(
-        encoding: Encoding, z: jax.Array, drawn: dict[str, jax.Array], decode: DecodeNamed
-    ) -> jax.Array:
-        """log p(x, u) − log q(u | x) of the strata taken, `[num_samples, 1 or K, B]`."""
-        private = {}
-        ratio = _log_prior(setting, z) - inference.log_prob(encoding.posterior, z)
-        for index, name in enumerate(drawn):
-            noise = families.standard_noise(
-                jax.random.fold_in(other_key, index),
-                family,
-                (bound.num_samples, *log_weight.shape, drawn[name].shape[-1]),
-            )
-            other = encoding.auxiliary_scale[name] * of_strata(noise)
-            is_source = strata == index
-            private[name] = jnp.where(is_source[..., None], drawn[name][:, None], other)
-            own = log_density(setting.prior_family, drawn[name]).sum(axis=-1) - log_density(
-                family, drawn[name], *encoding.private[name]
-            ).sum(axis=-1)
-            ratio = ratio + jnp.where(is_source, own[:, None], 0.0)
-        outputs = _decode_flat(Latents(z, private), decode)
-        return problem.log_likelihood(outputs) + bound.beta * ratio
-
-    if bound.estimator == "stratum":
-        return -log_weights(encoding, z, drawn, setting.decode).mean(axis=(0, 1))
-    weight = jnp.exp(log_weight)
-    if bound.estimator == "dreg":
-        values = _doubly_reparametrised(log_weights, encoding, z, drawn, setting, bound.beta)
+    draws, estimator = _draw_strata(key, problem, strata), problem.bound.estimator
+    if estimator == "dreg":
+        values = _doubly_reparametrised(problem, draws)
     else:
-        values = log_weights(encoding, z, drawn, setting.decode)
-        if bound.estimator == "iwae":
-            values = jax.nn.logsumexp(values, axis=0) - jnp.log(bound.num_samples)
+        values = _log_weights(problem, problem.encoding, draws)
+        if estimator == "stratum":
+            return -values.mean(axis=(0, 1))
+        if estimator == "iwae":
+            values = jax.nn.logsumexp(values, axis=0) - jnp.log(problem.bound.num_samples)
         else:
             values = values.mean(axis=0)
-    return -jnp.sum(weight * values, axis=0)
+    return -jnp.sum(jnp.exp(problem.encoding.posterior.log_weight) * values, axis=0)
 
 
-def _doubly_reparametrised(
-    log_weights: Callable[..., jax.Array],
-    encoding: Encoding,
-    z: jax.Array,
-    drawn: dict[str, jax.Array],
-    setting: Setting,
-    beta: float,
-) -> jax.Array:
+class _Draws(NamedTuple):
+    """Draws of S samples for the J strata taken: all K of them, or one for each example."""
+
+    strata: jax.Array  # shape=[1, K, 1] or [S, 1, B], which k each is of
+    z: jax.Array  # shape=[S, J, B, Z]
+    own: dict[str, jax.Array]  # name → w_m ~ q_m, shape=[S, B, W]
+    noise: dict[str, jax.Array]  # name → of r_m at scale 1, shape=[S, J, B, W]
+
+
+def _draw_strata(key: jax.Array, problem: Problem, strata: jax.Array | None) -> _Draws:
+    encoding, count = problem.encoding, problem.bound.num_samples
+    family, log_weight = encoding.posterior.family, encoding.posterior.log_weight
+    z_key, own_key, noise_key, strata_key = jax.random.split(key, 4)
+    takes_one = problem.bound.estimator == "stratum"
+    if not takes_one:
+        strata = jnp.arange(len(log_weight))[None, :, None]
+    elif strata is None:
+        shape = (count, 1, log_weight.shape[1])
+        strata = jax.random.categorical(strata_key, log_weight, axis=0, shape=shape)
+
+    def taken(values: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(values, strata[..., None], axis=1) if takes_one else values
+
+    own, noise = {}, {}
+    for index, (name, expert) in enumerate(encoding.private.items()):
+        repeated = jax.tree.map(lambda x: jnp.tile(x, [count, 1, 1]), expert)
+        own[name] = families.sample(jax.random.fold_in(own_key, index), repeated, family)
+        size = expert.location.shape[-1]
+        noise_of_all = families.standard_noise(
+            jax.random.fold_in(noise_key, index), family, (count, *log_weight.shape, size)
+        )
+        noise[name] = taken(noise_of_all)
+    z = taken(inference.stratified_sample(z_key, encoding.posterior, count))
+    return _Draws(strata, z, own, noise)
+
+
+def _log_weights(problem: Problem, encoding: Encoding, draws: _Draws) -> jax.Array:
+    """log p(x, u) − log q(u | x) of the strata taken, `[S, J, B]`, with β on all but x."""
+    setting, family, private = problem.setting, encoding.posterior.family, {}
+    ratio = _log_prior(setting, draws.z) - inference.log_prob(encoding.posterior, draws.z)
+    for index, (name, values) in enumerate(draws.own.items()):
+        is_source = draws.strata == index
+        other = encoding.auxiliary_scale[name] * draws.noise[name]
+        private[name] = jnp.where(is_source[..., None], values[:, None], other)
+        own = log_density(setting.prior_family, values).sum(axis=-1)
+        own = own - log_density(family, values, *encoding.private[name]).sum(axis=-1)
+        ratio = ratio + jnp.where(is_source, own[:, None], 0.0)
+    outputs = _decode_flat(Latents(draws.z, private), setting.decode)
+    return problem.log_likelihood(outputs) + problem.bound.beta * ratio
+
+
+def _doubly_reparametrised(problem: Problem, draws: _Draws) -> jax.Array:
     """The K-sample bound whose gradient is DReG's (Tucker et al. 2019, arXiv:1810.04152, eq. 8).
 
     The density's own parameters get no gradient, and each draw's path counts by its normalised
@@ -192,19 +179,20 @@ def _doubly_reparametrised(
     The expectation is that of the K-sample bound's gradient for one stratum or one draw; with
     several strata, whose density is the whole mixture's, it is close but biased.
     """
-    fixed = jax.lax.stop_gradient(encoding)
+    fixed = jax.lax.stop_gradient(problem.encoding)
     # The scales of r are not those of a density that is drawn from and scored.
-    fixed = fixed._replace(auxiliary_scale=encoding.auxiliary_scale)
-    plain = jax.lax.stop_gradient(log_weights(encoding, z, drawn, setting.decode))
+    fixed = fixed._replace(auxiliary_scale=problem.encoding.auxiliary_scale)
+    plain = jax.lax.stop_gradient(_log_weights(problem, problem.encoding, draws))
     share = jax.nn.softmax(plain, axis=0)
-    path = 1.0 - beta + beta * share
+    path = 1.0 - problem.bound.beta + problem.bound.beta * share
 
     def scaled(values: jax.Array, factor: jax.Array) -> jax.Array:
         held = jax.lax.stop_gradient(values)
         return held + factor[..., None] * (values - held)
 
-    paths = {name: scaled(drawn[name], path[:, index]) for index, name in enumerate(drawn)}
-    values = jnp.sum(share * log_weights(fixed, scaled(z, path), paths, setting.decode), axis=0)
+    own = {name: scaled(w, path[:, index]) for index, (name, w) in enumerate(draws.own.items())}
+    scaled_draws = draws._replace(z=scaled(draws.z, path), own=own)
+    values = jnp.sum(share * _log_weights(problem, fixed, scaled_draws), axis=0)
     bound = jax.nn.logsumexp(plain, axis=0) - jnp.log(len(plain))
     return bound + values - jax.lax.stop_gradient(values)
 

@@ -58,13 +58,8 @@ class Model(NamedTuple):
         outputs = self._apply(self.inference, params, batch)
         experts = aggregators.stack(outputs.shared, mask)
         posterior = aggregators.aggregate(experts, self.aggregation, family=self.posterior_family)
-        return Encoding(
-            experts,
-            posterior,
-            outputs.private,
-            outputs.auxiliary_scale,
-            outputs.subset_logit,
-        )
+        private, scale, logit = outputs.private, outputs.auxiliary_scale, outputs.subset_logit
+        return Encoding(experts, posterior, private, scale, logit)
 
     def decode(
         self, params: Params, latents: Latents, names: Sequence[str] | None = None

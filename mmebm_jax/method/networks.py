@@ -13,7 +13,6 @@ from mmebm_jax.method import inference, langevin, prior, revision
 from mmebm_jax.method.inference import Encoding
 from mmebm_jax.method.langevin import Chain, LangevinResult
 from mmebm_jax.method.model import Model
-from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.typing import Batch, EnergyFn, Latents, Mask, Params
 
 
@@ -37,11 +36,6 @@ class Networks(NamedTuple):
     base_prior: BasePrior  # p_0
     is_tilted: bool  # whether the prior is exp(−E_γ(z)) p_0(z)
     is_standard: bool = False  # whether p_0 is known to be standard, which is cheaper
-
-    @property
-    def modalities(self) -> tuple[Modality, ...]:
-        """The modalities' specs."""
-        return self.model.modalities
 
     @property
     def latent_energy(self) -> EnergyFn | None:
@@ -74,7 +68,7 @@ class Networks(NamedTuple):
         """ũ: latents refined under the generator's posterior of the modalities in `batch`."""
         energy_fn = revision.posterior_energy(
             batch,
-            modalities=tuple(m for m in self.modalities if m.name in batch),
+            modalities=tuple(m for m in self.model.modalities if m.name in batch),
             decode=self.decode_frozen,
             prior_energy=prior.joint_energy(
                 self.fitted_prior, self.latent_energy, self.model.prior_family
@@ -125,7 +119,7 @@ class Networks(NamedTuple):
                 lambda x: self.model.data_energy(self.frozen["energy"], x), observed or {}
             ),
             self.chains.data,
-            modalities=self.modalities,
+            modalities=self.model.modalities,
             mask=mask,
             keep_trajectory=keep_trajectory,
         )

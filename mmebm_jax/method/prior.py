@@ -100,12 +100,9 @@ def sample(
     """
     start_key, chain_key, choice_key = jax.random.split(key, 3)
     if energy_fn is None:
-        start = base_sample(start_key, prior, num_samples)
-        return langevin.run(
-            chain_key, start, tilted_energy(prior, None), chain._replace(num_steps=0)
-        )
+        chain, num_candidates = chain._replace(num_steps=0), 1
     start = base_sample(start_key, prior, num_samples * num_candidates)
-    if num_candidates > 1:
+    if energy_fn is not None and num_candidates > 1:
         candidates = start.reshape(num_samples, num_candidates, -1)
         energies = energy_fn(start).reshape(num_samples, num_candidates)
         chosen = jax.random.categorical(choice_key, -energies)

@@ -135,5 +135,5 @@ def refine(
     free = {name: values for name, values in samples.items() if name not in (given or {})}
     if networks.chains.data_start == "noise":
         start_key, key = jax.random.split(key)
-        free = uniform_noise(start_key, networks.modalities, free)
+        free = uniform_noise(start_key, networks.model.modalities, free)
     return networks.refine(key, free, observed=given, keep_trajectory=keep_trajectory)

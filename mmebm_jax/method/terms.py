@@ -65,7 +65,7 @@ def posterior_term(
     """
     terms = plan.terms
     outputs = networks.model.decode(networks.params["generator"], revised)
-    likelihood = joint_log_likelihood(networks.modalities, outputs, batch, mask)
+    likelihood = joint_log_likelihood(networks.model.modalities, outputs, batch, mask)
     amortised = inference.inference_loss(
         encoding, revised, mask, independent=plan.settings.independent_inference
     )
@@ -110,14 +110,13 @@ def synthesise(
     if networks.chains.data_start == "noise":
         generated = uniform_noise(start_key, modalities, generated)
     refined = networks.refine(chain_key, generated).position
+    data = dict(batch)
     if mask is not None:
         # The data's side of the likelihood's gradient is an expectation over what is missing,
         # given what is observed: the same chain, with the observed held fixed.
         imputed = means(modalities, networks.decode_frozen(revised))
         completed = where_observed(mask, batch, imputed)
         data = networks.refine(complete_key, completed, mask=mask).position
-    else:
-        data = dict(batch)
     return Synthesis(prior_latents, outputs, generated, refined, data)
 
 

@@ -11,13 +11,13 @@ import pytest
 from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import chisquare, kstest, laplace, multivariate_normal, norm
 
+from mmebm_jax.distributions.families import Diagonal
 from mmebm_jax.method import aggregators
 from mmebm_jax.method import bounds as elbo
 from mmebm_jax.method.aggregators import Aggregation, Experts
 from mmebm_jax.method.bounds import OBJECTIVES, Bound, Setting
 from mmebm_jax.method.inference import Encoding
 from mmebm_jax.modalities.modality import Modality
-from mmebm_jax.typing import Diagonal
 from tests.references import consensus_by_inverses
 
 NAMES = ("picture", "text")
@@ -80,8 +80,12 @@ def make_diagonal(rng, size, num_examples=3):
     return Diagonal(location.astype(np.float32), scale.astype(np.float32))
 
 
+def aggregation_of(aggregator):
+    return Aggregation(aggregator, CORRELATION)
+
+
 def encode(experts, aggregator, private=None, auxiliary_scale=None, family="gaussian"):
-    posterior = aggregators.aggregate(experts, Aggregation(aggregator, CORRELATION), family=family)
+    posterior = aggregators.aggregate(experts, aggregation_of(aggregator), family=family)
     logits = jnp.asarray(LOGITS, jnp.float32)
     return Encoding(experts, posterior, private or {}, auxiliary_scale or {}, logits)
 
@@ -121,7 +125,7 @@ def value_and_latents(
         return decode(latents, names)
 
     setting = Setting(
-        MODALITIES, recording, prior_family, prior_energy, Aggregation(correlation=CORRELATION)
+        MODALITIES, recording, prior_family, prior_energy, aggregation_of("consensus")
     )
     return elbo.negative_bound(key, encoding, batch, bound, setting, mask), decoded
 
@@ -271,24 +275,20 @@ def test_strata_average_to_the_whole_bound_and_its_gradient(batch, num_samples):
     @partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
     def of(changed, factor, strata, bound):
         experts = encoding.experts._replace(location=changed["location"], scale=changed["scale"])
+        replaced = encode(
+            experts, "mixture", changed["private"], changed["auxiliary_scale"], "laplace"
+        )
         setting = Setting(
             MODALITIES,
             lambda u: {name: factor * values for name, values in decode(u).items()},
             "laplace",
             energy,
         )
-        posterior = aggregators.aggregate(experts, Aggregation("mixture"), family="laplace")
-        replaced = encoding._replace(
-            experts=experts,
-            posterior=posterior,
-            private=changed["private"],
-            auxiliary_scale=changed["auxiliary_scale"],
-        )
         problem = elbo.Problem(replaced, batch, bound, setting, MASK)
         values = elbo.mmvae(jax.random.key(14), problem, strata)
         if strata is None:
             return values.sum(), values
-        weight = jnp.exp(posterior.log_weight)[strata[0, 0], jnp.arange(3)]
+        weight = jnp.exp(replaced.posterior.log_weight)[strata[0, 0], jnp.arange(3)]
         return jnp.sum(weight * values), values
 
     arguments = (
@@ -584,7 +584,7 @@ def test_what_is_missing_moves_nothing_and_the_rest_moves(batch, name):
                 MODALITIES,
                 lambda u, names=NAMES: {n: factor * v for n, v in decode(u, names).items()},
                 prior_energy=energy,
-                aggregation=Aggregation(correlation=CORRELATION),
+                aggregation=aggregation_of("consensus"),
             )
             values = elbo.negative_bound(jax.random.key(9), changed, batch, bound, setting, MASK)
             return values.sum(), values
