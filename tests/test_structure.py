@@ -13,10 +13,10 @@ GROUND = {"typing", "storage", "batching", "cpu"}
 NETWORKS = {"typing", "cpu", "networks"}
 MODALITIES = NETWORKS | {"modalities"}
 METHOD = MODALITIES | {"batching", "distributions", "method"}
-FITTING = {"typing", "distributions", "method", "fitting"}
+FITTING = METHOD | {"fitting"}
 DATA = GROUND | MODALITIES | {"data"}
-METRICS = METHOD | DATA | FITTING | {"metrics"}
-RUNS = METHOD | DATA | FITTING | {"runs"}
+METRICS = DATA | FITTING | {"metrics"}
+RUNS = DATA | FITTING | {"runs"}
 TRAINING = RUNS | METRICS | {"training"}
 MAY_IMPORT = {
     "typing": {"typing"},
@@ -32,8 +32,8 @@ MAY_IMPORT = {
     "metrics": METRICS,
     "runs": RUNS,
     "training": TRAINING,
-    "experiments": TRAINING | {"experiments", "configs"},
-    "configs": {"configs"},
+    "experiments": TRAINING | {"configs", "experiments"},
+    "configs": RUNS | {"configs"},  # the schema
     "__init__": {"runs"},  # on demand
 }
 FILES = sorted(
