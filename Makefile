@@ -68,9 +68,9 @@ polymnist: venv
 benchmark: venv
 	$(RUN) -m experiments.benchmark --workdir=runs/benchmark
 
-# Most of the time goes into compiling: XLA's older emitters need three quarters of it.
+# All tests; for everyday work, without the long ones: .venv/bin/python -m pytest -m 'not slow'.
 test: venv
-	XLA_FLAGS=--xla_cpu_use_fusion_emitters=false $(RUN) -m pytest -n logical --dist loadfile
+	$(RUN) -m pytest -n logical --dist loadfile
 
 lint: venv
 	$(RUN) -m ruff check .

@@ -41,7 +41,7 @@ VERSIONS: dict[str, tuple[Any, list[Patch]]] = {
     "norms": (
         norms,
         [
-            (cpu, "global_norm", optax.global_norm),
+            (cpu, "global_norm", optax.tree.norm),
             (cpu, "clip_by_global_norm", optax.clip_by_global_norm),
         ],
     ),

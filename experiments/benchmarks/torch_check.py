@@ -156,7 +156,7 @@ def _ours(work: Workload) -> dict[str, Any]:
             "posterior chain": moved.shared - revised.shared,
             "data chain": {name: refined[name] - samples[name] for name in samples},
             **losses(params),
-            **{f"gradient norm {name}": optax.global_norm(g) for name, g in gradients.items()},
+            **{f"gradient norm {name}": optax.tree.norm(g) for name, g in gradients.items()},
         }
 
     return {

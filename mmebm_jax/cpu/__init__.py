@@ -39,7 +39,7 @@ normal = _choose(noise.normal, jax.random.normal)
 scan = _choose(packing.scan, jax.lax.scan)
 """`jax.lax.scan` over a carry of batches `[B, ...]`, carried as rows `[B, N]`."""
 
-global_norm = _choose(norms.global_norm, optax.global_norm)
+global_norm = _choose(norms.global_norm, optax.tree.norm)
 """The Euclidean norm of all leaves of a pytree together."""
 
 clip_by_global_norm = _choose(norms.clip_by_global_norm, optax.clip_by_global_norm)

@@ -6,12 +6,7 @@ import pytest
 from jax import lax
 
 from mmebm_jax.cpu import convolution
-from mmebm_jax.cpu.convolution import (
-    CPU_OPTIONS,
-    compiler_options_for,
-    convolution_for,
-    scan_safe_convolution,
-)
+from mmebm_jax.cpu.convolution import CPU_OPTIONS, compiler_options, scan_safe_convolution
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -120,16 +115,10 @@ def test_dilation_and_groups_are_refused(options):
         scan_safe_convolution(inputs, kernel, (1, 1), "SAME", **options)
 
 
-def test_accelerators_get_the_built_in_convolution():
-    assert convolution_for("cpu") is scan_safe_convolution
-    assert convolution_for("gpu") is convolution_for("tpu") is lax.conv_general_dilated
-
-
-def test_options_are_for_the_cpu_and_only_where_its_compiler_knows_them(monkeypatch):
-    compiler_options_for.cache_clear()
-    assert compiler_options_for("gpu") == compiler_options_for("tpu") == {}
-    assert compiler_options_for("cpu") in ({}, CPU_OPTIONS)
-    compiler_options_for.cache_clear()
+def test_options_are_for_a_compiler_that_knows_them(monkeypatch):
+    compiler_options.cache_clear()
+    assert compiler_options() in ({}, CPU_OPTIONS)
+    compiler_options.cache_clear()
     monkeypatch.setattr(f"{convolution.__name__}.CPU_OPTIONS", {"xla_no_such_option": "1"})
-    assert compiler_options_for("cpu") == {}
-    compiler_options_for.cache_clear()
+    assert compiler_options() == {}
+    compiler_options.cache_clear()

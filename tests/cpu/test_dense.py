@@ -3,9 +3,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
-from mmebm_jax.cpu.dense import dot_general_for, product, wide_dot_general
+from mmebm_jax.cpu.dense import product, wide_dot_general
 
 
 def arrays(batch, num_inputs, num_outputs):
@@ -54,8 +53,3 @@ def test_what_no_network_uses_is_refused(options):
     layer = nn.Dense(6, dot_general=wide_dot_general, **options)
     with pytest.raises(ValueError, match="no precision"):
         layer.init(jax.random.key(0), inputs)
-
-
-def test_accelerators_get_the_built_in_product():
-    assert dot_general_for("cpu") is wide_dot_general
-    assert dot_general_for("gpu") is dot_general_for("tpu") is lax.dot_general

@@ -80,8 +80,7 @@ def test_the_torch_update_computes_what_ours_does():
     pytest.importorskip("torch")
     from experiments.benchmarks import torch_check
 
-    shape = Shape(num_modalities=2, image_size=8, batch_size=3, num_steps=2)
-    found = torch_check.assert_equal(workload.build("paper_b", shape, quick=True))
+    found = torch_check.assert_equal(workload.build("paper_b", workload.SMALL, quick=True))
     assert len(found) == 15
 
 

@@ -9,9 +9,10 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import laplace, norm
 
-from mmebm_jax.distributions.families import Diagonal
-from mmebm_jax.method import inference
-from mmebm_jax.method.inference import AGGREGATORS, Encoding, Experts
+from mmebm_jax.method import aggregators, inference
+from mmebm_jax.method.aggregators import AGGREGATORS, Aggregation, Experts
+from mmebm_jax.method.inference import Encoding
+from mmebm_jax.typing import Diagonal
 from tests.references import consensus_by_inverses
 
 NAMES = ("a", "b", "c")
@@ -21,9 +22,7 @@ NUM_EXAMPLES = PATTERNS.shape[1]
 CORRELATION = 0.4
 fast_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 fast = SimpleNamespace(
-    aggregate=fast_jit(
-        inference.aggregate, static_argnames=("aggregator", "correlation", "family")
-    ),
+    aggregate=fast_jit(aggregators.aggregate, static_argnames=("aggregation", "family")),
     infer=fast_jit(inference.infer, static_argnames=("prior_family", "central")),
     log_prob=fast_jit(inference.log_prob),
     mean=fast_jit(inference.mean),
@@ -67,7 +66,7 @@ def test_stack():
         for i, name in enumerate(NAMES)
     }
     mask = {name: jnp.arange(4) != i for i, name in reversed(list(enumerate(NAMES)))}
-    everyone, some = inference.stack(experts), inference.stack(experts, mask)
+    everyone, some = aggregators.stack(experts), aggregators.stack(experts, mask)
     for i in range(3):
         np.testing.assert_array_equal(some.location[i], np.full((4, 2), i))
         np.testing.assert_array_equal(some.scale[i], np.full((4, 2), i + 0.5))
@@ -93,14 +92,16 @@ PUBLISHED = {
 
 @pytest.mark.parametrize(("aggregator", "correlation"), PUBLISHED)
 def test_the_published_example(aggregator, correlation):
-    posterior = fast.aggregate(one_dimensional([0, 1], [1, 2]), aggregator, correlation=correlation)
+    posterior = fast.aggregate(
+        one_dimensional([0, 1], [1, 2]), Aggregation(aggregator, correlation)
+    )
     got = [np.ravel(parts) for parts in zip(*components(posterior, 0), strict=True)]
     expected = list(zip(*PUBLISHED[aggregator, correlation], strict=True))
     np.testing.assert_allclose(got, expected, atol=6e-5)
 
 
 def test_the_published_moments_of_the_mixture():
-    parts = components(fast.aggregate(one_dimensional([0, 1], [1, 2]), "mixture"), 0)
+    parts = components(fast.aggregate(one_dimensional([0, 1], [1, 2]), Aggregation("mixture")), 0)
     mean = sum(w * m for w, m, _ in parts)
     second = sum(w * (v + m**2) for w, m, v in parts)
     np.testing.assert_allclose([mean[0], (second - mean**2)[0]], [0.5, 2.75], rtol=1e-6)
@@ -169,7 +170,7 @@ def reference(aggregator, means, scales, seen):
 def test_aggregate_against_formulas(aggregator):
     """Three experts, two dimensions, and every pattern of missing modalities."""
     experts = make_experts(PATTERNS)
-    posterior = fast.aggregate(experts, aggregator, correlation=CORRELATION)
+    posterior = fast.aggregate(experts, Aggregation(aggregator, CORRELATION))
     means, scales = (np.asarray(x, np.float64) for x in experts[:2])
     for b in range(NUM_EXAMPLES):
         seen = np.flatnonzero(PATTERNS[:, b])
@@ -183,7 +184,7 @@ def test_aggregate_against_formulas(aggregator):
 
 def test_consensus_without_correlation_is_the_product():
     experts = make_experts(PATTERNS)
-    one, other = (fast.aggregate(experts, name) for name in ("consensus", "product"))
+    one, other = (fast.aggregate(experts, Aggregation(name)) for name in ("consensus", "product"))
     np.testing.assert_allclose(one.location, other.location, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(one.scale, other.scale, rtol=1e-5)
 
@@ -195,7 +196,7 @@ def test_one_observed_modality_is_its_expert(aggregator):
     wild = experts._replace(
         location=experts.location.at[:2].add(1e3), scale=experts.scale.at[:2].set(1e-3)
     )
-    posterior = fast.aggregate(wild, aggregator, correlation=CORRELATION)
+    posterior = fast.aggregate(wild, Aggregation(aggregator, CORRELATION))
     location, scale = (np.asarray(x[2], np.float64) for x in experts[:2])
     shrink = {"product_with_prior": 1.0, "geometric": 0.5}.get(aggregator)
     if shrink:  # N(0, I) is one more expert; the geometric mean halves both precisions
@@ -219,10 +220,9 @@ def test_a_missing_modality_has_no_influence(aggregator):
     @fast_jit
     def values_and_gradient(experts):
         def of(location, scale):
-            posterior = inference.aggregate(
+            posterior = aggregators.aggregate(
                 experts._replace(location=location, scale=scale),
-                aggregator,
-                correlation=CORRELATION,
+                Aggregation(aggregator, CORRELATION),
             )
             values = {
                 "log_prob": inference.log_prob(posterior, latents),
@@ -270,8 +270,8 @@ def test_extreme_experts_stay_finite_and_exact(aggregator):
     @fast_jit
     def everything(experts):
         def of(location, scale):
-            one = inference.aggregate(
-                experts._replace(location=location, scale=scale), aggregator, correlation=0.9
+            one = aggregators.aggregate(
+                experts._replace(location=location, scale=scale), Aggregation(aggregator, 0.9)
             )
             return one.location.sum() + jnp.log(one.scale).sum(), one
 
@@ -290,7 +290,7 @@ def test_extreme_experts_stay_finite_and_exact(aggregator):
     assert (np.asarray(scale) > 0).all()
     jax.config.update("jax_enable_x64", True)
     try:
-        exact = fast.aggregate(extreme_experts(np.float64), aggregator, correlation=0.9)
+        exact = fast.aggregate(extreme_experts(np.float64), Aggregation(aggregator, 0.9))
         assert exact.scale.dtype == np.float64
     finally:
         jax.config.update("jax_enable_x64", False)
@@ -308,12 +308,12 @@ def test_log_density_of_the_mixture(family, density):
     each = density.logpdf(latents, experts.location, experts.scale).sum(-1)
     each = np.where(PATTERNS, each, -np.inf)
     expected = logsumexp(each, axis=0) - np.log(PATTERNS.sum(0))
-    mixture = fast.aggregate(experts, "mixture", family=family)
+    mixture = fast.aggregate(experts, Aggregation("mixture"), family=family)
     np.testing.assert_allclose(fast.log_prob(mixture, latents), expected, rtol=1e-5)
 
 
 def test_log_density_broadcasts_over_leading_axes():
-    mixture = fast.aggregate(make_experts(), "mixture")
+    mixture = fast.aggregate(make_experts(), Aggregation("mixture"))
     latents = jax.random.normal(jax.random.key(0), (4, NUM_EXAMPLES, 2))
     got = fast.log_prob(mixture, latents)
     assert got.shape == (4, NUM_EXAMPLES)
@@ -326,7 +326,7 @@ def test_the_mean_of_all_experts():
     expected = np.average(
         experts.location, axis=0, weights=np.broadcast_to(PATTERNS[..., None], (3, 7, 2))
     )
-    got = fast.mean(fast.aggregate(experts, "mixture"))
+    got = fast.mean(fast.aggregate(experts, Aggregation("mixture")))
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -338,7 +338,7 @@ def test_samples_have_the_mixtures_moments(seen, family):
     scales = np.array([[0.5, 1.0], [0.2, 2.0], [1.0, 0.1]])
     observed = jnp.array([[m in seen] * count for m in range(3)])
     experts = Experts(repeated(means, count), repeated(scales, count), observed)
-    mixture = fast.aggregate(experts, "mixture", family=family)
+    mixture = fast.aggregate(experts, Aggregation("mixture"), family=family)
     samples = np.asarray(fast.sample(jax.random.key(0), mixture))
     assert samples.shape == (count, 2)
     variances = scales**2 * (1 if family == "gaussian" else 2)
@@ -353,7 +353,7 @@ def test_samples_have_the_mixtures_moments(seen, family):
 
 def test_stratified_samples_come_from_each_component():
     means, scales = np.array([[-3.0], [4.0], [1.0]]), np.array([[0.5], [0.2], [2.0]])
-    mixture = fast.aggregate(one_dimensional(means, scales), "mixture")
+    mixture = fast.aggregate(one_dimensional(means, scales), Aggregation("mixture"))
     samples = np.asarray(fast.stratified_sample(jax.random.key(0), mixture, 20_000))
     assert samples.shape == (20_000, 3, 1, 1)
     for part, mean, scale in zip(samples[:, :, 0, 0].T, means[:, 0], scales[:, 0], strict=True):
@@ -363,7 +363,7 @@ def test_stratified_samples_come_from_each_component():
 
 @pytest.mark.parametrize("family", ["gaussian", "laplace"])
 def test_stratified_samples_are_reparametrised(family):
-    mixture = fast.aggregate(make_experts(), "mixture", family=family)
+    mixture = fast.aggregate(make_experts(), Aggregation("mixture"), family=family)
 
     def total(location, scale):
         posterior = mixture.replace(location=location, scale=scale)
@@ -384,8 +384,8 @@ OWN = {"a": (3.0, 0.2), "b": (-4.0, 0.5), "c": (0.5, 0.1)}  # mean and scale of 
 def infer_many(prior_family, mask, central):
     private = {n: Diagonal(*(jnp.full([COUNT, 1], x) for x in OWN[n])) for n in NAMES}
     shared = {n: Diagonal(jnp.full([COUNT, 1], 7.0), jnp.full([COUNT, 1], 0.3)) for n in NAMES}
-    experts = inference.stack(shared, mask)
-    posterior = fast.aggregate(experts, "mixture")
+    experts = aggregators.stack(shared, mask)
+    posterior = fast.aggregate(experts, Aggregation("mixture"))
     encoding = Encoding(experts, posterior, private, {}, jnp.zeros(7))
     return fast.infer(jax.random.key(0), encoding, prior_family, mask, central=central)
 
@@ -435,7 +435,7 @@ def test_infer_draws_every_part_by_itself():
     assert abs(w[~half].mean()) < 4 / np.sqrt(COUNT / 2)
 
 
-def test_strided_is_the_encoding_of_those_examples_alone(private_model):
+def test_every_nth_is_the_encoding_of_those_examples_alone(private_model):
     params = jax.jit(private_model.init)(jax.random.key(0))["inference"]
     rng = np.random.default_rng(0)
     batch = {
@@ -445,7 +445,7 @@ def test_strided_is_the_encoding_of_those_examples_alone(private_model):
     mask = {"picture": np.arange(6) != 2, "text": np.arange(6) != 4}
     some = {name: values[::2] for name, values in batch.items()}
     some_mask = {name: values[::2] for name, values in mask.items()}
-    got = inference.strided(private_model.encode(params, batch, mask), 2)
+    got = inference.every_nth(private_model.encode(params, batch, mask), 2)
     expected = private_model.encode(params, some, some_mask)
     for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)

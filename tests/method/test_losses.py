@@ -5,15 +5,15 @@ import pytest
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import laplace, norm
 
-from mmebm_jax.distributions.families import Diagonal
-from mmebm_jax.method import inference
-from mmebm_jax.method import losses as objectives
-from mmebm_jax.method.inference import Encoding
-from mmebm_jax.modalities.modality import Modality
-from mmebm_jax.typing import Latents
+from mmebm_jax.method import aggregators
+from mmebm_jax.method.aggregators import Aggregation
+from mmebm_jax.method.inference import Encoding, inference_loss
+from mmebm_jax.method.terms import contrast_loss
+from mmebm_jax.modalities.modality import Modality, joint_log_likelihood
+from mmebm_jax.typing import Diagonal, Latents
 
 PICTURE = Modality("picture", "image", (4, 4, 1), "gaussian", scale=0.5)
-TEXT = Modality("text", "sequence", (2, 3), "categorical", weight=2.0)
+TEXT = Modality("text", "text", (2, 3), "categorical", weight=2.0)
 MODALITIES = (PICTURE, TEXT)
 NAMES = ("picture", "text")
 DENSITIES = {"gaussian": norm, "laplace": laplace}
@@ -44,9 +44,9 @@ def make_diagonal(rng):
 
 def make_encoding(mask, aggregator="mixture", family="gaussian", with_private=False):
     rng = np.random.default_rng(3)
-    experts = inference.stack({name: make_diagonal(rng) for name in NAMES}, mask)
+    experts = aggregators.stack({name: make_diagonal(rng) for name in NAMES}, mask)
     private = {name: make_diagonal(rng) for name in NAMES} if with_private else {}
-    posterior = inference.aggregate(experts, aggregator, family=family)
+    posterior = aggregators.aggregate(experts, Aggregation(aggregator), family=family)
     return Encoding(experts, posterior, private, {}, jnp.zeros(3))
 
 
@@ -78,13 +78,11 @@ MASKS = {
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-def test_generator_loss(batch, mask):
+def test_joint_log_likelihood(batch, mask):
     latents = np.random.default_rng(5).normal(size=(3, 2)).astype(np.float32)
-    got = objectives.generator_loss(
-        decode(latents), batch, modalities=MODALITIES, mask=as_arrays(mask)
-    )
+    got = joint_log_likelihood(MODALITIES, decode(latents), batch, as_arrays(mask))
     seen = seen_by(mask)
-    expected = [-(log_likelihoods(latents[i], batch, i) * seen[:, i]).sum() for i in range(3)]
+    expected = [(log_likelihoods(latents[i], batch, i) * seen[:, i]).sum() for i in range(3)]
     np.testing.assert_allclose(got, expected, rtol=1e-4)
 
 
@@ -113,7 +111,7 @@ def test_inference_loss(mask, family, with_private, independent):
             own = (np.asarray(x)[b] for x in encoding.private[NAMES[m]])
             total += logpdf(latents.private[NAMES[m]][b], *own).sum()
         expected.append(-total)
-    got = objectives.inference_loss(encoding, latents, as_arrays(mask), independent=independent)
+    got = inference_loss(encoding, latents, as_arrays(mask), independent=independent)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
@@ -123,7 +121,7 @@ def test_inference_loss_of_a_product():
     precision = (scale**-2).sum(0)
     mean = (location * scale**-2).sum(0) / precision
     expected = -norm.logpdf(latents.shared, mean, precision**-0.5).sum(-1)
-    np.testing.assert_allclose(objectives.inference_loss(encoding, latents), expected, rtol=1e-5)
+    np.testing.assert_allclose(inference_loss(encoding, latents), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("independent", [False, True])
@@ -137,9 +135,11 @@ def test_inference_loss_moves_what_is_observed_alone(independent):
         (location, scale), private = moved
         experts = encoding.experts._replace(location=location, scale=scale)
         changed = encoding._replace(
-            experts=experts, posterior=inference.aggregate(experts, "mixture"), private=private
+            experts=experts,
+            posterior=aggregators.aggregate(experts, Aggregation("mixture")),
+            private=private,
         )
-        return objectives.inference_loss(changed, latents, mask, independent=independent).sum()
+        return inference_loss(changed, latents, mask, independent=independent).sum()
 
     by_experts, by_private = gradient((tuple(encoding.experts[:2]), encoding.private))
     for m, name in enumerate(NAMES):
@@ -152,10 +152,10 @@ def test_inference_loss_moves_what_is_observed_alone(independent):
 @pytest.mark.parametrize(("penalty", "expected"), [(0.0, [-2.0, 5.0]), (0.1, [-1.0, 6.3])])
 def test_contrast_loss(penalty, expected):
     data, sample = jnp.array([1.0, 2.0]), jnp.array([3.0, -3.0])
-    got = objectives.contrast_loss(data, sample, penalty)
+    got = contrast_loss(data, sample, penalty)
     np.testing.assert_allclose(got, expected, rtol=1e-6)
-    by_data, by_sample = jax.grad(
-        lambda *e: objectives.contrast_loss(*e, penalty).sum(), argnums=(0, 1)
-    )(data, sample)
+    by_data, by_sample = jax.grad(lambda *e: contrast_loss(*e, penalty).sum(), argnums=(0, 1))(
+        data, sample
+    )
     np.testing.assert_allclose(by_data, 1 + 2 * penalty * data, rtol=1e-6)
     np.testing.assert_allclose(by_sample, -1 + 2 * penalty * sample, rtol=1e-6)

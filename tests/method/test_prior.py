@@ -7,6 +7,8 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import binom, laplace, multivariate_normal, norm
 
+from mmebm_jax.distributions.base_prior import BasePrior, base_log_prob, base_sample, standard
+from mmebm_jax.fitting.mixture import fit_mixture
 from mmebm_jax.method import langevin, prior
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.typing import Latents
@@ -26,7 +28,7 @@ def planted():
 def make_mixture():
     means, covariances = planted()
     whitening = [np.linalg.inv(np.linalg.cholesky(c)) for c in covariances]
-    return prior.BasePrior(
+    return BasePrior(
         jnp.asarray(np.log(WEIGHTS), jnp.float32),
         jnp.asarray(means, jnp.float32),
         jnp.asarray(whitening, jnp.float32),
@@ -41,7 +43,7 @@ def test_log_density_of_a_mixture():
         multivariate_normal(m, c).logpdf(points) for m, c in zip(means, covariances, strict=True)
     ]
     expected = logsumexp(np.transpose(each) + np.log(WEIGHTS), axis=-1)
-    got = prior.base_log_prob(make_mixture(), jnp.asarray(points, jnp.float32))
+    got = base_log_prob(make_mixture(), jnp.asarray(points, jnp.float32))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -49,13 +51,11 @@ def test_samples_whitened_by_their_component_are_the_noise_of_a_standard_mixture
     rng = np.random.default_rng(0)
     whitening = np.tril(rng.normal(size=(3, 6, 6))) + 3 * np.eye(6)
     means = rng.normal(size=(3, 6))
-    usual = prior.standard(3, 6)
+    usual = standard(3, 6)
     mixture = usual._replace(
         mean=jnp.asarray(means, jnp.float32), whitening=jnp.asarray(whitening, jnp.float32)
     )
-    noise, samples = (
-        np.asarray(prior.base_sample(jax.random.key(0), p, 200)) for p in (usual, mixture)
-    )
+    noise, samples = (np.asarray(base_sample(jax.random.key(0), p, 200)) for p in (usual, mixture))
     whitened = np.einsum("kij,bkj->bki", whitening, samples[:, None] - means)
     errors = abs(whitened - noise[:, None]).max(axis=-1)  # by example and component
     assert set(errors.argmin(axis=-1)) == {0, 1, 2}
@@ -65,7 +65,7 @@ def test_samples_whitened_by_their_component_are_the_noise_of_a_standard_mixture
 def test_samples_have_the_mixtures_moments():
     means, covariances = planted()
     count = 50_000
-    samples = np.asarray(prior.base_sample(jax.random.key(0), make_mixture(), count))
+    samples = np.asarray(base_sample(jax.random.key(0), make_mixture(), count))
     nearest = np.linalg.norm(samples[:, None] - means, axis=-1).argmin(-1)
     for component in range(3):
         part = samples[nearest == component]
@@ -77,25 +77,25 @@ def test_samples_have_the_mixtures_moments():
 
 
 def test_standard_normal():
-    normal = prior.standard(4, 3)
+    normal = standard(4, 3)
     points = np.random.default_rng(0).normal(size=(10, 3), scale=2).astype(np.float32)
     np.testing.assert_allclose(
-        prior.base_log_prob(normal, points),
+        base_log_prob(normal, points),
         multivariate_normal(np.zeros(3), np.eye(3)).logpdf(points),
         rtol=1e-5,
     )
-    samples = np.asarray(prior.base_sample(jax.random.key(0), normal, 40_000))
+    samples = np.asarray(base_sample(jax.random.key(0), normal, 40_000))
     np.testing.assert_allclose(samples.mean(0), 0, atol=4 / np.sqrt(40_000))
     np.testing.assert_allclose(np.cov(samples.T), np.eye(3), atol=0.03)
 
 
 def test_standard_laplace():
-    base, count = prior.standard(4, 3, "laplace"), 40_000
+    base, count = standard(4, 3, "laplace"), 40_000
     points = np.random.default_rng(0).normal(size=(10, 3), scale=2).astype(np.float32)
     np.testing.assert_allclose(
-        prior.base_log_prob(base, points), laplace.logpdf(points).sum(-1), rtol=1e-5
+        base_log_prob(base, points), laplace.logpdf(points).sum(-1), rtol=1e-5
     )
-    samples = np.asarray(prior.base_sample(jax.random.key(0), base, count))
+    samples = np.asarray(base_sample(jax.random.key(0), base, count))
     assert samples.shape == (count, 3)
     # Variance 2 and fourth moment 24, against 3 · 2² of a Gaussian.
     np.testing.assert_allclose(samples.mean(0), 0, atol=4 * np.sqrt(2 / count))
@@ -114,7 +114,7 @@ def test_fit_recovers_a_planted_mixture():
             for m, c, n in zip(means, covariances, counts, strict=True)
         ]
     )
-    fitted = prior.fit_mixture(latents, 3)
+    fitted = fit_mixture(latents, 3)
     assert [leaf.dtype for leaf in fitted] == [jnp.float32] * 3 + [jnp.bool_]
     order = np.linalg.norm(fitted.mean - means[:, None], axis=-1).argmin(-1)
     assert sorted(order) == [0, 1, 2]
@@ -131,28 +131,28 @@ def test_fit_recovers_a_planted_mixture():
 @pytest.mark.parametrize("family", ["gaussian", "laplace"])
 def test_fit_keeps_the_shapes_of_the_standard_prior_and_replaces_it(family):
     latents = np.random.default_rng(0).normal(size=(50, 3))
-    fitted, standard = prior.fit_mixture(latents, 4), prior.standard(4, 3, family)
-    assert [leaf.shape for leaf in fitted] == [leaf.shape for leaf in standard]
-    assert [leaf.dtype for leaf in fitted] == [leaf.dtype for leaf in standard]
+    fitted, unfitted = fit_mixture(latents, 4), standard(4, 3, family)
+    assert [leaf.shape for leaf in fitted] == [leaf.shape for leaf in unfitted]
+    assert [leaf.dtype for leaf in fitted] == [leaf.dtype for leaf in unfitted]
     assert not fitted.is_laplace
 
 
 def test_a_fit_goes_on_from_an_earlier_one():
-    latents = np.asarray(prior.base_sample(jax.random.key(0), make_mixture(), 3000))
-    again = prior.fit_mixture(latents, 3, start=make_mixture(), max_iterations=1)
+    latents = np.asarray(base_sample(jax.random.key(0), make_mixture(), 3000))
+    again = fit_mixture(latents, 3, start=make_mixture(), max_iterations=1)
     np.testing.assert_allclose(np.exp(again.log_weight), WEIGHTS, atol=0.05)
     np.testing.assert_allclose(again.mean, make_mixture().mean, atol=0.2)  # in the same order
     points = jnp.asarray(latents[:200])
     np.testing.assert_allclose(
-        prior.base_log_prob(again, points),
-        prior.base_log_prob(prior.fit_mixture(latents, 3), points),
+        base_log_prob(again, points),
+        base_log_prob(fit_mixture(latents, 3), points),
         atol=0.05,
     )
 
 
 def test_a_fit_ends_with_its_iterations():
     latents = np.random.default_rng(0).normal(size=(500, 2))
-    short, long = (prior.fit_mixture(latents, 4, max_iterations=n) for n in (1, 15))
+    short, long = (fit_mixture(latents, 4, max_iterations=n) for n in (1, 15))
     assert abs(short.mean - long.mean).max() > 0.01
 
 
@@ -162,12 +162,12 @@ def test_a_chain_stays_on_a_fit_to_few_latents():
 
     def reach(fitted):
         energy_fn = prior.tilted_energy(fitted, None)
-        start = prior.base_sample(jax.random.key(0), fitted, 30)
+        start = base_sample(jax.random.key(0), fitted, 30)
         position = langevin.run(jax.random.key(1), start, energy_fn, chain).position
         return abs(np.asarray(position)).max()
 
-    assert not reach(prior.fit_mixture(latents, 2)) < 100
-    wide = prior.fit_mixture(latents, 2, smallest_scale=0.6 * chain.step_size)
+    assert not reach(fit_mixture(latents, 2)) < 100
+    wide = fit_mixture(latents, 2, smallest_scale=0.6 * chain.step_size)
     assert reach(wide) < 5
     for whitening in np.asarray(wide.whitening, np.float64):
         assert not np.triu(whitening, 1).any()
@@ -175,18 +175,18 @@ def test_a_chain_stays_on_a_fit_to_few_latents():
 
 
 def test_a_fit_that_is_wide_enough_stays_as_it_is():
-    latents = np.asarray(prior.base_sample(jax.random.key(0), make_mixture(), 3000))
-    plain, bounded = (prior.fit_mixture(latents, 3, smallest_scale=s) for s in (0.0, 0.2))
+    latents = np.asarray(base_sample(jax.random.key(0), make_mixture(), 3000))
+    plain, bounded = (fit_mixture(latents, 3, smallest_scale=s) for s in (0.0, 0.2))
     jax.tree.map(np.testing.assert_array_equal, plain, bounded)
 
 
 def test_too_few_latents_are_refused():
     with pytest.raises(ValueError, match="7 latents cannot hold a mixture of 4"):
-        prior.fit_mixture(np.random.default_rng(0).normal(size=(7, 2)), 4)
+        fit_mixture(np.random.default_rng(0).normal(size=(7, 2)), 4)
 
 
 def test_tilted_energy():
-    normal = prior.standard(2, 2)
+    normal = standard(2, 2)
     points = np.array([[0.0, 0.0], [1.0, -2.0]], np.float32)
     base = np.log(2 * np.pi) + np.array([0.0, 2.5])
     np.testing.assert_allclose(prior.tilted_energy(normal, None)(points), base, rtol=1e-6)
@@ -214,7 +214,7 @@ def test_the_standard_prior_needs_no_mixture(family):
     latents = Latents(shared, {"a": own})
     energies = [
         prior.joint_energy(base, lambda z: 3 * z[:, 0], family)(latents)
-        for base in (None, prior.standard(4, 2, family))
+        for base in (None, standard(4, 2, family))
     ]
     np.testing.assert_allclose(*energies, rtol=1e-5)
 
@@ -233,12 +233,15 @@ def test_a_relative_energy_turns_the_standard_prior_into_the_learned_one(family)
 
 @pytest.mark.parametrize(("family", "fourth_moment"), [("gaussian", 3), ("laplace", 24)])
 def test_private_samples_are_independent_standard_draws(family, fourth_moment):
-    samples = prior.private_sample(jax.random.key(0), ("a", "b"), (30_000, 2), family)
+    def draw(count, names):
+        return prior.private_sample(jax.random.key(0), names, (count, 2), family)
+
+    samples = draw(30_000, ("a", "b"))
     every = np.concatenate([samples["a"], samples["b"]], axis=1)
     variance = 1 if family == "gaussian" else 2
     np.testing.assert_allclose(np.cov(every.T), variance * np.eye(4), atol=0.1)
     np.testing.assert_allclose((every**4).mean(), fourth_moment, rtol=0.1)
-    assert prior.private_sample(jax.random.key(0), (), (4, 0), family) == {}
+    assert draw(4, ()) == {}
 
 
 @pytest.mark.parametrize(
@@ -250,14 +253,14 @@ def test_without_energy_or_steps_samples_are_base_draws(energy_fn, num_steps, nu
     key = jax.random.key(0)
     chain = Chain(num_steps, 0.3)
     result = prior.sample(key, mixture, energy_fn, 6, chain, num_candidates)
-    start = prior.base_sample(jax.random.split(key, 3)[0], mixture, 6)
+    start = base_sample(jax.random.split(key, 3)[0], mixture, 6)
     np.testing.assert_array_equal(result.position, start)
 
 
 @pytest.mark.parametrize("num_candidates", [1, 2, 7])
 def test_candidates_are_resampled_by_their_weights(num_candidates):
     """Two far points with masses 0.8 and 0.2, the rare one e² times as heavy: exact for any n."""
-    points = prior.BasePrior(
+    points = BasePrior(
         jnp.log(jnp.array([0.8, 0.2])),
         jnp.array([[-5.0], [5.0]]),
         jnp.full([2, 1, 1], 1e3),
@@ -286,7 +289,7 @@ def test_many_candidates_are_draws_of_the_tilted_prior_without_a_chain(num_candi
     samples = np.asarray(
         jax.jit(
             lambda key: (
-                sample(key, prior.standard(2, 2), lambda z: z @ tilt, count, Chain(0, 0.1)).position
+                sample(key, standard(2, 2), lambda z: z @ tilt, count, Chain(0, 0.1)).position
             )
         )(jax.random.key(0))
     )
@@ -298,7 +301,7 @@ def test_candidates_start_the_chain():
     """The law of the start shows while the chain barely moves, and each chain has its own."""
     key, energy = jax.random.key(0), lambda z: 2 * z[:, 0]
     start, moved = (
-        prior.sample(key, prior.standard(2, 2), energy, 50, Chain(num_steps, 1e-3), 8).position
+        prior.sample(key, standard(2, 2), energy, 50, Chain(num_steps, 1e-3), 8).position
         for num_steps in (0, 1)
     )
     assert len(np.unique(start[:, 0])) == 50
@@ -308,7 +311,7 @@ def test_candidates_start_the_chain():
 def test_samples_follow_the_tilted_prior():
     # N(0, I) tilted by z·c is N(−c, I); the chain's variance is 1 / (1 − s²/4).
     count, step_size = 20_000, 0.5
-    normal, tilt = prior.standard(2, 2), jnp.array([[1.0, -0.5]])
+    normal, tilt = standard(2, 2), jnp.array([[1.0, -0.5]])
     result = jax.jit(
         lambda key: prior.sample(
             key, normal, lambda z: jnp.sum(z * tilt, axis=-1), count, Chain(80, step_size)

@@ -5,22 +5,23 @@ import pytest
 from scipy.stats import norm
 
 from mmebm_jax.distributions.base_prior import standard
+from mmebm_jax.method import langevin, revision
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.prior import joint_energy
-from mmebm_jax.method.revision import (
+from mmebm_jax.method.revision import posterior_energy, revise_data
+from mmebm_jax.modalities.modality import (
+    Modality,
     joint_log_likelihood,
-    revise_data,
-    revise_posterior,
+    uniform_noise,
     where_observed,
 )
-from mmebm_jax.modalities.modality import Modality, noise_like
 from mmebm_jax.typing import Latents
 
 NUM_CHAINS = 20_000
 STEP_SIZE = 0.3
 A = Modality("a", "image", (4, 4, 1), "gaussian", scale=0.8)
 B = Modality("b", "image", (4, 4, 1), "gaussian", scale=1.0, weight=0.5)
-TEXT = Modality("text", "sequence", (2, 3), "categorical")
+TEXT = Modality("text", "text", (2, 3), "categorical")
 # Of each modality on u = (z, w_a, w_b), with z of two dimensions and each w of one.
 LINEAR = {
     name: np.random.default_rng(196 + i).normal(size=(16, 4)) / 3 * mine
@@ -61,19 +62,15 @@ def run_posterior(modalities, mask=None):
         for name, values in DATA.items()
     }
     start = Latents(jnp.zeros([NUM_CHAINS, 2]), {name: jnp.zeros([NUM_CHAINS, 1]) for name in DATA})
+    energy_fn = posterior_energy(
+        batch,
+        modalities=modalities,
+        decode=decode,
+        prior_energy=joint_energy(standard(1, 2), None, "gaussian"),
+        mask=mask,
+    )
     result = jax.jit(
-        lambda key: (
-            revise_posterior(
-                key,
-                start,
-                batch,
-                modalities=modalities,
-                decode=decode,
-                prior_energy=joint_energy(standard(1, 2), None, "gaussian"),
-                chain=Chain(120, STEP_SIZE),
-                mask=mask,
-            ).position
-        )
+        lambda key: langevin.run(key, start, energy_fn, Chain(120, STEP_SIZE)).position
     )(jax.random.key(0))
     assert set(result.private) == {"a", "b"}
     return np.concatenate([result.shared, result.private["a"], result.private["b"]], axis=1)
@@ -122,10 +119,9 @@ def test_data_revision_pulls_free_modalities_to_the_observed():
     result = revise_data(
         jax.random.key(1),
         {"b": jnp.zeros([3, 4, 4, 1])},
+        revision.given(energy, observed),
+        Chain(40, 0.2, temperature=0.0),
         modalities=(A, B),
-        energy_fn=energy,
-        chain=Chain(40, 0.2, temperature=0.0),
-        observed=observed,
         keep_trajectory=True,
     )
     assert set(result.position) == set(result.trajectory) == {"b"}
@@ -188,9 +184,11 @@ def test_missing_data_descend_to_what_is_observed():
         np.testing.assert_allclose(values[1], both["b"][1], atol=1e-5)
 
 
-@pytest.mark.parametrize("modality", [A, TEXT], ids=["image", "sequence"])
+@pytest.mark.parametrize("modality", [A, TEXT], ids=["image", "text"])
 def test_a_noise_start_is_uniform_over_the_bounds(modality):
-    values = np.asarray(noise_like(jax.random.key(0), modality, jnp.zeros([4000, *modality.shape])))
+    samples = {modality.name: jnp.zeros([4000, *modality.shape])}
+    noise = uniform_noise(jax.random.key(0), (modality,), samples)
+    values = np.asarray(noise[modality.name])
     low, high = modality.bounds
     shares = np.histogram(values, bins=10, range=(low, high))[0] / values.size
     np.testing.assert_allclose(shares, 0.1, atol=4 * np.sqrt(0.09 / values.size))
@@ -217,7 +215,7 @@ def test_joint_log_likelihood_by_hand():
     modalities = (
         Modality("g", "image", (4, 4, 1), "gaussian", scale=0.5, weight=2.0),
         Modality("l", "image", (4, 4, 1), "laplace", scale=0.25),
-        Modality("c", "sequence", (2, 3), "categorical", weight=3.0),
+        Modality("c", "text", (2, 3), "categorical", weight=3.0),
     )
     picture = np.zeros([2, 4, 4, 1], np.float32)
     batch = {"g": picture, "l": picture, "c": np.eye(3, dtype=np.float32)[[[0, 1], [2, 2]]]}

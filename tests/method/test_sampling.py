@@ -6,18 +6,21 @@ import pytest
 from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import sampling
 from mmebm_jax.method.langevin import Chain
-from mmebm_jax.method.sampling import SamplerSettings
+from mmebm_jax.method.networks import Chains
+from mmebm_jax.method.sampling import SamplerSettings, Trained
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.runs.sampler import Sampler
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SETTINGS = SamplerSettings(
-    prior_chain=Chain(2, 0.2),
-    posterior_chain=Chain(3, 0.1),
-    data_chain=Chain(3, 0.4, temperature=1e-3),
+    chains=Chains(
+        posterior=Chain(3, 0.1),
+        prior=Chain(2, 0.2),
+        data=Chain(3, 0.4, temperature=1e-3),
+        prior_candidates=3,
+    ),
     prior_energy=True,
     data_energy=True,
-    prior_candidates=3,
 )
 
 
@@ -271,7 +274,8 @@ def test_revision_moves_private_latents_too(private_sampler, raw):
 
 def test_a_chain_trained_from_noise_ignores_the_generator(sampler, tiny_model, weights, raw):
     batch = sampler.as_batch(raw)
-    from_noise = Sampler(tiny_model, weights, SETTINGS._replace(data_start="noise"))
+    chains = SETTINGS.chains._replace(data_start="noise")
+    from_noise = Sampler(tiny_model, weights, SETTINGS._replace(chains=chains))
     start = from_noise.refine(jax.random.key(0), batch, num_steps=0).position
     for name, values in start.items():
         low, high = (0, 1) if name == "text" else (-1.05, 1.05)
@@ -329,5 +333,8 @@ def test_latents_need_something_given_and_a_known_method(tiny_model, weights, sa
         sampler.encode({})
     with pytest.raises(ValueError, match="method 'best' is not one of"):
         sampling.infer_latents(
-            jax.random.key(0), tiny_model, weights, SETTINGS, sampler.as_batch(raw), method="best"
+            jax.random.key(0),
+            Trained(tiny_model, SETTINGS, weights),
+            sampler.as_batch(raw),
+            method="best",
         )

@@ -15,44 +15,57 @@ import optax
 import pytest
 
 from configs import polydigits
-from mmebm_jax.data.source import OBSERVED
 from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import train_state
+from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.bounds import Bound
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import NETWORKS, Model
-from mmebm_jax.method.update import Terms, UpdateSettings, losses, make_update
+from mmebm_jax.method.networks import Chains
+from mmebm_jax.method.plan import Plan, Terms, UpdateSettings
+from mmebm_jax.method.update import losses, make_update
 from mmebm_jax.modalities.modality import from_raw
 from mmebm_jax.runs import builders
-from mmebm_jax.typing import Latents
+from mmebm_jax.typing import OBSERVED, Latents
 from tests.conftest import make_model
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SETTINGS = UpdateSettings(
-    posterior_chain=Chain(2, 0.1),
-    prior_chain=Chain(2, 0.2),
-    data_chain=Chain(2, 0.3, temperature=1e-3),
+    chains=Chains(
+        posterior=Chain(2, 0.1),
+        prior=Chain(2, 0.2),
+        data=Chain(2, 0.3, temperature=1e-3),
+        prior_candidates=3,
+    ),
     bound=Bound(),
-    prior_candidates=3,
     prior_penalty=0.01,
     energy_penalty=0.05,
     data_noise=0.02,
-    data_start="generator",
     independent_inference=False,
     averaging=0.5,
     revision_stride=1,
 )
-OPTIMISERS = {
+TRANSFORMATIONS = {
     "inference": optax.scale_by_adam(),
     "generator": optax.identity(),
     "prior": optax.scale_by_adam(),
     "energy": optax.scale_by_adam(),
 }
-# Each network has its own rate, which falls with the position.
+# Each network has its own rate, which falls with the number of its updates.
 SCHEDULES = {
-    name: lambda position, peak=1e-3 * (1 + index): peak / position
+    name: lambda count, peak=1e-3 * (1 + index): peak / (1 + count)
     for index, name in enumerate(NETWORKS)
 }
+
+
+def with_rates(schedules):
+    return {
+        name: optax.chain(TRANSFORMATIONS[name], optax.scale_by_learning_rate(schedules[name]))
+        for name in NETWORKS
+    }
+
+
+OPTIMISERS = with_rates(SCHEDULES)
 EVERYTHING = Terms(
     elbo=1.0,
     elbo_learned_prior=True,
@@ -138,10 +151,11 @@ def nonzero(gradient):
 @pytest.mark.parametrize(("terms", "reached"), ALONE.values(), ids=ALONE)
 def test_each_term_reaches_its_networks_alone(tiny_model, state, terms, reached):
     batch = as_batch(tiny_model, make_raw_batch())
-    function = partial(losses, model=tiny_model, settings=SETTINGS, terms=terms)
-    base_prior = state.weights.base_prior
+    plan, base_prior = Plan(tiny_model, SETTINGS, terms), state.weights.base_prior
     gradient, metrics = jax.jit(
-        jax.grad(lambda p: function(jax.random.key(1), p, base_prior, batch), has_aux=True)
+        jax.grad(
+            lambda p: losses(jax.random.key(1), p, base_prior, batch, None, plan), has_aux=True
+        )
     )(state.params)
     assert terms.trained == reached
     for network, found in nonzero(gradient).items():
@@ -181,7 +195,7 @@ def jacobian(request):
     def parts(params, batch, observed):
         _, metrics = losses(
             jax.random.key(1), params, state.weights.base_prior, batch,
-            model=model, settings=SETTINGS, terms=EVERYTHING, mask=as_mask(model, observed),
+            as_mask(model, observed), Plan(model, SETTINGS, EVERYTHING),
         )  # fmt: skip
         named = {n.removeprefix("loss/"): v for n, v in metrics.items() if n.startswith("loss/")}
         return named, metrics
@@ -260,7 +274,7 @@ def test_without_its_switch_the_bound_knows_the_base_prior_alone(tiny_model, sta
     evaluate = jax.jit(
         lambda params: losses(
             jax.random.key(1), params, state.weights.base_prior, batch,
-            model=tiny_model, settings=SETTINGS, terms=Terms(elbo=1.0, learn_prior=True),
+            None, Plan(tiny_model, SETTINGS, Terms(elbo=1.0, learn_prior=True)),
         )[1]
     )  # fmt: skip
     raised = jax.tree.map(lambda leaf: leaf + 1, state.params["prior"])
@@ -292,10 +306,10 @@ def test_the_prior_learns_from_revised_latents_against_samples(tiny_model, state
         "generator": jax.tree.map(jnp.zeros_like, state.params["generator"]),
         "prior": {"weight": jnp.asarray(weight)},
     }
-    settings = SETTINGS._replace(
-        posterior_chain=Chain(1, 0.6, temperature=0.0), prior_chain=Chain(0, 0.2),
-        prior_candidates=1, prior_penalty=0.0,
-    )  # fmt: skip
+    chains = SETTINGS.chains._replace(
+        posterior=Chain(1, 0.6, temperature=0.0), prior=Chain(0, 0.2), prior_candidates=1
+    )
+    settings = SETTINGS._replace(chains=chains, prior_penalty=0.0)
     batch = as_batch(model, make_raw_batch())
 
     @partial(jax.jit, static_argnums=0)
@@ -303,7 +317,7 @@ def test_the_prior_learns_from_revised_latents_against_samples(tiny_model, state
         return jax.grad(
             lambda p: losses(
                 jax.random.key(1), params | {"prior": p}, base_prior, batch,
-                model=model, settings=settings, terms=terms,
+                None, Plan(model, settings, terms),
             )[0]
         )(params["prior"])["weight"]  # fmt: skip
 
@@ -327,8 +341,7 @@ def test_a_stride_leaves_examples_to_the_bound_alone(tiny_model, state):
     def evaluate(batch):
         return losses(
             jax.random.key(1), state.params, state.weights.base_prior, batch,
-            model=tiny_model, settings=settings, terms=terms,
-            mask=as_mask(tiny_model, PARTLY),
+            as_mask(tiny_model, PARTLY), Plan(tiny_model, settings, terms),
         )[1]  # fmt: skip
 
     batch = as_batch(tiny_model, make_raw_batch())
@@ -352,7 +365,7 @@ def test_the_bound_holds_the_prior_that_was_fitted(tiny_model, state, standard_p
         base = base._replace(mean=jnp.broadcast_to(mean, base.mean.shape))
         return losses(
             jax.random.key(1), state.params, base, batch,
-            model=tiny_model, settings=SETTINGS, terms=terms,
+            None, Plan(tiny_model, SETTINGS, terms),
         )[1]["loss/elbo"]  # fmt: skip
 
     # −log N(z; c, I) + log N(z; 0, I) is |c|² / 2 − c · z: over both signs of c, z cancels.
@@ -365,11 +378,11 @@ def test_the_bound_holds_the_prior_that_was_fitted(tiny_model, state, standard_p
 @pytest.mark.parametrize("start", ["generator", "noise"])
 def test_samples_from_noise_owe_nothing_to_the_generator(tiny_model, state, start):
     batch = as_batch(tiny_model, make_raw_batch())
-    settings = SETTINGS._replace(data_start=start)
+    settings = SETTINGS._replace(chains=SETTINGS.chains._replace(data_start=start))
     evaluate = jax.jit(
         lambda params: losses(
             jax.random.key(1), params, state.weights.base_prior, batch,
-            model=tiny_model, settings=settings, terms=Terms(learn_energy=True),
+            None, Plan(tiny_model, settings, Terms(learn_energy=True)),
         )[1]
     )  # fmt: skip
     moved = jax.tree.map(lambda leaf: 2 * leaf + 0.3, state.params["generator"])
@@ -386,8 +399,8 @@ def test_independent_inference_scores_each_expert_alone(tiny_model, state):
         function = jax.jit(
             lambda observed: losses(
                 jax.random.key(1), state.params, state.weights.base_prior, batch,
-                model=tiny_model, settings=settings, terms=Terms(posterior_inference=1.0),
-                mask=as_mask(tiny_model, observed),
+                as_mask(tiny_model, observed),
+                Plan(tiny_model, settings, Terms(posterior_inference=1.0)),
             )[0]
         )  # fmt: skip
         one_each = np.array([[True, False], [False, True]] * 2)
@@ -403,8 +416,8 @@ def test_generators_without_a_shared_latent_train():
     model = make_model(num_latents=0, num_private=2)
     state = make_state(model)
     terms = EVERYTHING._replace(elbo_learned_prior=False, learn_prior=False)
-    update = jax.jit(make_update(model, OPTIMISERS, SCHEDULES, SETTINGS, terms))
-    new, metrics = update(state, make_raw_batch(), np.float32(1), jax.random.key(0))
+    update = jax.jit(make_update(Plan(model, SETTINGS, terms), OPTIMISERS))
+    new, metrics = update(state, make_raw_batch(), jax.random.key(0))
     assert_finite(new, metrics)
     for name in ("inference", "generator", "energy"):
         assert float(metrics[f"gradient_norm/{name}"]) > 0
@@ -442,15 +455,14 @@ def test_every_bound_trains_on_incomplete_data(tiny_model, state, way, family):
     config.model.posterior = config.prior.family = family
     builders.validate(config)
     model = tiny_model._replace(
-        aggregator=config.model.aggregator,
-        correlation=config.model.correlation,
+        aggregation=Aggregation(config.model.aggregator, config.model.correlation),
         posterior_family=config.model.posterior,
         prior_family=config.prior.family,
     )
     settings = SETTINGS._replace(bound=builders.build_settings(config).bound)
-    update = jax.jit(make_update(model, OPTIMISERS, SCHEDULES, settings, Terms(elbo=1.0)))
+    update = jax.jit(make_update(Plan(model, settings, Terms(elbo=1.0)), OPTIMISERS))
     raw = make_raw_batch() | {OBSERVED: PARTLY}
-    new, metrics = update(state, raw, np.float32(1), jax.random.key(0))
+    new, metrics = update(state, raw, jax.random.key(0))
     assert_finite(new, metrics)
     for network in ("inference", "generator"):
         change = jax.tree.map(
@@ -469,7 +481,7 @@ def test_the_total_is_the_sum_of_its_weighted_parts(tiny_model, state):
     def evaluate(terms, mask=None):
         return losses(
             jax.random.key(1), state.params, state.weights.base_prior, batch,
-            model=tiny_model, settings=SETTINGS, terms=terms, mask=mask,
+            mask, Plan(tiny_model, SETTINGS, terms),
         )  # fmt: skip
 
     total, parts = evaluate(EVERYTHING)
@@ -495,7 +507,7 @@ def test_a_constant_added_to_an_energy_changes_no_loss(tiny_model, state):
         jax.grad(
             lambda p: losses(
                 jax.random.key(1), state.params | p, state.weights.base_prior, batch,
-                model=tiny_model, settings=settings, terms=terms,
+                None, Plan(tiny_model, settings, terms),
             )[0]
         )
     )({name: state.params[name] for name in terms.trained})  # fmt: skip
@@ -504,20 +516,25 @@ def test_a_constant_added_to_an_energy_changes_no_loss(tiny_model, state):
 
 
 def test_energies_learn_to_be_low_on_data(tiny_model, state):
-    schedules = {name: lambda position: 0.02 for name in NETWORKS}
+    optimisers = with_rates({name: optax.constant_schedule(0.02) for name in NETWORKS})
     terms = Terms(learn_prior=True, learn_energy=True)
-    update = jax.jit(make_update(tiny_model, OPTIMISERS, schedules, SETTINGS, terms))
+    update = jax.jit(make_update(Plan(tiny_model, SETTINGS, terms), optimisers))
     raw = make_raw_batch(count=32)
     for _ in range(60):
-        state, metrics = update(state, raw, np.float32(1), jax.random.key(0))
+        state, metrics = update(state, raw, jax.random.key(0))
     assert metrics["energy_gap"] < -0.1
     assert metrics["prior_gap"] < -0.1
 
 
 def test_an_update_moves_what_it_trains_at_its_rate(tiny_model, state):
-    update = jax.jit(make_update(tiny_model, OPTIMISERS, SCHEDULES, SETTINGS, Terms(elbo=1.0)))
-    new, metrics = update(state, make_raw_batch(), np.float32(1), jax.random.key(0))
-    half, _ = update(state, make_raw_batch(), np.float32(2), jax.random.key(0))
+    update = jax.jit(make_update(Plan(tiny_model, SETTINGS, Terms(elbo=1.0)), OPTIMISERS))
+    new, metrics = update(state, make_raw_batch(), jax.random.key(0))
+    # One update on, the rate is half; Adam's own count stays, so that nothing else differs.
+    later = {
+        name: (adam, rate._replace(count=jnp.int32(1)))
+        for name, (adam, rate) in state.optimiser.items()
+    }
+    half, _ = update(state._replace(optimiser=later), make_raw_batch(), jax.random.key(0))
     assert int(new.step) == 1
     assert {name: int(count) for name, count in new.num_updates.items()} == {
         "inference": 1, "generator": 1, "prior": 0, "energy": 0,
@@ -546,7 +563,7 @@ def test_an_update_moves_what_it_trains_at_its_rate(tiny_model, state):
             lambda p: losses(
                 jax.random.fold_in(jax.random.key(0), 0), state.params | {"generator": p},
                 state.weights.base_prior, batch,
-                model=tiny_model, settings=SETTINGS, terms=Terms(elbo=1.0),
+                None, Plan(tiny_model, SETTINGS, Terms(elbo=1.0)),
             )[0]
         )
     )(state.params["generator"])  # fmt: skip
@@ -558,16 +575,15 @@ def test_an_update_moves_what_it_trains_at_its_rate(tiny_model, state):
 
 
 def test_several_updates_trace_once_and_keep_a_moving_average(private_model, private_state):
-    update = jax.jit(make_update(private_model, OPTIMISERS, SCHEDULES, SETTINGS, EVERYTHING))
+    update = jax.jit(make_update(Plan(private_model, SETTINGS, EVERYTHING), OPTIMISERS))
     state = private_state
     average = jax.tree.map(np.asarray, state.weights.params)
     # A late step: the decay then is the setting's, which the ramp starts below.
     state = state._replace(num_updates=state.num_updates | {"generator": jnp.int32(50)})
     losses_seen = set()
     for step in range(4):
-        position = np.float32(1.5 + step)
         before, raw = state, make_raw_batch(step) | {OBSERVED: PARTLY}
-        state, metrics = update(before, raw, position, jax.random.key(3))
+        state, metrics = update(before, raw, jax.random.key(3))
         losses_seen.add(float(metrics["loss/elbo"]))
         for name in NETWORKS:
             count = step + 1 + (50 if name == "generator" else 0)
@@ -589,7 +605,7 @@ def test_several_updates_trace_once_and_keep_a_moving_average(private_model, pri
             name: np.where(column.reshape(-1, *[1] * (raw[name].ndim - 1)), other[name], raw[name])
             for name, column in as_mask(private_model, raw_observed).items()
         }
-        again, _ = update(before, raw | changed, position, jax.random.key(3))
+        again, _ = update(before, raw | changed, jax.random.key(3))
         same = jax.tree.map(lambda a, b: (a == b).all(), again.params, state.params)
         assert all(jax.tree.leaves(same)) == (not is_read)
     assert update._cache_size() == 1
@@ -598,11 +614,11 @@ def test_several_updates_trace_once_and_keep_a_moving_average(private_model, pri
 
 
 def test_each_step_draws_its_own_noise(tiny_model, state):
-    update = jax.jit(make_update(tiny_model, OPTIMISERS, SCHEDULES, SETTINGS, Terms(elbo=1.0)))
+    update = jax.jit(make_update(Plan(tiny_model, SETTINGS, Terms(elbo=1.0)), OPTIMISERS))
 
     def elbo(step, seed):
         at = state._replace(step=jnp.int32(step))
-        _, metrics = update(at, make_raw_batch(), np.float32(1), jax.random.key(seed))
+        _, metrics = update(at, make_raw_batch(), jax.random.key(seed))
         return float(metrics["loss/elbo"])
 
     assert elbo(5, 0) == elbo(5, 0)
@@ -611,16 +627,14 @@ def test_each_step_draws_its_own_noise(tiny_model, state):
 
 def test_parts_of_a_batch_are_averaged(tiny_model, state):
     raw, key, count = make_raw_batch(count=8), jax.random.key(3), 2
-    rates = {name: optax.constant_schedule(1.0) for name in NETWORKS}
-    plain = {name: optax.identity() for name in NETWORKS}
+    plain = {name: optax.scale_by_learning_rate(1.0) for name in NETWORKS}
     fixed = state._replace(optimiser={name: plain[name].init({}) for name in NETWORKS})
-    terms = EVERYTHING
-    update = make_update(tiny_model, plain, rates, SETTINGS, terms, accumulation_steps=count)
-    new, metrics = jax.jit(update)(fixed, raw, jnp.float32(1), key)
+    plan = Plan(tiny_model, SETTINGS, EVERYTHING)
+    update = make_update(plan, plain, accumulation_steps=count)
+    new, metrics = jax.jit(update)(fixed, raw, key)
 
     def loss(params, key, batch):
-        arguments = (key, params, fixed.weights.base_prior, batch)
-        return losses(*arguments, model=tiny_model, settings=SETTINGS, terms=terms)
+        return losses(key, params, fixed.weights.base_prior, batch, None, plan)
 
     gradient = jax.jit(jax.grad(loss, has_aux=True))
     batch = as_batch(tiny_model, raw)
@@ -652,11 +666,15 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)
 import numpy as np
-import conftest, test_sampling, test_update
 from etils import epath
-from mmebm_jax import checkpoint, sharding, train_state
-from mmebm_jax.sampler import Sampler
-from mmebm_jax.update import make_update
+from mmebm_jax.method import train_state
+from mmebm_jax.method.networks import Chains
+from mmebm_jax.method.plan import Plan
+from mmebm_jax.method.update import make_update
+from mmebm_jax.runs import checkpoint, sharding
+from mmebm_jax.runs.sampler import Sampler
+from tests import conftest
+from tests.method import test_sampling, test_update
 
 BATCH, STEPS = 24, 20
 model = conftest.make_model(num_private=2)
@@ -666,10 +684,8 @@ histories, drawn, gathered = {}, [], []
 def prepare(count, accumulation_steps=1):
     mesh = sharding.data_mesh(jax.devices()[:count])
     state = jax.jit(create, out_shardings=sharding.replicated(mesh))(jax.random.key(0))
-    update = jax.jit(make_update(
-        model, test_update.OPTIMISERS, test_update.SCHEDULES, test_update.SETTINGS,
-        test_update.EVERYTHING, sharding.split_batch(mesh), accumulation_steps,
-    ))
+    plan = Plan(model, test_update.SETTINGS, test_update.EVERYTHING, sharding.split_batch(mesh))
+    update = jax.jit(make_update(plan, test_update.OPTIMISERS, accumulation_steps))
     return mesh, state, update
 
 def run(mesh, state, update, steps):
@@ -678,7 +694,7 @@ def run(mesh, state, update, steps):
     for step in steps:
         batch = sharding.shard_batch(test_update.make_raw_batch(step, BATCH), mesh)
         assert len(batch["picture"].sharding.device_set) == mesh.size
-        state, metrics = update(state, batch, jax.numpy.float32(1 + step), key)
+        state, metrics = update(state, batch, key)
         history.append({name: float(value) for name, value in metrics.items()})
     assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == mesh.size
     return state, history
@@ -686,7 +702,7 @@ def run(mesh, state, update, steps):
 def batch_sized_gathers(mesh, state, update):
     batch = sharding.shard_batch(test_update.make_raw_batch(0, BATCH), mesh)
     key = sharding.replicate(jax.random.key(1), mesh)
-    text = update.lower(state, batch, jax.numpy.float32(1), key).compile().as_text()
+    text = update.lower(state, batch, key).compile().as_text()
     assert "all-reduce" in text
     shapes = re.findall(r"= *[(]?[a-z0-9]+\[([0-9,]*)\][^=]* all-gather", text)
     return [shape for shape in shapes if any(int(n) >= BATCH for n in shape.split(",") if n)]
@@ -719,7 +735,7 @@ print(json.dumps({"histories": histories, "gathered": gathered}))
 
 def test_eight_devices_train_and_sample_as_one():
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     }
     done = subprocess.run(
         [sys.executable, "-c", DEVICES_SCRIPT], env=environment, capture_output=True, text=True

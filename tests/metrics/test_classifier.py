@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 
 from mmebm_jax.metrics import classifier
+from mmebm_jax.modalities.image import IMAGE
+from mmebm_jax.networks.classifier import NUM_FEATURES
 
-KINDS = {"image": "image", "word": "sequence", "point": "vector"}
+KINDS = {"image": "image", "word": "text", "point": "vector"}
 
 
 def _planted(n, seed):
@@ -48,7 +50,7 @@ def test_prediction_keeps_every_example_and_ignores_the_batching(trained):
     inputs = _to_model_range(_planted(23, 2)[0])["image"]
     logits, features = classifier.predict("image", trained["image"], inputs, batch_size=10)
     assert logits.shape == (23, 4)
-    assert features.shape == (23, classifier.NUM_FEATURES)
+    assert features.shape == (23, NUM_FEATURES)
     whole = classifier.predict("image", trained["image"], inputs, batch_size=23)
     np.testing.assert_allclose(logits, whole[0], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(features, whole[1], rtol=1e-4, atol=1e-4)
@@ -58,7 +60,7 @@ def test_prediction_compiles_once_for_all_batches(trained):
     inputs = _to_model_range(_planted(40, 2)[0])["word"]
     before = classifier._apply._cache_size()
     for count in (40, 33, 7):
-        classifier.predict("sequence", trained["word"], inputs[:count], batch_size=16)
+        classifier.predict("text", trained["word"], inputs[:count], batch_size=16)
     assert classifier._apply._cache_size() == before + 1
 
 
@@ -68,7 +70,7 @@ def test_training_depends_on_the_key_alone():
 
     def train(seed):
         return classifier.train_classifier(
-            jax.random.key(seed), "sequence", words, labels, 4, steps=3, batch_size=20
+            jax.random.key(seed), "text", words, labels, 4, steps=3, batch_size=20
         )
 
     jax.tree.map(np.testing.assert_array_equal, train(0), train(0))
@@ -78,7 +80,7 @@ def test_training_depends_on_the_key_alone():
 
 def test_shift_moves_by_one_pixel_at_most_and_repeats_the_edge():
     image = np.arange(16).reshape(1, 4, 4, 1)
-    seen = classifier._shift(np.random.default_rng(0), np.repeat(image, 200, 0))
+    seen = IMAGE.augment(np.random.default_rng(0), np.repeat(image, 200, 0))
     padded = np.pad(image[0], ((1, 1), (1, 1), (0, 0)), mode="edge")
     allowed = {padded[r : r + 4, c : c + 4].tobytes() for r in range(3) for c in range(3)}
     assert {one.tobytes() for one in seen} == allowed
@@ -111,9 +113,9 @@ def test_bad_input_is_named(trained):
     train = classifier.train_classifier
     with pytest.raises(ValueError, match="unknown kind 'sound'"):
         train(key, "sound", images, labels, 4)
-    with pytest.raises(ValueError, match="divisible by 4"):
+    with pytest.raises(ValueError, match="multiples of 4"):
         train(key, "image", images[:, :6], labels, 4)
-    with pytest.raises(ValueError, match=r"need \[B, D\]"):
+    with pytest.raises(ValueError, match=r"need \[B, size\]"):
         train(key, "vector", images, labels, 4)
     with pytest.raises(ValueError, match="one label an example"):
         train(key, "image", images, labels[:2], 4)

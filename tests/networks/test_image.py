@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmebm_jax.cpu.convolution import scan_safe_convolution
 from mmebm_jax.networks.image import (
     ImageDecoder,
     ImageExpert,
@@ -46,11 +45,11 @@ def test_average_pool_is_the_mean_of_blocks():
     ],
 )
 def test_shapes(shape, num_features):
-    convolution, image = scan_safe_convolution, jnp.zeros([5, *shape])
+    image = jnp.zeros([5, *shape])
     networks = {
-        (5, 6): (ImageExpert(2, 6, convolution), image),
-        (5, *shape): (ImageDecoder(shape, 2, 6, convolution), jnp.zeros([5, 3])),
-        (5, num_features): (ImageTrunk(2, convolution), image),
+        (5, 6): (ImageExpert(2, 6), image),
+        (5, *shape): (ImageDecoder(shape, 2, 6), jnp.zeros([5, 3])),
+        (5, num_features): (ImageTrunk(2), image),
     }
     for expected, (network, inputs) in networks.items():
         output, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), inputs)

@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmebm_jax.cpu.convolution import scan_safe_convolution
 from mmebm_jax.modalities import modality
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy
+from mmebm_jax.networks.parts import Part, Sizes
 from mmebm_jax.networks.perceptron import PerceptronDecoder
 from mmebm_jax.networks.vector import VectorExpert, VectorTrunk
 from mmebm_jax.typing import Latents
@@ -31,9 +31,16 @@ def test_a_vector_stands_beside_an_image():
         Modality("picture", "image", (8, 8, 1), "gaussian", 0.5),
     )
     batch = {m.name: jnp.zeros([5, *m.shape]) for m in modalities}
-    inference = Inference(modalities, 2, 0, 2, 8, scan_safe_convolution)
-    generator = Generator(modalities, 2, 8, scan_safe_convolution)
-    energy = JointEnergy(modalities, 2, 8, scan_safe_convolution)
+
+    def parts(role):
+        networks = {m.name: m.of_kind.networks["small"] for m in modalities}
+        return tuple(
+            Part(m.name, getattr(networks[m.name], role)(m.shape, Sizes(2, 8))) for m in modalities
+        )
+
+    inference = Inference(parts("expert"), 2, 0)
+    generator = Generator(parts("decoder"))
+    energy = JointEnergy(parts("trunk"), 8)
     latents = Latents(jnp.zeros([5, 2]), {})
     assert shapes(inference, batch).shared["point"].scale.shape == (5, 2)
     assert shapes(generator, latents)["point"].shape == (5, 3)

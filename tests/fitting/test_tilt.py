@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from mmebm_jax.distributions.base_prior import standard
-from mmebm_jax.method import fitting as tilt
+from mmebm_jax.fitting import tilt
 from mmebm_jax.networks.joint import LatentEnergy
 
 MEAN, VARIANCE = np.array([1.0, 0.0]), np.array([0.5, 1.0])

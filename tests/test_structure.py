@@ -1,0 +1,139 @@
+"""The library's own rules: imports go one way, and the method can be read in an hour."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Room → those that it may import, itself included. `method` knows neither data nor runs.
+GROUND = {"typing", "storage", "batching", "cpu"}
+NETWORKS = {"typing", "cpu", "networks"}
+MODALITIES = NETWORKS | {"modalities"}
+METHOD = MODALITIES | {"batching", "distributions", "method"}
+FITTING = METHOD | {"fitting"}
+DATA = GROUND | MODALITIES | {"data"}
+METRICS = DATA | FITTING | {"metrics"}
+RUNS = DATA | FITTING | {"runs"}
+TRAINING = RUNS | METRICS | {"training"}
+MAY_IMPORT = {
+    "typing": {"typing"},
+    "storage": {"storage"},
+    "batching": {"typing", "batching"},
+    "cpu": {"cpu"},
+    "networks": NETWORKS,
+    "modalities": MODALITIES,
+    "distributions": {"typing", "distributions"},
+    "method": METHOD,
+    "fitting": FITTING,
+    "data": DATA,
+    "metrics": METRICS,
+    "runs": RUNS,
+    "training": TRAINING,
+    "experiments": TRAINING | {"configs", "experiments"},
+    "configs": RUNS | {"configs"},  # the schema
+    "__init__": {"runs"},  # on demand
+}
+FILES = sorted(
+    path.relative_to(ROOT)
+    for folder in ("mmebm_jax", "experiments", "configs")
+    for path in (ROOT / folder).rglob("*.py")
+)
+METHOD_FILES = [path for path in FILES if path.parts[:2] == ("mmebm_jax", "method")]
+MOST_LINES, MOST_OF_A_FUNCTION, MOST_PARAMETERS = 1800, 60, 7
+
+
+def parse(path):
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
+def room_of(parts):
+    """Of a module's dotted name as parts."""
+    return parts[0] if parts[0] != "mmebm_jax" else (*parts, "__init__")[1]
+
+
+def imported_rooms(tree):
+    """Rooms of this repository that a file imports, anywhere in it, with the line of each."""
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] in ("mmebm_jax", "experiments", "configs", "tests"):
+                yield room_of(parts), node.lineno
+
+
+def test_rooms_are_found():
+    rooms = {room_of(path.with_suffix("").parts) for path in FILES}
+    assert rooms == set(MAY_IMPORT)
+
+
+def test_the_order_has_no_circle():
+    for room, below in MAY_IMPORT.items():
+        for other in below - {room}:
+            assert room not in MAY_IMPORT[other], f"{room} and {other} may import each other"
+            assert MAY_IMPORT[other] <= below | GROUND, f"{room} may import {other}, not its own"
+    assert not MAY_IMPORT["method"] & {"data", "metrics", "runs", "training", "experiments"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_go_one_way(path):
+    room = room_of(path.with_suffix("").parts)
+    wrong = {
+        f"line {line}: {other}"
+        for other, line in imported_rooms(parse(path))
+        if other not in MAY_IMPORT[room]
+    }
+    assert not wrong
+
+
+def test_an_import_upwards_is_seen():
+    tree = ast.parse("def f():\n    from mmebm_jax import data\nimport mmebm_jax.runs.sampler")
+    assert set(imported_rooms(tree)) == {("data", 2), ("runs", 3)}
+
+
+def test_the_method_needs_no_more_than_flax_and_optax():
+    heavy = ("orbax", "sklearn", "tensorflow_datasets", "matplotlib", "grain", "pydantic")
+    program = (
+        "import sys\n"
+        "import mmebm_jax.method.update, mmebm_jax.method.sampling\n"
+        f"print([name for name in {heavy} if name in sys.modules], 'flax' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[] True"
+
+
+def test_the_method_is_short():
+    lines = {
+        path.name: len((ROOT / path).read_text(encoding="utf-8").splitlines())
+        for path in METHOD_FILES
+    }
+    assert 0 < sum(lines.values()) <= MOST_LINES, lines
+
+
+def functions(tree):
+    """Name, lines and parameters of every function, `self` and `cls` left out."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args
+            listed = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+            listed += [one for one in (given.vararg, given.kwarg) if one is not None]
+            count = sum(one.arg not in ("self", "cls") for one in listed)
+            yield node.name, node.end_lineno - node.lineno + 1, count
+
+
+@pytest.mark.parametrize("path", METHOD_FILES, ids=str)
+def test_functions_of_the_method_are_short(path):
+    found = list(functions(parse(path)))
+    long = [(name, lines) for name, lines, _ in found if lines > MOST_OF_A_FUNCTION]
+    wide = [(name, count) for name, _, count in found if count > MOST_PARAMETERS]
+    assert not long
+    assert not wide
