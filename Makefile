@@ -31,7 +31,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 # Trains the full method, evaluates and samples it: minutes on two cores.
 demo: venv
 	$(RUN) -m experiments.compare $(CACHE) --configs=configs/polydigits.py:full --seeds=0 \
-		--budget_minutes=$(MINUTES) --workdir=runs/polydigits
+		--budget_minutes=$(MINUTES) --workdir=runs/polydigits $(FLAGS)
 	$(RUN) -m experiments.main $(CACHE) --mode=sample --workdir=runs/polydigits/seed0/full \
 		--num_samples=32
 

@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from experiments import command_line, evaluate
+from experiments import command_line, evaluate, results
 from mmebm_jax import data, training
 from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.runs.sampler import Sampler
@@ -49,6 +49,10 @@ _STEPS = flags.DEFINE_integer("budget_steps", None, "Training steps of each run.
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each on its share of the cores.", 1)
 _TABLE = flags.DEFINE_bool("table", True, "Write the table of all runs; a job of --jobs does not.")
 
+_RESULTS = flags.DEFINE_string(
+    "results", None, "File to write every run's numbers to as well, as docs/results/NAME.json."
+)
+
 CONTROL = " + mixture"
 
 COLUMNS = {
@@ -57,8 +61,11 @@ COLUMNS = {
     "cross coherence": ("cross_coherence", "mean"),
     "cross, expert's mean": ("cross_coherence", "expert_mean"),
     "cross, revised": ("cross_coherence", "posterior_revised"),
+    "cross, drawn": ("cross_coherence", "drawn"),
+    "diversity": ("diversity", "conditional"),
     "Fréchet": ("frechet", "energy", "generator"),
     "Fréchet, generator": ("frechet", "generator"),
+    "Fréchet, floor": ("frechet", "floor"),
     "seconds": ("train_seconds",),
     "budget": ("budget_seconds",),
     "steps": ("step",),
@@ -134,8 +141,11 @@ def _train_and_evaluate(
             sampler = with_fitted_prior(run, sampler)
             used += time.monotonic() - begin
         result = evaluate.evaluate(run, sampler, int(state.step), trained_classifiers)
-        rate = int(state.step) * run.config.batch_size / used
+        num_examples = int(state.step) * run.config.batch_size
+        rate = num_examples / used
+        passes = num_examples / len(run.splits.train)
         result |= {"train_seconds": round(used, 1), "examples_per_second": round(rate, 1)}
+        result |= {"minutes": round(used / 60, 2), "passes": round(passes, 1)}
         if seconds is not None:
             result["budget_seconds"] = seconds
         path.mkdir(parents=True, exist_ok=True)
@@ -186,7 +196,7 @@ def to_markdown(summary: dict[str, dict[str, Any]], columns: Iterable[str] = COL
         row = [method]
         for column in columns:
             entry = entries.get(column)
-            digits = 3 if "coherence" in column or column.startswith(("joint", "cross")) else 1
+            digits = 3 if "coherence" in column or column.startswith(("joint", "cross", "diversity")) else 1
             digits = 0 if column in WHOLE_NUMBERS else digits
             if entry is None:
                 row.append("–")
@@ -290,7 +300,8 @@ def main() -> None:
         # Once, before the jobs would each train their own.
         evaluate.Classifiers(training.prepare(first, workdir / "none"), workdir / "classifiers")
         run_jobs(names, seeds, workdir, _JOBS.value)
-    results: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
+    rows = []
     seconds = None if _MINUTES.value is None else 60.0 * _MINUTES.value
     for seed in seeds:
         for name, base in configs.items():
@@ -298,11 +309,27 @@ def main() -> None:
             folder, config = workdir / f"seed{seed}" / name, with_flags(base, seed)
             done = run_one(config, folder, workdir / "classifiers", seconds)
             for suffix, result in done.items():
-                results.setdefault(name + suffix, []).append(result)
+                found.setdefault(name + suffix, []).append(result)
+                numbers = {k: v for k, v in result.items() if k != "protocol"}
+                rows.append({"method": name + suffix, "seed": seed, **numbers})
             if _TABLE.value:
-                write_table(summarise(results), workdir)
+                write_table(summarise(found), workdir)
     if _TABLE.value:
-        print(to_markdown(summarise(results)))
+        print(to_markdown(summarise(found)))
+    if _RESULTS.value:
+        results.write(_RESULTS.value, f"python -m {' '.join(_command())}", rows)
+
+
+def _command() -> list[str]:
+    """This comparison as a command, for the file of results."""
+    given = [("configs", _CONFIGS), ("seeds", _SEEDS), ("budget_minutes", _MINUTES)]
+    given += [("budget_steps", _STEPS), ("jobs", _JOBS)]
+    shown = {
+        name: ",".join(flag.value) if isinstance(flag.value, list) else flag.value
+        for name, flag in given
+        if flag.value is not None
+    }
+    return ["experiments.compare", *(f"--{name}={value}" for name, value in shown.items())]
 
 
 def short_name(name: str) -> str:
