@@ -24,7 +24,7 @@ class Classifiers:
         """Read the classifiers from `folder`, or train them on the training split."""
         self._kinds = {m.name: m.kind for m in run.model.modalities}
         steps = run.config.evaluation.classifier_steps
-        meta = {"data": run.config.data.to_dict(), "steps": steps}
+        meta = {"data": run.config.data.to_dict(), "steps": steps, "version": run.splits.version}
         known = classifier.load_classifiers(folder, meta)
         if known is None:
             known = self._train(run, steps)

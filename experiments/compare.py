@@ -196,7 +196,11 @@ def to_markdown(summary: dict[str, dict[str, Any]], columns: Iterable[str] = COL
         row = [method]
         for column in columns:
             entry = entries.get(column)
-            digits = 3 if "coherence" in column or column.startswith(("joint", "cross", "diversity")) else 1
+            digits = (
+                3
+                if "coherence" in column or column.startswith(("joint", "cross", "diversity"))
+                else 1
+            )
             digits = 0 if column in WHOLE_NUMBERS else digits
             if entry is None:
                 row.append("–")

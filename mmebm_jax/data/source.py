@@ -8,6 +8,8 @@ import numpy as np
 from mmebm_jax.storage.validation import brief
 from mmebm_jax.typing import OBSERVED
 
+FIRST_VERSION = "1.0.0"
+
 
 class Field(NamedTuple):
     """What one modality holds.
@@ -162,7 +164,7 @@ class DataSplits(NamedTuple):
     """A data set: its two splits and what they hold.
 
     ``fields`` names the modalities in order. ``alphabet[i]`` is the character of token i;
-    "" when no modality is text.
+    "" when no modality is text. ``version`` changes when the same options make other examples.
     """
 
     train: Source
@@ -170,3 +172,4 @@ class DataSplits(NamedTuple):
     fields: dict[str, Field]
     num_classes: int
     alphabet: str
+    version: str = FIRST_VERSION

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from mmebm_jax.data import checks
-from mmebm_jax.data.source import DataSplits, Field
+from mmebm_jax.data.source import FIRST_VERSION, DataSplits, Field
 from mmebm_jax.method.train_state import TrainState, Weights
 from mmebm_jax.modalities.kinds import KINDS
 from mmebm_jax.runs import schema
@@ -55,6 +55,7 @@ class DataFacts(NamedTuple):
 
     fields: dict[str, Field]
     alphabet: str  # the character of each token; empty when no modality is text
+    version: str  # of the data set
 
 
 def open_manager(workdir: epath.Path, keep: int | None = None) -> ocp.CheckpointManager:
@@ -276,7 +277,7 @@ def write_config(workdir: epath.Path, config: ConfigDict, splits: DataSplits) ->
             return None
     else:
         fields = {name: field._asdict() for name, field in splits.fields.items()}
-        facts = {"fields": fields, "alphabet": splits.alphabet}
+        facts = {"fields": fields, "alphabet": splits.alphabet, "version": splits.version}
         write_whole(workdir / "data.json", json.dumps(facts, indent=2) + "\n")
     write_whole(path, config.to_json_best_effort(indent=2, sort_keys=True) + "\n")
     return before
@@ -292,6 +293,7 @@ def read_data_facts(workdir: epath.Path) -> DataFacts:
     path = workdir / "data.json"
     tree = _read_json(path)
     fields, alphabet = tree.get("fields"), tree.get("alphabet")
+    version = tree.get("version", FIRST_VERSION)
     try:
         if not isinstance(fields, dict) or not isinstance(alphabet, str):
             raise ValueError("it lacks fields or alphabet")
@@ -299,13 +301,29 @@ def read_data_facts(workdir: epath.Path) -> DataFacts:
         for name, field in fields.items():
             parse(_FieldFacts, field, f"fields.{plain(name)}")
         facts = DataFacts(
-            {n: Field(f["kind"], tuple(f["shape"])) for n, f in fields.items()}, alphabet
+            {n: Field(f["kind"], tuple(f["shape"])) for n, f in fields.items()}, alphabet, version
         )
         checks.check_fields(facts.fields)
     except ValueError as error:
         reason = str(error).rstrip(".")
         raise ValueError(f"{path} is damaged ({reason}): restore it from a copy.") from error
     return facts
+
+
+def check_data(workdir: epath.Path, splits: DataSplits) -> None:
+    """Refuse a folder whose run was trained on another version of the data set.
+
+    Raises:
+      ValueError: one line with both versions, or the folder's data.json is damaged.
+    """
+    if not (workdir / "data.json").exists():
+        return
+    version = read_data_facts(workdir).version
+    if version != splits.version:
+        raise ValueError(
+            f"{workdir} holds a run on version {shown(version)} of this data set, which is now "
+            f"{splits.version}: sample from it, or train anew in another --workdir."
+        )
 
 
 def check_config(workdir: epath.Path, config: ConfigDict, *, may_extend: bool = False) -> None:

@@ -55,6 +55,7 @@ def prepare(config: ConfigDict, workdir: epath.PathLike, *, prepare_data: bool =
     splits = builders.build_data(config, prepare=prepare_data)
     if processes.is_first():
         processes.wait_for_all("data set built")
+    checkpoint.check_data(workdir, splits)
     if config.batch_size > len(splits.train):
         raise ValueError(
             f"config.batch_size is {config.batch_size}, but the training set holds "

@@ -10,7 +10,7 @@ import jax
 import pytest
 from etils import epath
 
-from mmebm_jax.runs import checkpoint, manifests
+from mmebm_jax.runs import builders, checkpoint, manifests
 from mmebm_jax.training.loop import Progress
 from tests.commands import digest, first_files, save_run, small_config
 
@@ -133,3 +133,22 @@ def test_nothing_is_told_of_damaged_arrays_but_the_one_line(run, monkeypatch, ca
     gc.collect()
     assert not told
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_run_on_another_version_of_its_data_set_is_refused(tmp_path):
+    config = small_config()
+    splits = builders.build_data(config)
+    folder = epath.Path(tmp_path)
+    checkpoint.check_data(folder, splits)
+    checkpoint.write_config(folder, config, splits)
+    checkpoint.check_data(folder, splits)
+    newer = splits._replace(version="2.0.0")
+    with pytest.raises(ValueError, match=r"on version '1\.0\.0' of this data set, which is now 2"):
+        checkpoint.check_data(folder, newer)
+    # A run from before versions were written down is one on the first.
+    facts = json.loads((folder / "data.json").read_text())
+    del facts["version"]
+    (folder / "data.json").write_text(json.dumps(facts))
+    checkpoint.check_data(folder, splits)
+    with pytest.raises(ValueError, match="which is now 2"):
+        checkpoint.check_data(folder, newer)

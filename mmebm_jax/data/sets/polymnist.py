@@ -469,4 +469,6 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
         )
     train, test = (_open(builder, split, options.in_memory) for split in _SPLITS)
     fields = {name: Field("image", (SIZE, SIZE, 3)) for name in MODALITIES}
-    return DataSplits(train, test, fields, num_classes=10, alphabet="")
+    return DataSplits(
+        train, test, fields, num_classes=10, alphabet="", version=str(builder.version)
+    )
