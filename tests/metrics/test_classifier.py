@@ -117,7 +117,7 @@ def test_bad_input_is_named(trained):
         train(key, "image", images[:, :6], labels, 4)
     with pytest.raises(ValueError, match=r"need \[B, size\]"):
         train(key, "vector", images, labels, 4)
-    with pytest.raises(ValueError, match="one label an example"):
+    with pytest.raises(ValueError, match="one label per example"):
         train(key, "image", images, labels[:2], 4)
     with pytest.raises(ValueError, match=r"0\.\.3"):
         train(key, "image", images, labels + 4, 4)
