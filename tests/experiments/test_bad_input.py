@@ -18,10 +18,11 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from mmebm_jax import training as train
 from mmebm_jax.data import load_data
 from mmebm_jax.data.source import ArraySource, DataSplits, Field
 from mmebm_jax.runs import builders
+from mmebm_jax.training import loop
+from mmebm_jax.training.run import sole_writer
 from tests.commands import (
     SHRINK,
     assert_one_line,
@@ -264,7 +265,7 @@ CASES |= {
 
 
 def locked(place):
-    place.stack.enter_context(train.sole_writer(epath.Path(place.run)))
+    place.stack.enter_context(sole_writer(epath.Path(place.run)))
     return [f"--workdir={place.run}", *SMALL]
 
 
@@ -693,7 +694,7 @@ def test_bad_input_ends_with_one_line_and_touches_nothing(
 
     prepare_case, named = CASES[case]
     if "resume" not in case:
-        monkeypatch.setattr(train, "_train", refuse)
+        monkeypatch.setattr(loop, "_Attempt", refuse)
     with contextlib.ExitStack() as stack:
         place = Place(tmp_path, saved_run, mnist, monkeypatch, stack)
         arguments = prepare_case(place)

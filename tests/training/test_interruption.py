@@ -22,7 +22,7 @@ def test_a_signal_is_noted_and_its_handler_comes_back(number):
 def test_a_second_signal_ends_the_process():
     program = (
         "import os, signal\n"
-        "from experiments.interruption import Interruption\n"
+        "from mmebm_jax.training.interruption import Interruption\n"
         "with Interruption():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print('first', flush=True)\n"

@@ -377,7 +377,12 @@ def test_evaluation_holds_the_contract(straight, classifiers):
     assert {"frechet", "classifier_accuracy"} <= set(result)
     assert (result["step"], result["num_samples"]) == (4, 20)
     assert set(result["joint_coherence"]) == {"generator", "base_prior", "energy"}
-    assert set(result["frechet"]) == {"generator", "base_prior", "energy", "cross"}
+    # With fewer samples than features there is neither a floor nor a conditional distance.
+    distances = {"generator", "base_prior", "energy", "cross", "reconstruction"}
+    assert set(result["frechet"]) == distances
+    assert set(result["diversity"]) == {"conditional", "conditional_pixels"}
+    assert 0 <= result["cross_coherence"]["drawn"] <= 1
+    assert 0 <= result["class_balance"]["entropy"] <= 1
     assert set(result["cross_coherence"]["by_target"]) == {"m0", "m1"}
     assert set(result["classifier_accuracy"]) == {"m0", "m1"}
     cross = [result["cross_coherence"][name] for name in ("mean", "posterior_revised")]
@@ -396,7 +401,7 @@ def test_a_metric_that_the_model_lacks_is_absent(straight, classifiers):
     sampler = Sampler(straight.run.model, straight.state.weights, settings)
     result = evaluate.evaluate(straight.run, sampler, 4, classifiers)
     assert set(result["joint_coherence"]) == {"generator"}
-    assert set(result["frechet"]) == {"generator", "cross"}
+    assert set(result["frechet"]) == {"generator", "cross", "reconstruction"}
     assert result["protocol"]["refinement_steps"] == result["protocol"]["prior_steps"] == 0
 
 
