@@ -18,14 +18,14 @@ LOGGER = logging.getLogger("mmebm_jax")
 
 
 def check_refinement(sampler: Sampler, num_steps: int | None) -> None:
-    """Refuse refinement steps for a model without a data-space energy.
+    """Refuse refinement steps for a model without a data energy.
 
     Raises:
       ValueError: one line that says so.
     """
     if num_steps and not sampler.settings.data_energy:
         raise ValueError(
-            f"--refinement_steps={num_steps}: this run learned no data-space energy to refine "
+            f"--refinement_steps={num_steps}: this run learned no data energy to refine "
             "samples under: leave it out."
         )
 
@@ -51,7 +51,7 @@ def evaluate(
       The content of `evaluation.json`; a metric that does not apply to the model is absent.
 
     Raises:
-      ValueError: steps are asked of a model without a data-space energy.
+      ValueError: steps are asked of a model without a data energy.
     """
     check_refinement(sampler, num_steps)
     subject = Subject(run, sampler, classifiers, num_steps)

@@ -2,7 +2,7 @@
 
     python -m experiments.toy --config=configs/toy.py --workdir=runs/toy
 
-The data-space energy is that of the run in the folder, trained first where it is not yet. The
+The data energy is that of the run in the folder, trained first where it is not yet. The
 latent energy is fitted to the same points, scaled to variance one, as latents of a prior by itself.
 Then each energy's own kernel runs for thousands of steps, from two starts: the usual one, and a
 single mode. Both see the same noise, so chains that have forgotten their start end at one point:
@@ -214,7 +214,7 @@ def learn_latent(
 def learn_data(
     key: jax.Array, run: train.Run, truth: Truth, num_chains: int, steps: int
 ) -> Learned:
-    """Train the run's model, or read it, and run long chains under its data-space energy."""
+    """Train the run's model, or read it, and run long chains under its data energy."""
     start_key, mode_key, chain_key = jax.random.split(key, 3)
     state, _ = train.train(run)
     sampler = train.make_sampler(run, state.weights, checkpoint.trained_networks(state))
@@ -312,7 +312,7 @@ def toy(config: ConfigDict, workdir: epath.Path, num_chains: int, steps: int) ->
     """Learn both energies, measure, draw; gives the content of `toy.json`.
 
     Raises:
-      ValueError: the configuration is not one of the ring with a data-space energy.
+      ValueError: the configuration is not one of the ring with a data energy.
     """
     if config.data.name != "ring" or not config.energy.learn:
         raise ValueError("toy needs config.data.name ring and config.energy.learn True.")

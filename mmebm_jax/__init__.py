@@ -1,6 +1,6 @@
 """Multimodal energy-based models learned with a multimodal VAE by MCMC revision.
 
-The rooms, each importing only those above it:
+The packages, each importing only those above it:
 
     cpu          what exists for XLA:CPU's sake
     networks     Flax modules

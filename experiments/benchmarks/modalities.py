@@ -39,7 +39,7 @@ def stacked(work: Workload) -> dict[str, Revision]:
         weights, batch = arrays
         outputs = jax.vmap(lambda p: decoder.apply({"params": p}, latents.shared))(weights)
         by_name = dict(zip(names, outputs, strict=True))
-        of_prior = prior.joint_energy(None, None, model.prior_family)(latents)
+        of_prior = prior.latents_energy(None, None, model.prior_family)(latents)
         return of_prior - joint_log_likelihood(model.modalities, by_name, batch)
 
     def data(arrays: Any, images: jax.Array) -> jax.Array:

@@ -166,7 +166,7 @@ class TorchUpdate:
 
     @property
     def energy(self) -> Energy:
-        """The data-space energy, not normalised."""
+        """The data energy, not normalised."""
         return self.networks["energy"]
 
     def _posterior_energy(self, weights: Weights, latents: Tensor, images: Tensor) -> Tensor:

@@ -206,7 +206,7 @@ def revisions(work: Workload) -> dict[str, Revision]:
             batch,
             modalities=model.modalities,
             decode=partial(model.decode, params["generator"]),
-            prior_energy=prior.joint_energy(fitted, latent_energy(params), model.prior_family),
+            prior_energy=prior.latents_energy(fitted, latent_energy(params), model.prior_family),
         )(latents)
 
     def tilted(arrays: Any, latents: jax.Array) -> jax.Array:

@@ -173,7 +173,7 @@ def consensus(experts: Experts, member: jax.Array, correlation: float) -> Diagon
     return Diagonal(location, jnp.exp(smallest[:, 0]) / jnp.sqrt(precision))
 
 
-def _mixture(experts: Experts, _: Aggregation) -> Posterior:
+def _mixture(experts: Experts, _: Aggregation) -> Posterior:  # its density: `inference.log_prob`
     log_weight = uniform_log_weight(experts.observed)
     return Posterior(experts.location, experts.scale, log_weight)
 

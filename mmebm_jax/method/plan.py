@@ -7,8 +7,8 @@ import jax
 
 from mmebm_jax.distributions.base_prior import BasePrior
 from mmebm_jax.method.bounds import Bound
+from mmebm_jax.method.chains import Chains, Networks
 from mmebm_jax.method.model import NETWORKS, Model
-from mmebm_jax.method.networks import Chains, Networks
 from mmebm_jax.typing import Params
 
 
@@ -23,7 +23,7 @@ class Terms(NamedTuple):
     posterior_generator: float = 0.0  # −log p(x | ũ)
     posterior_inference: float = 0.0  # −log q(ũ | x)
     learn_prior: bool = False  # the latent energy, from ũ against samples of the prior
-    learn_energy: bool = False  # the data-space energy, from data against x̃
+    learn_energy: bool = False  # the data energy, from data against x̃
     synthesis_generator: float = 0.0  # λ_s: −log p(x̃ | u_p)
     synthesis_inference: float = 0.0  # λ_i: −log q(u_p | x̃)
     standard_prior: bool = False  # p_0 is known to be standard still, which is cheaper

@@ -51,7 +51,7 @@ def relative_energy(prior: BasePrior | None, energy_fn: EnergyFn | None, family:
     return energy
 
 
-def joint_energy(prior: BasePrior | None, energy_fn: EnergyFn | None, family: str) -> EnergyFn:
+def latents_energy(prior: BasePrior | None, energy_fn: EnergyFn | None, family: str) -> EnergyFn:
     """U(u) = E_γ(z) − log p_0(z) − Σ_m log p(w_m) over `Latents`; see `tilted_energy`."""
     of_shared = tilted_energy(prior, energy_fn, family)
 

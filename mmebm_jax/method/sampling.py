@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from mmebm_jax.method import inference
+from mmebm_jax.method.chains import Chains, Networks
 from mmebm_jax.method.langevin import LangevinResult
 from mmebm_jax.method.model import Model
-from mmebm_jax.method.networks import Chains, Networks
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.modalities.modality import means, uniform_noise
 from mmebm_jax.typing import Batch, Latents, Mask
@@ -21,7 +21,7 @@ class SamplerSettings(NamedTuple):
 
     chains: Chains
     prior_energy: bool  # whether a latent energy was learned
-    data_energy: bool  # whether a data-space energy was learned
+    data_energy: bool  # whether a data energy was learned
 
 
 class Trained(NamedTuple):

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from mmebm_jax import batching, cpu
 from mmebm_jax.method import bounds, inference, prior
+from mmebm_jax.method.chains import Networks
 from mmebm_jax.method.inference import Encoding
-from mmebm_jax.method.networks import Networks
 from mmebm_jax.method.plan import Plan
 from mmebm_jax.modalities.modality import (
     joint_log_likelihood,
@@ -76,7 +76,7 @@ def posterior_term(
 
 
 def prior_term(plan: Plan, networks: Networks, revised: Latents, prior_latents: Latents) -> Metrics:
-    """Equation (7): E_γ(ũ) − E_γ(u_p), paper A's maximum likelihood of the prior."""
+    """Equation (7): E_γ(z̃) − E_γ(z_p), paper A's maximum likelihood of the prior."""
     energy = networks.model.latent_energy
     of_data = energy(networks.params["prior"], revised.shared)
     of_samples = energy(networks.params["prior"], prior_latents.shared)
@@ -123,7 +123,7 @@ def synthesise(
 def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synthesis) -> Metrics:
     """Equation (8): E_α(x) − E_α(x̃), paper B's energy loss; and (9), what x̃ teaches the others.
 
-    Its feedback is −λ_s log p_β(x̃ | u_p) for the generator and −λ_i log q_φ(u_p | x̃) for
+    The synthesis term is −λ_s log p_β(x̃ | u_p) for the generator and −λ_i log q_φ(u_p | x̃) for
     inference: paper B's second KL. λ_s and λ_i are `synthesis_generator`, `synthesis_inference`.
     """
     terms, settings, modalities = plan.terms, plan.settings, plan.model.modalities
@@ -157,7 +157,7 @@ def contrast_loss(
 ) -> jax.Array:
     """E(data) − E(sample) + penalty · (E(data)² + E(sample)²), `[B]`.
 
-    The gradient of maximum likelihood, where log Z cancels, for the data-space energy and for the
+    The gradient of maximum likelihood, where log Z cancels, for the data energy and for the
     latent one alike. The penalty keeps energies near zero; without one they run away (Du & Mordatch
     2019, arXiv:1903.08689, section 3.3).
     """

@@ -1,6 +1,6 @@
 """The training update: the method as the diagram draws it.
 
-    batch ─ experts ─ z⁰ ─ posterior revision ─ ũ ──────────────┐
+    batch ─ experts ─ u⁰ ─ posterior revision ─ ũ ──────────────┐
                                                                 ├─ losses ─ Optax ─ new state
     prior ─ prior revision ─ u_p ─ generator ─ x⁰ ─ data revision ─ x̃ ┘
 

@@ -1,4 +1,4 @@
-"""The four networks: inference, generator, data-space energy, latent energy.
+"""The four networks: inference, generator, data energy, latent energy.
 
 Each of the first three joins one sub-network per modality and knows nothing of what a modality is.
 Modalities are looped over in Python: stacking them under `vmap` makes grouped convolutions, which
@@ -121,10 +121,10 @@ class ScaledDense(nn.Module):
 
 
 class JointEnergy(nn.Module):
-    """E_α(x): one trunk per modality, joined by a perceptron into one number.
+    """E_α(x): one trunk per modality (of text, `text.TextTrunk`), joined into one number.
 
     Attributes:
-      trunks: per modality, examples → features.
+      trunks: per modality, examples → features; of which kind stands in `modalities`.
       hidden: units of the joint layers.
       rematerialise: compute a modality's activations again to save memory.
     """

@@ -124,7 +124,7 @@ class Sampler:
         Raises:
           TypeError: the key is not a typed one, a number is not whole, or `given` is not a dict.
           ValueError: a number is out of range, a given modality is unknown or has another shape,
-            type or range, or steps are asked of a run that learned no data-space energy.
+            type or range, or steps are asked of a run that learned no data energy.
 
         Warns:
           RuntimeWarning: a chain longer than training's has left the energies of trained chains.
@@ -168,10 +168,10 @@ class Sampler:
         """The joint energy of examples with every modality, `[B]`; lower is more likely.
 
         Raises:
-          ValueError: see `as_batch`; no data-space energy was learned, or a modality is missing.
+          ValueError: see `as_batch`; no data energy was learned, or a modality is missing.
         """
         if not self.settings.data_energy:
-            raise ValueError("this run learned no data-space energy (energy.learn is False).")
+            raise ValueError("this run learned no data energy (energy.learn is False).")
         batch = self._batch(batch, check_values)
         missing = [m.name for m in self.modalities if m.name not in batch]
         if missing:
@@ -184,7 +184,7 @@ class Sampler:
         Measured at the first call, on chains from the generator's own samples: it needs no data.
 
         Raises:
-          ValueError: no data-space energy was learned.
+          ValueError: no data energy was learned.
         """
         if self._trained_energies is None:
             latent_key, chain_key = jax.random.split(jax.random.key(0))
@@ -338,7 +338,7 @@ class Sampler:
         num_steps = arguments.whole_number("num_steps", num_steps, 0, arguments.MOST_STEPS)
         if num_steps and not self.settings.data_energy:
             raise ValueError(
-                f"num_steps is {num_steps}, but this run learned no data-space energy to refine "
+                f"num_steps is {num_steps}, but this run learned no data energy to refine "
                 "samples under: leave it out."
             )
         return num_steps

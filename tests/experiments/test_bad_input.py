@@ -361,11 +361,11 @@ CASES |= {
     ),
     "refinement without an energy": (
         in_run("--refinement_steps=3", mode="sample"),
-        ["num_steps is 3", "no data-space energy"],
+        ["num_steps is 3", "no data energy"],
     ),
     "refinement without an energy, evaluated": (
         in_run("--refinement_steps=3", mode="evaluate"),
-        ["--refinement_steps=3", "no data-space energy"],
+        ["--refinement_steps=3", "no data energy"],
     ),
     "workdir that another process trains in": (locked, ["another process trains in"]),
     "sample without a run": (

@@ -198,7 +198,7 @@ def test_tilted_energy():
 def test_joint_energy_adds_the_private_priors(family, density):
     rng = np.random.default_rng(0)
     shared, a, b = rng.normal(size=(3, 5, 2)).astype(np.float32)
-    joint = prior.joint_energy(make_mixture(), lambda z: 3 * z[:, 0], family)
+    joint = prior.latents_energy(make_mixture(), lambda z: 3 * z[:, 0], family)
     of_shared = prior.tilted_energy(make_mixture(), lambda z: 3 * z[:, 0])(shared)
     np.testing.assert_array_equal(joint(Latents(shared, {})), of_shared)
     np.testing.assert_allclose(
@@ -213,7 +213,7 @@ def test_the_standard_prior_needs_no_mixture(family):
     shared, own = np.random.default_rng(0).normal(size=(2, 5, 2)).astype(np.float32)
     latents = Latents(shared, {"a": own})
     energies = [
-        prior.joint_energy(base, lambda z: 3 * z[:, 0], family)(latents)
+        prior.latents_energy(base, lambda z: 3 * z[:, 0], family)(latents)
         for base in (None, standard(4, 2, family))
     ]
     np.testing.assert_allclose(*energies, rtol=1e-5)

@@ -7,7 +7,7 @@ from scipy.stats import norm
 from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import langevin, revision
 from mmebm_jax.method.langevin import Chain
-from mmebm_jax.method.prior import joint_energy
+from mmebm_jax.method.prior import latents_energy
 from mmebm_jax.method.revision import posterior_energy, revise_data
 from mmebm_jax.modalities.modality import (
     Modality,
@@ -66,7 +66,7 @@ def run_posterior(modalities, mask=None):
         batch,
         modalities=modalities,
         decode=decode,
-        prior_energy=joint_energy(standard(1, 2), None, "gaussian"),
+        prior_energy=latents_energy(standard(1, 2), None, "gaussian"),
         mask=mask,
     )
     result = jax.jit(

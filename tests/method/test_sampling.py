@@ -5,8 +5,8 @@ import pytest
 
 from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import sampling
+from mmebm_jax.method.chains import Chains
 from mmebm_jax.method.langevin import Chain
-from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.sampling import SamplerSettings, Trained
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.runs.sampler import Sampler
@@ -324,7 +324,7 @@ def test_energy_needs_every_modality_and_a_learned_energy(sampler, tiny_model, w
     with pytest.raises(ValueError, match=r"missing: \['text'\]"):
         sampler.energy({"picture": raw["picture"]})
     without = Sampler(tiny_model, weights, SETTINGS._replace(data_energy=False))
-    with pytest.raises(ValueError, match="learned no data-space energy"):
+    with pytest.raises(ValueError, match="learned no data energy"):
         without.energy(raw)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mmebm_jax.distributions.base_prior import standard
+from mmebm_jax.method.chains import Chains
 from mmebm_jax.method.langevin import Chain
-from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.runs.sampler import Sampler
@@ -176,7 +176,7 @@ def test_whole_numbers_of_numpy_and_jax_are_taken(sampler):
 
 def test_steps_need_an_energy_to_descend(tiny_model, weights):
     without = Sampler(tiny_model, weights, SETTINGS._replace(data_energy=False))
-    with pytest.raises(ValueError, match="num_steps is 3, but this run learned no data-space"):
+    with pytest.raises(ValueError, match="num_steps is 3, but this run learned no data"):
         without.sample(jax.random.key(0), num_steps=3)
     without.sample(jax.random.key(0), num_steps=0)
 

@@ -54,7 +54,7 @@ class Networks(NamedTuple):
         return self.model.encode(self.params["inference"], batch, mask)
 
     def infer(self, key: jax.Array, encoding: Encoding, mask: Mask | None = None) -> Latents:
-        """z⁰: a draw from the inference model."""
+        """u⁰: a draw from the inference model."""
         draw = inference.infer(key, encoding, self.model.prior_family, mask)
         return jax.lax.stop_gradient(draw)
 
@@ -70,7 +70,7 @@ class Networks(NamedTuple):
             batch,
             modalities=tuple(m for m in self.model.modalities if m.name in batch),
             decode=self.decode_frozen,
-            prior_energy=prior.joint_energy(
+            prior_energy=prior.latents_energy(
                 self.fitted_prior, self.latent_energy, self.model.prior_family
             ),
             mask=mask,
