@@ -8,12 +8,11 @@ from typing import Any
 from unittest import mock
 
 import jax
-import optax
 
 from experiments.benchmarks import workload
-from experiments.benchmarks.measure import Options, Part, interleaved, ratios, table
+from experiments.benchmarks.measure import Options, Part, interleaved, ratios, seconds, table
 from mmebm_jax import cpu
-from mmebm_jax.cpu import activation, convolution, dense, noise, norms, packing
+from mmebm_jax.cpu import convolution, dense, noise, packing
 from mmebm_jax.method import model
 
 LEAST = 1.02  # what a version has to earn to stay
@@ -35,16 +34,8 @@ VERSIONS: dict[str, tuple[Any, list[Patch]]] = {
     "convolution by kernel rows": (convolution._by_rows, [(convolution, "_by_rows", _plain_rows)]),
     "compiler options": (convolution.compiler_options, [(cpu, "compiler_options", dict)]),
     "dense": (dense, [(cpu, "dot_general", jax.lax.dot_general)]),
-    "activation": (activation, [(cpu, "silu", jax.nn.silu)]),
     "noise": (noise, [(cpu, "normal", jax.random.normal)]),
     "packing": (packing, [(cpu, "scan", jax.lax.scan)]),
-    "norms": (
-        norms,
-        [
-            (cpu, "global_norm", optax.tree.norm),
-            (cpu, "clip_by_global_norm", optax.clip_by_global_norm),
-        ],
-    ),
     "scale beside the joint kernel": (model.Model.normalised, [(model, "JOINT_LAYER", "")]),
 }
 
@@ -62,8 +53,8 @@ def measure(options: Options) -> Part:
     rows = []
     for name, (source, patches) in VERSIONS.items():
         without = _without(work, patches)
-        without()
-        with_all()  # compiling left other work behind
+        seconds(with_all)  # compiling left other work behind
+        seconds(without)
         times = interleaved({"with": with_all, "without": without}, options.pairs)
         ratio = ratios(times["without"], times["with"])
         lines = len(inspect.getsource(source).splitlines())

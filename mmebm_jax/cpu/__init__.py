@@ -10,9 +10,8 @@ from functools import wraps
 from typing import Any
 
 import jax
-import optax
 
-from mmebm_jax.cpu import activation, convolution, dense, noise, norms, packing
+from mmebm_jax.cpu import convolution, dense, noise, packing
 
 
 def _choose(on_cpu: Callable[..., Any], elsewhere: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,20 +29,11 @@ conv_general_dilated = _choose(convolution.scan_safe_convolution, jax.lax.conv_g
 dot_general = _choose(dense.wide_dot_general, jax.lax.dot_general)
 """For a wide `flax.linen.Dense`: a gradient that leaves the kernel as it lies."""
 
-silu = _choose(activation.silu, jax.nn.silu)
-"""For large arrays: a gradient that keeps the inputs alone."""
-
 normal = _choose(noise.normal, jax.random.normal)
 """`jax.random.normal(key, shape, dtype)`, the same numbers to the last bit."""
 
 scan = _choose(packing.scan, jax.lax.scan)
 """`jax.lax.scan` over a carry of batches `[B, ...]`, carried as rows `[B, N]`."""
-
-global_norm = _choose(norms.global_norm, optax.tree.norm)
-"""The Euclidean norm of all leaves of a pytree together."""
-
-clip_by_global_norm = _choose(norms.clip_by_global_norm, optax.clip_by_global_norm)
-"""The Optax transformation that scales gradients down to a largest norm."""
 
 
 def compiler_options() -> dict[str, str | bool]:

@@ -68,9 +68,9 @@ class ImageDecoder(nn.Module):
     def __call__(self, latents: jax.Array) -> jax.Array:
         """Decode a batch of latents."""
         height, width, channels = self.shape
-        hidden = cpu.silu(nn.Dense(self.hidden)(latents))
+        hidden = nn.silu(nn.Dense(self.hidden)(latents))
         num_features = (height // 2) * (width // 2) * self.width
-        maps = cpu.silu(nn.Dense(num_features, dot_general=cpu.dot_general)(hidden))
+        maps = nn.silu(nn.Dense(num_features, dot_general=cpu.dot_general)(hidden))
         maps = maps.reshape(len(latents), height // 2, width // 2, self.width)
         return depth_to_space(_convolution(4 * channels)(maps))
 

@@ -179,7 +179,7 @@ def build_optimisers(config: ConfigDict) -> Optimisers:
     schedules = build_schedules(config)
     return {
         name: optax.chain(
-            cpu.clip_by_global_norm(config.optimiser[name].gradient_clip),
+            optax.clip_by_global_norm(config.optimiser[name].gradient_clip),
             optax.scale_by_adam(b1=config.optimiser[name].b1, b2=config.optimiser[name].b2),
             _scale_by_rate(schedules[name]),
         )

@@ -3,20 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from mmebm_jax import cpu
-from mmebm_jax.cpu import activation, convolution, dense, noise, norms, packing
+from mmebm_jax.cpu import convolution, dense, noise, packing
 
 OPERATIONS = {
     "conv_general_dilated": (convolution.scan_safe_convolution, jax.lax.conv_general_dilated),
     "dot_general": (dense.wide_dot_general, jax.lax.dot_general),
-    "silu": (activation.silu, jax.nn.silu),
     "normal": (noise.normal, jax.random.normal),
     "scan": (packing.scan, jax.lax.scan),
-    "global_norm": (norms.global_norm, optax.tree.norm),
-    "clip_by_global_norm": (norms.clip_by_global_norm, optax.clip_by_global_norm),
 }
 DIMENSIONS = (((1,), (0,)), ((), ()))
 CARRY = jnp.ones([2, 3, 2])
@@ -28,17 +24,12 @@ CALLS = {
     "dot_general": lambda f: jax.make_jaxpr(lambda x, k: f(x, k, DIMENSIONS))(
         jnp.ones([2, 3]), jnp.ones([3, 4])
     ),
-    "silu": lambda f: jax.make_jaxpr(lambda x: f(x))(jnp.ones([3])),
     "normal": lambda f: jax.make_jaxpr(lambda key: f(key, (4, 2), jnp.float32))(jax.random.key(0)),
     "scan": lambda f: jax.make_jaxpr(
         lambda carry: f(
             lambda c, x: ({n: v + x for n, v in c.items()}, None), carry, jnp.arange(3.0)
         )
     )({"a": CARRY, "b": CARRY}),
-    "global_norm": lambda f: jax.make_jaxpr(lambda x: f(x))([jnp.ones([1024, 256]), jnp.ones(3)]),
-    "clip_by_global_norm": lambda f: jax.make_jaxpr(lambda g: f(1.0).update(g, optax.EmptyState()))(
-        [jnp.ones([1024, 256])]
-    ),
 }
 
 
@@ -66,7 +57,7 @@ def test_the_choice_is_made_at_each_trace(monkeypatch):
     programs = []
     for backend in ("gpu", "cpu", "gpu"):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        programs.append(program("silu", cpu.silu))
+        programs.append(program("normal", cpu.normal))
     assert programs[0] == programs[2] != programs[1]
 
 
@@ -79,7 +70,5 @@ def test_compiler_options_are_the_cpus_alone(monkeypatch):
 
 
 def test_both_versions_give_the_same_numbers():
-    tree = [jax.random.normal(jax.random.key(0), (1024, 256)), jnp.ones(3)]
-    np.testing.assert_allclose(norms.global_norm(tree), optax.tree.norm(tree), rtol=1e-5)
     key = jax.random.key(3)
     np.testing.assert_array_equal(cpu.normal(key, (4, 2)), jax.random.normal(key, (4, 2)))
