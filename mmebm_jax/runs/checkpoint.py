@@ -326,6 +326,20 @@ def check_data(workdir: epath.Path, splits: DataSplits) -> None:
         )
 
 
+def check_resumable(workdir: epath.Path) -> None:
+    """Refuse to train on in a folder from before 0.2, whose optimisers have another form.
+
+    Raises:
+      ValueError: one line that says what can still be done.
+    """
+    path = workdir / "data.json"
+    if path.exists() and "version" not in _read_json(path):
+        raise ValueError(
+            f"{workdir} holds a run of mmebm_jax before 0.2, whose optimisers cannot be read: "
+            "sample from it or evaluate it, or train anew in another --workdir."
+        )
+
+
 def check_config(workdir: epath.Path, config: ConfigDict, *, may_extend: bool = False) -> None:
     """Refuse a folder that holds a run of another configuration.
 
@@ -403,12 +417,23 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
         if path.stat().length <= MOST_JSON_BYTES:
             tree = json.loads(path.read_bytes())
             if isinstance(tree, dict):
-                return tree
+                return _with_present_names(tree)
         else:
             reason = f"it is larger than {MOST_JSON_BYTES >> 20} MiB"
     except (ValueError, RecursionError) as error:
         reason = brief(str(error))
     raise ValueError(f"{path} is damaged ({reason}): restore it from a copy of the run.")
+
+
+def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:
+    """A run's JSON file with the kind "text" under its name, which was "sequence" before 0.2."""
+    likelihood, fields = tree.get("likelihood"), tree.get("fields")
+    if isinstance(likelihood, dict) and "sequence" in likelihood:
+        likelihood.setdefault("text", likelihood.pop("sequence"))
+    for field in fields.values() if isinstance(fields, dict) else ():
+        if isinstance(field, dict) and field.get("kind") == "sequence":
+            field["kind"] = "text"
+    return tree
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

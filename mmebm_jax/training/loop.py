@@ -65,6 +65,7 @@ def train(run: Run, updates: Updates | None = None) -> tuple[TrainState, float]:
       ValueError: the folder's checkpoints cannot be read, or belong to a run that cannot go on.
       OSError: the disk is full; everything written so far stays intact.
     """
+    checkpoint.check_resumable(run.workdir)
     tries, farthest = 0, -1
     with sole_writer(run.workdir), Interruption() as interruption:
         if processes.is_first():

@@ -152,3 +152,22 @@ def test_a_run_on_another_version_of_its_data_set_is_refused(tmp_path):
     checkpoint.check_data(folder, splits)
     with pytest.raises(ValueError, match="which is now 2"):
         checkpoint.check_data(folder, newer)
+
+
+def test_a_run_of_before_0_2_is_sampled_from_and_not_trained_on(tmp_path):
+    config = small_config(data__word=True)
+    save_run(tmp_path, config)
+    folder = epath.Path(tmp_path)
+    checkpoint.check_resumable(folder)
+    saved = json.loads((folder / "config.json").read_text())
+    saved["likelihood"]["sequence"] = saved["likelihood"].pop("text")
+    (folder / "config.json").write_text(json.dumps(saved))
+    facts = json.loads((folder / "data.json").read_text())
+    del facts["version"]
+    facts["fields"]["word"]["kind"] = "sequence"
+    (folder / "data.json").write_text(json.dumps(facts))
+    assert checkpoint.read_config(folder) == config
+    assert checkpoint.read_data_facts(folder).fields["word"].kind == "text"
+    checkpoint.check_config(folder, config)
+    with pytest.raises(ValueError, match=r"before 0\.2, whose optimisers cannot be read: sample"):
+        checkpoint.check_resumable(folder)
