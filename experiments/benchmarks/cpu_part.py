@@ -15,8 +15,6 @@ from mmebm_jax import cpu
 from mmebm_jax.cpu import convolution, dense, noise, packing
 from mmebm_jax.method import model
 
-LEAST = 1.02  # what a version has to earn to stay
-
 
 def _plain_rows(inputs: jax.Array, kernel: jax.Array, pads: Any) -> jax.Array:
     return jax.lax.conv_general_dilated(

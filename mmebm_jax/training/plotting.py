@@ -13,6 +13,9 @@ from etils import epath
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mmebm_jax.modalities.image import IMAGE
+from mmebm_jax.modalities.text import TEXT
+from mmebm_jax.modalities.vector import VECTOR
 from mmebm_jax.storage.files import write_whole
 
 _DPI = 100
@@ -20,7 +23,6 @@ _CELL = 56  # pixels; a 28-pixel image is doubled, a 16-pixel one tripled
 _GAP = 2
 _LINE = 13  # height of a line of text
 _CHARACTER = 5.9  # width of a character of text: eight of them fit under a 16-pixel image
-_CELL_LABEL = 18
 _TITLE = 24
 _MARGIN = 12
 _COLUMN_LABEL = 16
@@ -38,10 +40,7 @@ def to_picture(images: Any) -> np.ndarray:
     images = np.asarray(images)
     if images.ndim < 3 or images.shape[-1] not in (1, 3):
         raise ValueError(f"images have shape {images.shape}; need [..., H, W, C] with C 1 or 3")
-    if images.dtype != np.uint8:
-        scaled = np.nan_to_num(images.astype(np.float32), posinf=1, neginf=-1)
-        images = np.round((np.clip(scaled, -1, 1) + 1) * 127.5).astype(np.uint8)
-    return np.broadcast_to(images, (*images.shape[:-1], 3))
+    return np.asarray(IMAGE.draw(images, ""))
 
 
 def to_text(sequence: Any, alphabet: str = "") -> str:
@@ -51,11 +50,7 @@ def to_text(sequence: Any, alphabet: str = "") -> str:
         sequence: one-hot, probabilities or logits.
         alphabet: the character of each token; token numbers are shown when it is too short.
     """
-    sequence = np.asarray(sequence)
-    tokens = sequence.argmax(-1)
-    if len(alphabet) < sequence.shape[-1]:
-        return " ".join(str(token) for token in tokens)
-    return "".join(alphabet[token] for token in tokens)
+    return TEXT.draw(np.asarray(sequence)[None], alphabet)[0]
 
 
 def save_grid(
@@ -200,10 +195,7 @@ def _save_blocks(
 def _strips(values: Any) -> np.ndarray:
     """Vectors `[N, D]` as images a fourth as high as they are wide; others as they are."""
     values = np.asarray(values)
-    if values.ndim != 2:
-        return values
-    height = math.ceil(values.shape[1] / 4)
-    return np.repeat(values[:, None, :, None], height, axis=1)
+    return np.asarray(VECTOR.draw(values, "")) if values.ndim == 2 else values
 
 
 def _cell_size(batch: Mapping[str, Any], alphabet: str) -> tuple[int, dict[str, int]]:
