@@ -1,7 +1,7 @@
 """Aggregators: from one expert per modality to a posterior over the shared latent.
 
 Whatever the aggregator, the posterior is a mixture of K diagonal components, so that sampling and
-densities (`inference`) are the same for all. Each aggregator forms K groups of experts and turns
+densities (`posterior`) are the same for all. Each aggregator forms K groups of experts and turns
 every group into one component; a missing modality is in no group. A new aggregator is an entry of
 `AGGREGATORS`; a hyperparameter of it is a field of `Aggregation`, which the builders fill from the
 field of the same name in `config.model`.
@@ -173,7 +173,7 @@ def consensus(experts: Experts, member: jax.Array, correlation: float) -> Diagon
     return Diagonal(location, jnp.exp(smallest[:, 0]) / jnp.sqrt(precision))
 
 
-def _mixture(experts: Experts, _: Aggregation) -> Posterior:  # its density: `inference.log_prob`
+def _mixture(experts: Experts, _: Aggregation) -> Posterior:  # its density: `posterior.log_prob`
     log_weight = uniform_log_weight(experts.observed)
     return Posterior(experts.location, experts.scale, log_weight)
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from mmebm_jax.distributions import families
 from mmebm_jax.distributions.families import log_density
-from mmebm_jax.method import aggregators, inference
+from mmebm_jax.method import aggregators, posterior
 from mmebm_jax.method.aggregators import Aggregation
-from mmebm_jax.method.inference import Encoding
+from mmebm_jax.method.posterior import Encoding
 from mmebm_jax.modalities.modality import Modality, joint_log_likelihood
 from mmebm_jax.typing import Batch, Diagonal, EnergyFn, Latents, Mask
 
@@ -152,14 +152,14 @@ def _draw_strata(key: jax.Array, problem: Problem, strata: jax.Array | None) -> 
             jax.random.fold_in(noise_key, index), family, (count, *log_weight.shape, size)
         )
         noise[name] = taken(noise_of_all)
-    z = taken(inference.stratified_sample(z_key, encoding.posterior, count))
+    z = taken(posterior.stratified_sample(z_key, encoding.posterior, count))
     return _Draws(strata, z, own, noise)
 
 
 def _log_weights(problem: Problem, encoding: Encoding, draws: _Draws) -> jax.Array:
     """log p(x, u) − log q(u | x) of the strata taken, `[S, J, B]`, with β on all but x."""
     setting, family, private = problem.setting, encoding.posterior.family, {}
-    ratio = _log_prior(setting, draws.z) - inference.log_prob(encoding.posterior, draws.z)
+    ratio = _log_prior(setting, draws.z) - posterior.log_prob(encoding.posterior, draws.z)
     for index, (name, values) in enumerate(draws.own.items()):
         is_source = draws.strata == index
         other = encoding.auxiliary_scale[name] * draws.noise[name]
@@ -287,11 +287,11 @@ def _energy(setting: Setting, z: jax.Array) -> jax.Array:
 
 def _joint_terms(key: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
     """The components' mean divergence from the prior, and the log-likelihood at one draw."""
-    posterior, setting = problem.encoding.posterior, problem.setting
-    z = inference.sample(key, posterior)
+    mixture, setting = problem.encoding.posterior, problem.setting
+    z = posterior.sample(key, mixture)
     reconstruction = problem.log_likelihood(setting.decode(Latents(z, {})))
-    each = families.divergence_from_standard(Diagonal(posterior.location, posterior.scale))
-    weight = jnp.exp(posterior.log_weight)
+    each = families.divergence_from_standard(Diagonal(mixture.location, mixture.scale))
+    weight = jnp.exp(mixture.log_weight)
     mean = jnp.sum(jnp.where(weight > 0, weight * each, 0.0), axis=0)
     return mean + _energy(setting, z), reconstruction
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import jax
 
 from mmebm_jax.distributions.base_prior import BasePrior
-from mmebm_jax.method import inference, langevin, prior, revision
-from mmebm_jax.method.inference import Encoding
+from mmebm_jax.method import langevin, posterior, prior, revision
 from mmebm_jax.method.langevin import Chain, LangevinResult
 from mmebm_jax.method.model import Model
+from mmebm_jax.method.posterior import Encoding
 from mmebm_jax.typing import Batch, EnergyFn, Latents, Mask, Params
 
 
@@ -55,7 +55,7 @@ class Networks(NamedTuple):
 
     def infer(self, key: jax.Array, encoding: Encoding, mask: Mask | None = None) -> Latents:
         """u⁰: a draw from the inference model."""
-        draw = inference.infer(key, encoding, self.model.prior_family, mask)
+        draw = posterior.infer(key, encoding, self.model.prior_family, mask)
         return jax.lax.stop_gradient(draw)
 
     def decode_frozen(self, latents: Latents) -> dict[str, jax.Array]:

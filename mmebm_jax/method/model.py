@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mmebm_jax.method import aggregators
 from mmebm_jax.method.aggregators import Aggregation
-from mmebm_jax.method.inference import Encoding
+from mmebm_jax.method.posterior import Encoding
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.joint import JOINT_LAYER, Generator, Inference, JointEnergy, LatentEnergy
 from mmebm_jax.networks.spectral import normalise_kernels

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmebm_jax.method import inference
+from mmebm_jax.method import posterior
 from mmebm_jax.method.chains import Chains, Networks
 from mmebm_jax.method.langevin import LangevinResult
 from mmebm_jax.method.model import Model
@@ -91,7 +91,7 @@ def infer_latents(
     known = {m.name: jnp.full([num_examples], m.name in given) for m in model.modalities}
     mask = known if mask is None else {name: known[name] & mask[name] for name in known}
     encoding = networks.encode(batch, mask)
-    latents = inference.infer(
+    latents = posterior.infer(
         start_key, encoding, model.prior_family, mask, central=method == "mean"
     )
     if method != "revised":

@@ -9,9 +9,17 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import laplace, norm
 
-from mmebm_jax.method import aggregators, inference
+from mmebm_jax.method import aggregators
 from mmebm_jax.method.aggregators import AGGREGATORS, Aggregation, Experts
-from mmebm_jax.method.inference import Encoding
+from mmebm_jax.method.posterior import (
+    Encoding,
+    every_nth,
+    infer,
+    log_prob,
+    mean,
+    sample,
+    stratified_sample,
+)
 from mmebm_jax.typing import Diagonal
 from tests.references import consensus_by_inverses
 
@@ -23,11 +31,11 @@ CORRELATION = 0.4
 fast_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 fast = SimpleNamespace(
     aggregate=fast_jit(aggregators.aggregate, static_argnames=("aggregation", "family")),
-    infer=fast_jit(inference.infer, static_argnames=("prior_family", "central")),
-    log_prob=fast_jit(inference.log_prob),
-    mean=fast_jit(inference.mean),
-    sample=fast_jit(inference.sample),
-    stratified_sample=fast_jit(inference.stratified_sample, static_argnames="num_samples"),
+    infer=fast_jit(infer, static_argnames=("prior_family", "central")),
+    log_prob=fast_jit(log_prob),
+    mean=fast_jit(mean),
+    sample=fast_jit(sample),
+    stratified_sample=fast_jit(stratified_sample, static_argnames="num_samples"),
 )
 
 
@@ -225,9 +233,9 @@ def test_a_missing_modality_has_no_influence(aggregator):
                 Aggregation(aggregator, CORRELATION),
             )
             values = {
-                "log_prob": inference.log_prob(posterior, latents),
-                "mean": inference.mean(posterior),
-                "sample": inference.sample(jax.random.key(1), posterior),
+                "log_prob": log_prob(posterior, latents),
+                "mean": mean(posterior),
+                "sample": sample(jax.random.key(1), posterior),
             }
             return sum(v.sum() for v in values.values()), values
 
@@ -278,8 +286,8 @@ def test_extreme_experts_stay_finite_and_exact(aggregator):
         gradient, posterior = jax.grad(of, argnums=(0, 1), has_aux=True)(
             experts.location, experts.scale
         )
-        draws = inference.stratified_sample(jax.random.key(0), posterior)
-        density, back = jax.vjp(inference.log_prob, posterior, draws)
+        draws = stratified_sample(jax.random.key(0), posterior)
+        density, back = jax.vjp(log_prob, posterior, draws)
         through_posterior, through_draws = back(jnp.ones_like(density))
         finite = (*gradient, density, through_posterior.location, through_posterior.scale)
         return posterior.location, posterior.scale, (*finite, through_draws)
@@ -356,8 +364,8 @@ def test_stratified_samples_come_from_each_component():
     mixture = fast.aggregate(one_dimensional(means, scales), Aggregation("mixture"))
     samples = np.asarray(fast.stratified_sample(jax.random.key(0), mixture, 20_000))
     assert samples.shape == (20_000, 3, 1, 1)
-    for part, mean, scale in zip(samples[:, :, 0, 0].T, means[:, 0], scales[:, 0], strict=True):
-        assert abs(part.mean() - mean) < 4 * scale / np.sqrt(20_000)
+    for part, location, scale in zip(samples[:, :, 0, 0].T, means[:, 0], scales[:, 0], strict=True):
+        assert abs(part.mean() - location) < 4 * scale / np.sqrt(20_000)
         assert abs(part.std() - scale) < 4 * scale / np.sqrt(2 * 20_000)
 
 
@@ -367,7 +375,7 @@ def test_stratified_samples_are_reparametrised(family):
 
     def total(location, scale):
         posterior = mixture.replace(location=location, scale=scale)
-        return inference.stratified_sample(jax.random.key(0), posterior).sum()
+        return stratified_sample(jax.random.key(0), posterior).sum()
 
     by_location, by_scale = jax.grad(total, argnums=(0, 1))(mixture.location, mixture.scale)
     np.testing.assert_array_equal(by_location, np.ones([3, NUM_EXAMPLES, 2]))
@@ -445,7 +453,7 @@ def test_every_nth_is_the_encoding_of_those_examples_alone(private_model):
     mask = {"picture": np.arange(6) != 2, "text": np.arange(6) != 4}
     some = {name: values[::2] for name, values in batch.items()}
     some_mask = {name: values[::2] for name, values in mask.items()}
-    got = inference.every_nth(private_model.encode(params, batch, mask), 2)
+    got = every_nth(private_model.encode(params, batch, mask), 2)
     expected = private_model.encode(params, some, some_mask)
     for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)

@@ -1,6 +1,6 @@
-"""The posterior over latents: its density, its draws, and what the inference network says.
+"""The aggregate posterior q_φ(u | x): its density, its draws, and the loss of its learning.
 
-The posterior of every aggregator is a mixture of K diagonal components; see `aggregators`.
+`aggregators` makes it from the experts, a mixture of K diagonal components whatever the aggregator.
 """
 
 from typing import NamedTuple
