@@ -20,6 +20,9 @@ Params = Any
 EnergyFn = Callable[[Any], jax.Array]
 """A position (any pytree of `[B, ...]` arrays) → energy `[B]`, lower is more likely."""
 
+LatentEnergyFn = Callable[..., jax.Array]
+"""E_γ of z `[B, Z]` alone, or of z and private latents by name; gives `[B]`."""
+
 
 class Diagonal(NamedTuple):
     """A location-scale distribution with independent dimensions."""

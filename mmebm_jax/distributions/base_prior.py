@@ -1,8 +1,14 @@
-"""The base prior p_0(z): a Gaussian mixture, or the standard Laplace.
+"""The base prior p_0(u): a Gaussian mixture over z, and one over each w_m given z; or standard.
 
 The standard normal is the mixture whose components are all N(0, I). Fitting it to latents of the
 data (`fitting.mixture`) keeps every array's shape, so nothing is recompiled and checkpoints stay
 compatible; the standard Laplace is a flag beside it.
+
+Every component k of the mixture over z has mixtures of its own over the private latents:
+
+    p_0(w_m | z) = Σ_k p_0(k | z) Σ_j π_kj N(w_m; μ_kj, Σ_kj)
+
+so what z says of an example reaches private latents that are not inferred.
 """
 
 from functools import partial
@@ -18,47 +24,122 @@ from mmebm_jax.distributions.families import log_density, standard_noise
 LOG_TWO_PI = float(np.log(2 * np.pi))
 
 
+class Mixture(NamedTuple):
+    """K · J Gaussians over a private latent, J for each component of z, in order."""
+
+    log_weight: jax.Array  # shape=[K · J], normalised over each J
+    mean: jax.Array  # shape=[K · J, W]
+    whitening: jax.Array  # shape=[K · J, W, W]; see `BasePrior`
+
+
 class BasePrior(NamedTuple):
     """A mixture of K Gaussians; W_k is the inverse of the covariance's Cholesky factor."""
 
     log_weight: jax.Array  # shape=[K]
     mean: jax.Array  # shape=[K, Z]
     whitening: jax.Array  # shape=[K, Z, Z], lower triangular: W (z − mean) is standard normal
-    is_laplace: jax.Array  # shape=(), dtype=bool: the standard Laplace stands in for the mixture
+    is_laplace: jax.Array  # shape=(), dtype=bool: the standard Laplace stands in for all mixtures
+    private: dict[str, Mixture] = {}  # noqa: RUF012  name → p_0(w_m | z); none where it is standard
 
 
-def standard(num_components: int, num_latents: int, family: str = "gaussian") -> BasePrior:
-    """N(0, I), or the standard Laplace, in the shapes of a mixture of `num_components`."""
-    return BasePrior(
-        jnp.full([num_components], -np.log(num_components), jnp.float32),
-        jnp.zeros([num_components, num_latents]),
-        jnp.tile(jnp.eye(num_latents), [num_components, 1, 1]),
-        jnp.asarray(family == "laplace"),
-    )
+class PrivateShapes(NamedTuple):
+    """Sizes of the mixtures over private latents."""
+
+    names: tuple[str, ...]  # of the modalities
+    size: int  # W
+    num_components: int  # J
+
+
+NO_PRIVATE = PrivateShapes((), 0, 0)
+
+
+def standard(
+    num_components: int,
+    num_latents: int,
+    family: str = "gaussian",
+    private: PrivateShapes = NO_PRIVATE,
+) -> BasePrior:
+    """N(0, I), or the standard Laplace, in the shapes of mixtures."""
+
+    def equal(count: int, size: int, of_each: int) -> Mixture:
+        return Mixture(
+            jnp.full([count], -np.log(of_each), jnp.float32),
+            jnp.zeros([count, size]),
+            jnp.tile(jnp.eye(size), [count, 1, 1]),
+        )
+
+    each = private.num_components
+    mixtures = {name: equal(num_components * each, private.size, each) for name in private.names}
+    shared = equal(num_components, num_latents, num_components)
+    return BasePrior(*shared, jnp.asarray(family == "laplace"), mixtures)
 
 
 def base_log_prob(prior: BasePrior, latents: jax.Array) -> jax.Array:
     """log p_0(z) at latents `[B, Z]`; gives `[B]`, nats."""
+    each = _log_components(prior.mean, prior.whitening, latents)
+    mixture = jax.nn.logsumexp(each + prior.log_weight, axis=-1)
+    return jnp.where(prior.is_laplace, log_density("laplace", latents).sum(axis=-1), mixture)
+
+
+def log_responsibility(prior: BasePrior, latents: jax.Array) -> jax.Array:
+    """log p_0(k | z) of each component at latents `[B, Z]`; gives `[B, K]`."""
+    each = _log_components(prior.mean, prior.whitening, latents)
+    return jax.nn.log_softmax(each + prior.log_weight, axis=-1)
+
+
+def private_log_prob(
+    prior: BasePrior, name: str, log_responsibility: jax.Array, values: jax.Array
+) -> jax.Array:
+    """log p_0(w_m | z) of private latents `[B, W]`; gives `[B]`, nats."""
+    mixture = prior.private[name]
+    each = _log_components(mixture.mean, mixture.whitening, values)
+    each = each + _conditional_weight(mixture, log_responsibility)
+    standard = log_density("laplace", values).sum(axis=-1)
+    return jnp.where(prior.is_laplace, standard, jax.nn.logsumexp(each, axis=-1))
+
+
+def private_sample(
+    key: jax.Array, prior: BasePrior, name: str, log_responsibility: jax.Array
+) -> jax.Array:
+    """A draw from p_0(w_m | z) for each row of `[B, K]`; gives `[B, W]`."""
+    choice_key, noise_key = jax.random.split(key)
+    mixture = prior.private[name]
+    weight = _conditional_weight(mixture, log_responsibility)
+    chosen = jax.random.categorical(choice_key, weight)
+    return _draw(noise_key, mixture, chosen, prior.is_laplace)
+
+
+def _conditional_weight(mixture: Mixture, log_responsibility: jax.Array) -> jax.Array:
+    """log p(k, j | z) in the order of the mixture's components, `[B, K · J]`."""
+    num_components = log_responsibility.shape[-1]
+    weight = mixture.log_weight.reshape(1, num_components, -1) + log_responsibility[:, :, None]
+    return weight.reshape(len(log_responsibility), -1)
+
+
+def _log_components(mean: jax.Array, whitening: jax.Array, values: jax.Array) -> jax.Array:
+    """log N(v; μ_k, Σ_k) of each component at values `[B, D]`; gives `[B, K]`."""
     # Two large numbers are subtracted: TF32 or bfloat16 would lose their difference.
     precise = partial(jnp.einsum, precision="highest")
-    shift = precise("kij,kj->ki", prior.whitening, prior.mean)
-    whitened = precise("bj,kij->bki", latents, prior.whitening) - shift
-    log_volume = jnp.sum(jnp.log(jnp.diagonal(prior.whitening, axis1=1, axis2=2)), axis=-1)
+    shift = precise("kij,kj->ki", whitening, mean)
+    whitened = precise("bj,kij->bki", values, whitening) - shift
+    log_volume = jnp.sum(jnp.log(jnp.diagonal(whitening, axis1=1, axis2=2)), axis=-1)
     each = -0.5 * jnp.sum(jnp.square(whitened), axis=-1) + log_volume
-    mixture = jax.nn.logsumexp(each + prior.log_weight, axis=-1)
-    mixture = mixture - 0.5 * latents.shape[-1] * LOG_TWO_PI
-    return jnp.where(prior.is_laplace, log_density("laplace", latents).sum(axis=-1), mixture)
+    return each - 0.5 * values.shape[-1] * LOG_TWO_PI
 
 
 def base_sample(key: jax.Array, prior: BasePrior, num_samples: int) -> jax.Array:
     """Draws from p_0, `[num_samples, Z]`."""
     choice_key, noise_key = jax.random.split(key)
     chosen = jax.random.categorical(choice_key, prior.log_weight, shape=(num_samples,))
-    shape = (num_samples, prior.mean.shape[-1])
-    noise = standard_noise(noise_key, "gaussian", shape)
-    offset = _unwhiten(prior.whitening, chosen, noise)
-    laplace = standard_noise(noise_key, "laplace", shape)
-    return jnp.where(prior.is_laplace, laplace, prior.mean[chosen] + offset)
+    return _draw(noise_key, Mixture(*prior[:3]), chosen, prior.is_laplace)
+
+
+def _draw(key: jax.Array, mixture: Mixture, chosen: jax.Array, is_laplace: jax.Array) -> jax.Array:
+    """A draw of each component `chosen`, or of the standard Laplace."""
+    shape = (len(chosen), mixture.mean.shape[-1])
+    offset = _unwhiten(mixture.whitening, chosen, standard_noise(key, "gaussian", shape))
+    laplace = standard_noise(key, "laplace", shape)
+    return jnp.where(is_laplace, laplace, mixture.mean[chosen] + offset)
 
 
 def _unwhiten(whitening: jax.Array, chosen: jax.Array, noise: jax.Array) -> jax.Array:

@@ -1,19 +1,30 @@
-"""Fit the base prior to latents at hand: a Gaussian mixture by expectation maximisation."""
+"""Fit the base prior to latents at hand: Gaussian mixtures by expectation maximisation."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
-from mmebm_jax.distributions.base_prior import BasePrior
+from mmebm_jax.distributions.base_prior import BasePrior, Mixture, log_responsibility
+
+# Of a covariance, in units of the latents: a standard private latent has variance 1.
+REGULARISER, PRIVATE_REGULARISER = 1e-3, 1e-2
+PRIVATE_ITERATIONS = 20
+# Latents that a component over private latents needs, in multiples of their dimensions.
+LATENTS_PER_DIMENSION = 3
+RESPONSIBILITY_BATCH = 5000
+
+Array = np.ndarray | jax.Array
 
 
 def fit_mixture(
-    latents: np.ndarray,
+    latents: Array,
     num_components: int,
     seed: int = 0,
     start: BasePrior | None = None,
@@ -48,18 +59,73 @@ def fit_mixture(
             "means_init": mean,
             "precisions_init": 0.5 * (precision + precision.transpose(0, 2, 1)),
         }
-    mixture = GaussianMixture(
+    fitted = _fit(
+        latents,
         num_components,
-        reg_covar=1e-3,
+        seed,
+        reg_covar=REGULARISER,
         tol=1e-2,
         max_iter=max_iterations,
-        random_state=seed,
         **guess,
     )
+    return BasePrior(*_as_mixture(fitted, smallest_scale), jnp.asarray(False))
+
+
+def fit_private(
+    base_prior: BasePrior,
+    shared: Array,
+    private: Mapping[str, Array],
+    num_components: int,
+    seed: int = 0,
+    smallest_scale: float = 0.0,
+) -> BasePrior:
+    """The base prior with mixtures p_0(w_m | z) fitted to pairs of latents.
+
+    Each latent z is assigned to one of the base prior's components, drawn from p_0(k | z), and the
+    private latents assigned to a component get a mixture of their own.
+
+    Args:
+      base_prior: fitted to z.
+      shared: z of N examples, `[N, Z]`.
+      private: of the same examples, name → `[N, W]`.
+      num_components: J, at most; components of z with few latents get fewer.
+      seed: of the assignment and of first guesses.
+      smallest_scale: see `fit_mixture`.
+    """
+    rng = np.random.default_rng(seed)
+    responsibility = jax.jit(log_responsibility)
+    parts = range(0, len(shared), RESPONSIBILITY_BATCH)
+    log_share = np.concatenate(
+        [responsibility(base_prior, shared[i : i + RESPONSIBILITY_BATCH]) for i in parts]
+    )
+    assigned = np.argmax(log_share + rng.gumbel(size=log_share.shape), axis=1)
+    mixtures = {}
+    for name, values in ((n, np.asarray(v)) for n, v in private.items()):
+        size = values.shape[1]
+        each = []
+        for component in range(log_share.shape[1]):
+            own = values[assigned == component]
+            if len(own) < 2 * size:  # too few for a covariance: borrowed from all
+                own = np.concatenate([own, rng.permutation(values)[: 2 * size]])
+            count = int(np.clip(len(own) // (LATENTS_PER_DIMENSION * size), 1, num_components))
+            fitted = _fit(
+                own, count, seed, reg_covar=PRIVATE_REGULARISER, max_iter=PRIVATE_ITERATIONS
+            )
+            each.append(_repeated(_as_mixture(fitted, smallest_scale), num_components))
+        mixtures[name] = Mixture(*map(jnp.concatenate, zip(*each, strict=True)))
+    return base_prior._replace(private=mixtures)
+
+
+def _fit(latents: Array, num_components: int, seed: int, **options: Any) -> GaussianMixture:
+    mixture = GaussianMixture(num_components, random_state=seed, **options)
     # The threads of BLAS and of XLA would otherwise wait for each other, ten times as long.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = mixture.fit(np.asarray(latents, np.float32))
+        return mixture.fit(np.asarray(latents, np.float32))
+
+
+def _as_mixture(fitted: GaussianMixture, smallest_scale: float) -> Mixture:
+    """A mixture none of whose components is narrower than a scale, in any direction."""
     whitening = fitted.precisions_cholesky_.transpose(0, 2, 1)
     variances, directions = np.linalg.eigh(fitted.covariances_)  # ascending
     narrow = variances[:, 0] < smallest_scale**2
@@ -68,9 +134,16 @@ def fit_mixture(
         factors = directions[narrow] * scales[:, None]
         widened = np.linalg.cholesky(factors @ factors.transpose(0, 2, 1))
         whitening[narrow] = np.tril(np.linalg.inv(widened))
-    return BasePrior(
+    return Mixture(
         jnp.asarray(np.log(fitted.weights_), jnp.float32),
         jnp.asarray(fitted.means_, jnp.float32),
         jnp.asarray(whitening, jnp.float32),
-        jnp.asarray(False),
     )
+
+
+def _repeated(mixture: Mixture, num_components: int) -> Mixture:
+    """The same density in the shapes of more components: some stand there twice."""
+    index = np.arange(num_components) % len(mixture.log_weight)
+    copies = np.bincount(index)[index]
+    log_weight = mixture.log_weight[index] - jnp.log(copies)
+    return Mixture(log_weight, mixture.mean[index], mixture.whitening[index])

@@ -7,17 +7,26 @@ The prior is p(z) ∝ exp(−E_γ(z)) p_0(z) with Z = E_{p_0}[exp(−E_γ)], and
 
 is its negative log-likelihood relative to p_0 (the Donsker–Varadhan form of KL(data ‖ p_0)). Aneja
 et al. 2021 (arXiv:2010.02917) fit the same prior by telling data from p_0.
+
+The energies of private latents are fitted likewise, with the base's w_m drawn for z of the data:
+their optimum is the ratio of the conditionals p_0(w_m | z) and p(w_m | z), up to a constant.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mmebm_jax.distributions.base_prior import BasePrior, base_sample
+from mmebm_jax.distributions.base_prior import (
+    BasePrior,
+    base_sample,
+    log_responsibility,
+    private_sample,
+)
 from mmebm_jax.method.model import Model
-from mmebm_jax.typing import Params
+from mmebm_jax.typing import Latents, Params
 
 BATCH_SIZE = 512
 NUM_BASE_SAMPLES = 1024
@@ -34,48 +43,75 @@ def tilt_loss(data_energy: jax.Array, base_energy: jax.Array) -> jax.Array:
     return data_energy.mean() + log_normaliser
 
 
+class TiltFit(NamedTuple):
+    """What the tilt is worth: estimates of KL(data ‖ p_0) as far as the energy sees it, nats."""
+
+    training: jax.Array  # mean over the last tenth of the steps
+    held_out: jax.Array  # on latents that were not learned from
+
+
 @partial(jax.jit, static_argnames=("model", "num_steps", "learning_rate"))
 def fit_latent_energy(
     key: jax.Array,
     model: Model,
     params: Params,
-    latents: jax.Array,
+    latents: Latents,
     base_prior: BasePrior,
     *,
     num_steps: int,
     learning_rate: float,
-) -> tuple[Params, jax.Array]:
-    """Adam on `tilt_loss` from `params`, its rate falling to zero by a cosine.
+) -> tuple[Params, TiltFit]:
+    """Adam on the sum of all terms' `tilt_loss` from `params`, its rate falling by a cosine.
 
     Args:
       key: PRNG key.
       model: whose latent energy it is.
       params: of the latent energy, to start from.
-      latents: of the data, `[N, Z]`.
+      latents: of the data, leaves `[N, ...]`; the last tenth is held out.
       base_prior: p_0.
       num_steps: of Adam.
       learning_rate: at the start.
 
     Returns:
-      The parameters, and the mean of the negative loss over the last tenth of the steps: an
-      estimate of KL(data ‖ p_0), nats, as far as the energy sees it.
+      The parameters, and what they are worth.
     """
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
+    num_held_out = max(1, len(latents.shared) // 10)
+    learned = jax.tree.map(lambda leaf: leaf[:-num_held_out], latents)
+    held_out = jax.tree.map(lambda leaf: leaf[-num_held_out:], latents)
 
-    def loss(params: Params, data: jax.Array, base: jax.Array) -> jax.Array:
-        return tilt_loss(model.latent_energy(params, data), model.latent_energy(params, base))
+    def loss(params: Params, data: Latents, base: Latents) -> jax.Array:
+        energy = partial(model.latent_energy, params)
+        total = tilt_loss(energy(data.shared), energy(base.shared))
+        for name in base.private:
+            # E_0 cancels in both differences: what is left is E_m.
+            total = total + tilt_loss(
+                energy(data.shared, {name: data.private[name]}) - energy(data.shared),
+                energy(data.shared, {name: base.private[name]}) - energy(data.shared),
+            )
+        return total
+
+    def base_draws(key: jax.Array, data: Latents) -> Latents:
+        keys = jax.random.split(key, 1 + len(base_prior.private))
+        responsibility = log_responsibility(base_prior, data.shared)
+        private = {
+            name: private_sample(k, base_prior, name, responsibility)
+            for name, k in zip(base_prior.private, keys[1:], strict=True)
+        }
+        return Latents(base_sample(keys[0], base_prior, NUM_BASE_SAMPLES), private)
 
     def step(
         carry: tuple[Params, optax.OptState], step_key: jax.Array
     ) -> tuple[tuple[Params, optax.OptState], jax.Array]:
         params, state = carry
         data_key, base_key = jax.random.split(step_key)
-        chosen = jax.random.randint(data_key, (BATCH_SIZE,), 0, len(latents))
-        base = base_sample(base_key, base_prior, NUM_BASE_SAMPLES)
-        fit, gradient = jax.value_and_grad(loss)(params, latents[chosen], base)
+        chosen = jax.random.randint(data_key, (BATCH_SIZE,), 0, len(learned.shared))
+        data = jax.tree.map(lambda leaf: leaf[chosen], learned)
+        fit, gradient = jax.value_and_grad(loss)(params, data, base_draws(base_key, data))
         changes, state = optimiser.update(gradient, state)
         return (optax.apply_updates(params, changes), state), fit
 
     keys = jax.random.split(key, num_steps)
     (params, _), fits = jax.lax.scan(step, (params, optimiser.init(params)), keys)
-    return params, -fits[-max(1, num_steps // 10) :].mean()
+    last = loss(params, held_out, base_draws(jax.random.fold_in(key, 1), held_out))
+    return params, TiltFit(-fits[-max(1, num_steps // 10) :].mean(), -last)

@@ -38,6 +38,7 @@ class Bound(NamedTuple):
     estimator: str = "elbo"  # of "mmvae", whose docstring describes the `ESTIMATORS`
     total_correlation: float = 0.5  # α of "mvtcae", in [0, 1]
     entropy_weight: float = 0.0  # of the learned weights of subsets, of "code"
+    hidden_share: float = 1.0  # of private latents that a stratum draws from r_n, of "mmvae"
 
 
 class Setting(NamedTuple):
@@ -95,6 +96,8 @@ def mmvae(key: jax.Array, problem: Problem, strata: jax.Array | None = None) -> 
     Shi et al. 2019 (arXiv:1911.03393), equations 3 to 5; with private latents Palumbo et al. 2023
     (MMVAE+, equation 4): the stratum of modality m draws w_m from q_m and the w_n of every other
     modality from r_n, of mean 0 and learned scale, so that what crosses over must come through z.
+    With a `hidden_share` below 1 only that share of them, chosen at random, is hidden so; the
+    others come from their own q_n, and private latents learn from every example, not one of M.
 
     The estimator "elbo" is the mean over `num_samples` draws of every stratum k. "stratum" takes
     one k with probability π_k for each draw and example: it decodes one stratum instead of all,
@@ -123,16 +126,17 @@ def mmvae(key: jax.Array, problem: Problem, strata: jax.Array | None = None) -> 
 class _Draws(NamedTuple):
     """Draws of S samples for the J strata taken: all K of them, or one for each example."""
 
-    strata: jax.Array  # shape=[1, K, 1] or [S, 1, B], which k each is of
     z: jax.Array  # shape=[S, J, B, Z]
     own: dict[str, jax.Array]  # name → w_m ~ q_m, shape=[S, B, W]
     noise: dict[str, jax.Array]  # name → of r_m at scale 1, shape=[S, J, B, W]
+    shown: dict[str, jax.Array]  # name → whether w_m is its own, dtype=bool, shape=[S, J, B]
 
 
 def _draw_strata(key: jax.Array, problem: Problem, strata: jax.Array | None) -> _Draws:
     encoding, count = problem.encoding, problem.bound.num_samples
     family, log_weight = encoding.posterior.family, encoding.posterior.log_weight
     z_key, own_key, noise_key, strata_key = jax.random.split(key, 4)
+    shown_key = jax.random.fold_in(key, 1)
     takes_one = problem.bound.estimator == "stratum"
     if not takes_one:
         strata = jnp.arange(len(log_weight))[None, :, None]
@@ -143,7 +147,7 @@ def _draw_strata(key: jax.Array, problem: Problem, strata: jax.Array | None) -> 
     def taken(values: jax.Array) -> jax.Array:
         return jnp.take_along_axis(values, strata[..., None], axis=1) if takes_one else values
 
-    own, noise = {}, {}
+    own, noise, shown = {}, {}, {}
     for index, (name, expert) in enumerate(encoding.private.items()):
         repeated = jax.tree.map(lambda x: jnp.tile(x, [count, 1, 1]), expert)
         own[name] = families.sample(jax.random.fold_in(own_key, index), repeated, family)
@@ -152,21 +156,25 @@ def _draw_strata(key: jax.Array, problem: Problem, strata: jax.Array | None) -> 
             jax.random.fold_in(noise_key, index), family, (count, *log_weight.shape, size)
         )
         noise[name] = taken(noise_of_all)
+        is_source = jnp.broadcast_to(strata == index, noise[name].shape[:-1])
+        hidden = jax.random.bernoulli(
+            jax.random.fold_in(shown_key, index), problem.bound.hidden_share, is_source.shape
+        )
+        shown[name] = is_source | (~hidden & encoding.experts.observed[index])
     z = taken(posterior.stratified_sample(z_key, encoding.posterior, count))
-    return _Draws(strata, z, own, noise)
+    return _Draws(z, own, noise, shown)
 
 
 def _log_weights(problem: Problem, encoding: Encoding, draws: _Draws) -> jax.Array:
     """log p(x, u) − log q(u | x) of the strata taken, `[S, J, B]`, with β on all but x."""
     setting, family, private = problem.setting, encoding.posterior.family, {}
     ratio = _log_prior(setting, draws.z) - posterior.log_prob(encoding.posterior, draws.z)
-    for index, (name, values) in enumerate(draws.own.items()):
-        is_source = draws.strata == index
+    for name, values in draws.own.items():
         other = encoding.auxiliary_scale[name] * draws.noise[name]
-        private[name] = jnp.where(is_source[..., None], values[:, None], other)
+        private[name] = jnp.where(draws.shown[name][..., None], values[:, None], other)
         own = log_density(setting.prior_family, values).sum(axis=-1)
         own = own - log_density(family, values, *encoding.private[name]).sum(axis=-1)
-        ratio = ratio + jnp.where(is_source, own[:, None], 0.0)
+        ratio = ratio + jnp.where(draws.shown[name], own[:, None], 0.0)
     outputs = _decode_flat(Latents(draws.z, private), setting.decode)
     return problem.log_likelihood(outputs) + problem.bound.beta * ratio
 

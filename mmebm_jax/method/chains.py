@@ -4,16 +4,18 @@ Training binds them at the parameters of a step, sampling at a run's averaged we
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
 
 from mmebm_jax.distributions.base_prior import BasePrior
+from mmebm_jax.distributions.families import standard_noise
 from mmebm_jax.method import langevin, posterior, prior, revision
 from mmebm_jax.method.langevin import Chain, LangevinResult
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.posterior import Encoding
-from mmebm_jax.typing import Batch, EnergyFn, Latents, Mask, Params
+from mmebm_jax.typing import Batch, LatentEnergyFn, Latents, Mask, Params
 
 
 class Chains(NamedTuple):
@@ -38,11 +40,11 @@ class Networks(NamedTuple):
     is_standard: bool = False  # whether p_0 is known to be standard, which is cheaper
 
     @property
-    def latent_energy(self) -> EnergyFn | None:
+    def latent_energy(self) -> LatentEnergyFn | None:
         """E_γ without gradient for its parameters; None where the prior has no energy."""
         if not self.is_tilted:
             return None
-        return lambda latents: self.model.latent_energy(self.frozen["prior"], latents)
+        return partial(self.model.latent_energy, self.frozen["prior"])
 
     @property
     def fitted_prior(self) -> BasePrior | None:
@@ -55,8 +57,18 @@ class Networks(NamedTuple):
 
     def infer(self, key: jax.Array, encoding: Encoding, mask: Mask | None = None) -> Latents:
         """u⁰: a draw from the inference model."""
-        draw = posterior.infer(key, encoding, self.model.prior_family, mask)
+        draw = posterior.infer(key, encoding, self.draw_private, mask)
         return jax.lax.stop_gradient(draw)
+
+    def draw_private(self, key: jax.Array, name: str, shared: jax.Array) -> jax.Array:
+        """w_m ~ p(w_m | z), `[B, W]`."""
+        base = self.fitted_prior
+        if base is None or not base.private:
+            shape = (len(shared), self.model.num_private)
+            return standard_noise(key, self.model.prior_family, shape)
+        return prior.private_sample(
+            key, base, self.latent_energy, name, shared, self.chains.prior_candidates
+        )
 
     def decode_frozen(self, latents: Latents) -> dict[str, jax.Array]:
         """Outputs of the generator that carry no gradient for its parameters."""
@@ -78,14 +90,13 @@ class Networks(NamedTuple):
         return langevin.run(key, start, energy_fn, self.chains.posterior)
 
     def sample_prior(self, key: jax.Array, num_samples: int) -> Latents:
-        """u_p: latents to generate from; private ones from p(w)."""
+        """u_p: latents to generate from."""
         shared_key, private_key = jax.random.split(key)
-        names, family = self.model.private_names, self.model.prior_family
-        shape = (num_samples, self.model.num_private)
-        return Latents(
-            self.revise_prior(shared_key, num_samples).position,
-            prior.private_sample(private_key, names, shape, family),
-        )
+        shared = self.revise_prior(shared_key, num_samples).position
+        names = self.model.private_names
+        keys = jax.random.split(private_key, len(names))
+        private = {n: self.draw_private(k, n, shared) for k, n in zip(keys, names, strict=True)}
+        return Latents(shared, private)
 
     def revise_prior(self, key: jax.Array, num_samples: int) -> LangevinResult:
         """The chain under the latent energy over shared latents, from draws of p_0."""

@@ -7,11 +7,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmebm_jax.distributions.base_prior import BasePrior, PrivateShapes, standard
 from mmebm_jax.method import aggregators
 from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.posterior import Encoding
 from mmebm_jax.modalities.modality import Modality
-from mmebm_jax.networks.joint import JOINT_LAYER, Generator, Inference, JointEnergy, LatentEnergy
+from mmebm_jax.networks.joint import (
+    EMPTY,
+    JOINT_LAYER,
+    Generator,
+    Inference,
+    JointEnergy,
+    LatentEnergy,
+)
 from mmebm_jax.networks.spectral import normalise_kernels
 from mmebm_jax.typing import Batch, Latents, Mask, Params
 
@@ -33,12 +41,19 @@ class Model(NamedTuple):
     prior: LatentEnergy
     energy: JointEnergy
     spectral_gain: float  # spectral norm of every layer of the energy; 0 leaves them free
+    num_private_components: int = 0  # J of the mixtures p_0(w_m | z); 0 leaves p(w_m) standard
     arithmetic: str = "float32"  # of the networks, or bfloat16; all between them is float32
 
     @property
     def private_names(self) -> tuple[str, ...]:
         """Modalities that have a private latent."""
         return tuple(m.name for m in self.modalities) if self.num_private else ()
+
+    def standard_prior(self, num_components: int) -> BasePrior:
+        """p_0 before it is fitted, in the shapes of a mixture of `num_components`."""
+        names = self.private_names if self.num_private_components else ()
+        private = PrivateShapes(names, self.num_private, self.num_private_components)
+        return standard(num_components, self.num_latents, self.prior_family, private)
 
     def init(self, key: jax.Array) -> dict[str, Params]:
         """Parameters of the four networks, by the names of `NETWORKS`."""
@@ -49,7 +64,7 @@ class Model(NamedTuple):
         return {
             "inference": self.inference.init(keys["inference"], batch)["params"],
             "generator": self.generator.init(keys["generator"], latents)["params"],
-            "prior": self.prior.init(keys["prior"], latents.shared).get("params", {}),
+            "prior": self.prior.init(keys["prior"], *latents).get("params", {}),
             "energy": self.energy.init(keys["energy"], batch)["params"],
         }
 
@@ -68,9 +83,11 @@ class Model(NamedTuple):
         names = None if names is None else tuple(names)
         return self._apply(self.generator, params, latents, names=names)
 
-    def latent_energy(self, params: Params, latents: jax.Array) -> jax.Array:
-        """E_γ(z) of shared latents `[B, Z]`, `[B]`."""
-        return self.prior.apply({"params": params}, latents)  # type: ignore[return-value]
+    def latent_energy(
+        self, params: Params, shared: jax.Array, private: Mapping[str, jax.Array] = EMPTY
+    ) -> jax.Array:
+        """E_γ of shared latents `[B, Z]`, with the private ones that are given; `[B]`."""
+        return self.prior.apply({"params": params}, shared, private)  # type: ignore[return-value]
 
     def normalised(self, energy_params: Params) -> Params:
         """The energy's parameters as `data_energy` takes them, spectrally normalised.

@@ -3,6 +3,7 @@
 `aggregators` makes it from the experts, a mixture of K diagonal components whatever the aggregator.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,9 @@ from mmebm_jax.distributions import families
 from mmebm_jax.distributions.families import log_density, standard_noise
 from mmebm_jax.method.aggregators import Experts, Posterior
 from mmebm_jax.typing import Diagonal, Latents, Mask
+
+DrawPrivate = Callable[[jax.Array, str, jax.Array], jax.Array]
+"""(key, modality, z `[B, Z]`) → draws of its private latent given z, `[B, W]`."""
 
 
 class Encoding(NamedTuple):
@@ -70,29 +74,28 @@ def mean(posterior: Posterior) -> jax.Array:
 def infer(
     key: jax.Array,
     encoding: Encoding,
-    prior_family: str,
+    draw_private: DrawPrivate,
     mask: Mask | None = None,
     *,
     central: bool = False,
 ) -> Latents:
     """A draw of all latents, or their means with `central`.
 
-    Private latents of missing modalities are drawn from their prior in both cases: given the
-    observed modalities nothing is known of them.
+    Private latents of missing modalities are drawn from their prior given z in both cases: of the
+    observed modalities nothing else is known of them.
     """
     shared_key, own_key, prior_key = jax.random.split(key, 3)
     posterior = encoding.posterior
+    shared = mean(posterior) if central else sample(shared_key, posterior)
     private = {}
     for index, (name, own) in enumerate(encoding.private.items()):
         own_draw = families.sample(jax.random.fold_in(own_key, index), own, posterior.family)
         values = own.location if central else own_draw
         if mask is not None:
-            unseen = families.standard_noise(
-                jax.random.fold_in(prior_key, index), prior_family, values.shape
-            )
+            unseen = draw_private(jax.random.fold_in(prior_key, index), name, shared)
             values = jnp.where(mask[name][:, None], values, unseen)
         private[name] = values
-    return Latents(mean(posterior) if central else sample(shared_key, posterior), private)
+    return Latents(shared, private)
 
 
 def inference_loss(

@@ -1,24 +1,23 @@
 """Energies of the prior, and the latent energy-based prior's revision.
 
-The energy-based prior (Pang et al. 2020, arXiv:2006.08205; paper A) is p(z) ∝ exp(−E_γ(z)) p_0(z)
-with a base prior p_0. Private latents have the prior p(w) of the base prior's family, standard and
-never fitted.
+The energy-based prior (Pang et al. 2020, arXiv:2006.08205; paper A) is p(u) ∝ exp(−E_γ(u)) p_0(u)
+with a base prior p_0. Private latents have the base prior's family at location 0 and scale 1, until
+mixtures p_0(w_m | z) are fitted.
 """
-
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
+from mmebm_jax.distributions import base_prior
 from mmebm_jax.distributions.base_prior import BasePrior, base_log_prob, base_sample
-from mmebm_jax.distributions.families import log_density, standard_noise
+from mmebm_jax.distributions.families import log_density
 from mmebm_jax.method import langevin
 from mmebm_jax.method.langevin import Chain, LangevinResult
-from mmebm_jax.typing import EnergyFn, Latents
+from mmebm_jax.typing import EnergyFn, LatentEnergyFn, Latents
 
 
 def tilted_energy(
-    prior: BasePrior | None, energy_fn: EnergyFn | None, family: str = "gaussian"
+    prior: BasePrior | None, energy_fn: LatentEnergyFn | None, family: str = "gaussian"
 ) -> EnergyFn:
     """U(z) = E_γ(z) − log p_0(z); without `energy_fn` the base prior alone.
 
@@ -35,7 +34,9 @@ def tilted_energy(
     return energy
 
 
-def relative_energy(prior: BasePrior | None, energy_fn: EnergyFn | None, family: str) -> EnergyFn:
+def relative_energy(
+    prior: BasePrior | None, energy_fn: LatentEnergyFn | None, family: str
+) -> EnergyFn:
     """E_γ(z) − log p_0(z) + log p_s(z), with p_s the family's standard distribution.
 
     What a bound adds to its analytic divergence from p_s to hold the learned prior.
@@ -51,31 +52,59 @@ def relative_energy(prior: BasePrior | None, energy_fn: EnergyFn | None, family:
     return energy
 
 
-def latents_energy(prior: BasePrior | None, energy_fn: EnergyFn | None, family: str) -> EnergyFn:
-    """U(u) = E_γ(z) − log p_0(z) − Σ_m log p(w_m) over `Latents`; see `tilted_energy`."""
-    of_shared = tilted_energy(prior, energy_fn, family)
+def latents_energy(
+    prior: BasePrior | None, energy_fn: LatentEnergyFn | None, family: str
+) -> EnergyFn:
+    """U(u) = E_γ(u) − log p_0(z) − Σ_m log p_0(w_m | z) over `Latents`; see `tilted_energy`.
+
+    `energy_fn` takes z alone, or z and private latents by name.
+    """
+    of_shared = tilted_energy(prior, None, family)
 
     def energy(latents: Latents) -> jax.Array:
-        total = of_shared(latents.shared)
-        for values in latents.private.values():
-            total = total - log_density(family, values).sum(axis=-1)
-        return total
+        shared, private = latents
+        total = of_shared(shared)
+        fitted = {} if prior is None else prior.private
+        if prior is not None and fitted:
+            responsibility = base_prior.log_responsibility(prior, shared)
+        for name, values in private.items():
+            if prior is not None and fitted:
+                each = base_prior.private_log_prob(prior, name, responsibility, values)
+            else:
+                each = log_density(family, values).sum(axis=-1)
+            total = total - each
+        return total if energy_fn is None else total + energy_fn(shared, private)
 
     return energy
 
 
 def private_sample(
-    key: jax.Array, names: Sequence[str], shape: tuple[int, ...], family: str
-) -> dict[str, jax.Array]:
-    """Draws from p(w) for each modality, name → `shape`."""
-    keys = jax.random.split(key, len(names))
-    return {name: standard_noise(k, family, shape) for k, name in zip(keys, names, strict=True)}
+    key: jax.Array,
+    prior: BasePrior,
+    energy_fn: LatentEnergyFn | None,
+    name: str,
+    shared: jax.Array,
+    num_candidates: int = 1,
+) -> jax.Array:
+    """Draws from p(w_m | z) ∝ exp(−E_m(z, w_m)) p_0(w_m | z) for z `[B, Z]`; gives `[B, W]`.
+
+    With an energy, each is one of several candidates from p_0; see `sample`.
+    """
+    draw_key, choice_key = jax.random.split(key)
+    responsibility = base_prior.log_responsibility(prior, shared)
+    count = 1 if energy_fn is None else num_candidates
+    repeated = jnp.repeat(responsibility, count, axis=0)
+    values = base_prior.private_sample(draw_key, prior, name, repeated)
+    if energy_fn is None:
+        return values
+    energies = energy_fn(jnp.repeat(shared, count, axis=0), {name: values})
+    return _resampled(choice_key, values, energies, len(shared))
 
 
 def sample(
     key: jax.Array,
     prior: BasePrior,
-    energy_fn: EnergyFn | None,
+    energy_fn: LatentEnergyFn | None,
     num_samples: int,
     chain: Chain,
     num_candidates: int = 1,
@@ -100,8 +129,14 @@ def sample(
         chain, num_candidates = chain._replace(num_steps=0), 1
     start = base_sample(start_key, prior, num_samples * num_candidates)
     if energy_fn is not None and num_candidates > 1:
-        candidates = start.reshape(num_samples, num_candidates, -1)
-        energies = energy_fn(start).reshape(num_samples, num_candidates)
-        chosen = jax.random.categorical(choice_key, -energies)
-        start = jnp.take_along_axis(candidates, chosen[:, None, None], axis=1)[:, 0]
+        start = _resampled(choice_key, start, energy_fn(start), num_samples)
     return langevin.run(chain_key, start, tilted_energy(prior, energy_fn), chain)
+
+
+def _resampled(
+    key: jax.Array, candidates: jax.Array, energies: jax.Array, num_samples: int
+) -> jax.Array:
+    """One of each sample's candidates `[N · C, D]`, drawn by exp(−E); gives `[N, D]`."""
+    chosen = jax.random.categorical(key, -energies.reshape(num_samples, -1))
+    candidates = candidates.reshape(num_samples, -1, candidates.shape[-1])
+    return jnp.take_along_axis(candidates, chosen[:, None, None], axis=1)[:, 0]

@@ -92,7 +92,7 @@ def infer_latents(
     mask = known if mask is None else {name: known[name] & mask[name] for name in known}
     encoding = networks.encode(batch, mask)
     latents = posterior.infer(
-        start_key, encoding, model.prior_family, mask, central=method == "mean"
+        start_key, encoding, networks.draw_private, mask, central=method == "mean"
     )
     if method != "revised":
         return latents

@@ -76,10 +76,10 @@ def posterior_term(
 
 
 def prior_term(plan: Plan, networks: Networks, revised: Latents, prior_latents: Latents) -> Metrics:
-    """Equation (7): E_γ(z̃) − E_γ(z_p), paper A's maximum likelihood of the prior."""
+    """Equation (7): E_γ(ũ) − E_γ(u_p), paper A's maximum likelihood of the prior."""
     energy = networks.model.latent_energy
-    of_data = energy(networks.params["prior"], revised.shared)
-    of_samples = energy(networks.params["prior"], prior_latents.shared)
+    of_data = energy(networks.params["prior"], *revised)
+    of_samples = energy(networks.params["prior"], *prior_latents)
     contrast = contrast_loss(of_data, of_samples, plan.settings.prior_penalty)
     return {"loss/prior": contrast.mean(), "prior_gap": (of_data - of_samples).mean()}
 

@@ -7,6 +7,7 @@ are several times slower.
 
 from collections.abc import Mapping
 from math import e, log
+from types import MappingProxyType
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -19,6 +20,7 @@ from mmebm_jax.typing import Diagonal, Latents
 JOINT_LAYER = "joint_0"  # from all features, by far the largest kernel of the energy
 SMALLEST_SCALE = 1e-3
 UNIT = log(e - 1)  # softplus of it is 1
+EMPTY: Mapping[str, jax.Array] = MappingProxyType({})
 
 
 class InferenceOutputs(NamedTuple):
@@ -146,20 +148,37 @@ class JointEnergy(nn.Module):
 
 
 class LatentEnergy(nn.Module):
-    """E_γ(z): a perceptron whose output is bounded smoothly to ±`bound`.
+    """E_γ(u) = E_0(z) + Σ_m E_m(z, w_m): perceptrons whose outputs are bounded to ±`bound`.
 
-    An unbounded latent energy runs away from its short chains; the bound is what keeps it honest.
+    An unbounded latent energy runs away from its short chains; the smooth bound keeps it honest.
+
+    Attributes:
+      hidden: units of the layers.
+      bound: of each term, nats.
+      private_names: modalities that have a term E_m.
     """
 
     hidden: int
     bound: float
+    private_names: tuple[str, ...] = ()
 
     @nn.compact
-    def __call__(self, latents: jax.Array) -> jax.Array:
-        """Latents `[B, Z]` → energies `[B]`."""
-        if not latents.shape[-1]:
-            return jnp.zeros(len(latents))
-        features = nn.silu(nn.Dense(self.hidden)(latents))
-        features = nn.silu(nn.Dense(self.hidden)(features))
-        energy = nn.Dense(1, kernel_init=nn.initializers.normal(1e-2))(features)[:, 0]
-        return self.bound * jnp.tanh(energy / self.bound)
+    def __call__(self, shared: jax.Array, private: Mapping[str, jax.Array] = EMPTY) -> jax.Array:
+        """Latents `[B, Z]` and private ones, name → `[B, W]` → energies `[B]`.
+
+        Terms of modalities whose private latents are not given are left out.
+        """
+        total = jnp.zeros(len(shared))
+        if shared.shape[-1]:
+            total = self._term(shared, "")
+        for name in self.private_names:
+            if name in private:
+                both = jnp.concatenate([shared, private[name]], axis=-1)
+                total = total + self._term(both, f"{name}_")
+        return total
+
+    def _term(self, latents: jax.Array, prefix: str) -> jax.Array:
+        for index in range(2):
+            latents = nn.silu(nn.Dense(self.hidden, name=f"{prefix}Dense_{index}")(latents))
+        last = nn.Dense(1, kernel_init=nn.initializers.normal(1e-2), name=f"{prefix}Dense_2")
+        return self.bound * jnp.tanh(last(latents)[:, 0] / self.bound)

@@ -94,13 +94,20 @@ def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
             sizes.rematerialise,
         ),
         generator=Generator(parts("decoder", sizes.width, sizes.hidden), sizes.rematerialise),
-        prior=LatentEnergy(sizes.prior_hidden, sizes.prior_bound),
+        prior=LatentEnergy(
+            sizes.prior_hidden,
+            sizes.prior_bound,
+            tuple(m.name for m in modalities)
+            if sizes.num_private and config.prior.num_private_components
+            else (),
+        ),
         energy=JointEnergy(
             parts("trunk", sizes.energy_width, sizes.energy_hidden),
             sizes.energy_hidden,
             sizes.rematerialise,
         ),
         spectral_gain=sizes.spectral_gain,
+        num_private_components=config.prior.num_private_components,
         arithmetic=sizes.arithmetic,
     )
 

@@ -82,14 +82,14 @@ class Sampler:
         """Hold a model; with a mesh, batches that the devices divide are split over them."""
         self.model = model
         self.settings = settings
-        self._mesh = mesh
+        self.mesh = mesh
         self.weights = weights if mesh is None else sharding.replicate(weights, mesh)
         self._static: dict[str, Any] = {"model": model, "settings": settings}
         self._trained_energies: tuple[float, float] | None = None
 
     def with_weights(self, weights: Weights, settings: SamplerSettings) -> "Sampler":
         """The same model with other weights and settings, on the same devices."""
-        return Sampler(self.model, weights, settings, self._mesh)
+        return Sampler(self.model, weights, settings, self.mesh)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -367,11 +367,11 @@ class Sampler:
         return samples
 
     def _split(self, tree: Any) -> Any:
-        if self._mesh is None:
+        if self.mesh is None:
             return tree
         count = len(jax.tree.leaves(tree)[0])
-        place = sharding.split_batch if count % self._mesh.size == 0 else sharding.replicated
-        return jax.device_put(tree, place(self._mesh))
+        place = sharding.split_batch if count % self.mesh.size == 0 else sharding.replicated
+        return jax.device_put(tree, place(self.mesh))
 
 
 def load(workdir: epath.PathLike) -> Sampler:

@@ -147,6 +147,11 @@ class Elbo(Section):
     entropy_weight: Weight = Field(
         0.0, description="Weight of the subset weights' entropy in `code`."
     )
+    hidden_share: Share = Field(
+        1.0,
+        description="Share of the private latents of modalities other than the source that are "
+        "hidden, drawn from r_n; 1 is MMVAE+. `mmvae` alone, not with `dreg`.",
+    )
     learned_prior: bool = Field(
         False, description="Whether the bound's prior is the learned one, as soon as there is one."
     )
@@ -188,6 +193,13 @@ class Prior(Section):
         True, description="Whether p_0 becomes a Gaussian mixture fitted to revised latents."
     )
     num_components: Size = Field(60, description="Components of that mixture.")
+    num_private_components: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Components of p_0(w_m | z) for each of them, fitted likewise; 0 leaves p(w_m) "
+        "standard.",
+    )
     num_fit_examples: int = Field(
         15_000, ge=2, le=10**7, description="Training examples that it is fitted to."
     )
@@ -378,6 +390,12 @@ class Config(Section):
                 f"model.num_private is {model.num_private}, but the objective "
                 f"{elbo.objective!r} with the aggregator {model.aggregator!r} has no private "
                 "latents: set it to 0, or use objective mmvae with aggregator mixture (MMVAE+)."
+            )
+        if elbo.hidden_share < 1 and (elbo.objective != "mmvae" or elbo.estimator == "dreg"):
+            raise ValueError(
+                f"elbo.hidden_share is {elbo.hidden_share}, but the objective {elbo.objective!r} "
+                f"with the estimator {elbo.estimator!r} hides nothing at random: set it to 1, or "
+                "use objective mmvae with another estimator than dreg."
             )
         if elbo.objective == "mmvae":
             return self

@@ -4,7 +4,6 @@ import math
 
 import jax
 
-from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.train_state import Weights
 
@@ -20,7 +19,7 @@ def template(model: Model, num_components: int) -> Weights:
     weights = jax.eval_shape(
         lambda: Weights(
             model.init(jax.random.key(0)),
-            standard(num_components, model.num_latents, model.prior_family),
+            model.standard_prior(num_components),
         )
     )
     parts = {f"the network {name!r}": tree for name, tree in weights.params.items()}

@@ -22,7 +22,7 @@ from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.training import processes
 from mmebm_jax.training.run import Run
 from mmebm_jax.training.samplers import make_sampler
-from mmebm_jax.typing import OBSERVED
+from mmebm_jax.typing import OBSERVED, Latents
 
 FIT_BATCH = 100
 # The fit during training uses this many times fewer examples than the final one.
@@ -42,6 +42,7 @@ def fit_prior(
     examples: Mapping[str, Any],
     *,
     num_components: int,
+    num_private_components: int = 0,
     key: jax.Array | None = None,
     method: str = "sample",
     energy_steps: int = 0,
@@ -63,6 +64,8 @@ def fit_prior(
         `data.whole` reads them from a source: its labels are not used, and its "observed",
         `bool[N, M]`, says which example has which modality. Any subset of the modalities will do.
       num_components: of the mixture; at most N / 2.
+      num_private_components: of the mixtures p_0(w_m | z) of each of these, which every latent
+        energy then tilts too; 0 leaves private latents standard.
       key: of the latents' draws and the mixture's first guess; `jax.random.key(0)` when None.
       method: how latents are inferred, as in `Sampler.infer`: "sample", "mean" or "revised". A run
         with posterior revision fits its own prior to "revised" ones.
@@ -86,13 +89,19 @@ def fit_prior(
     without_energy = model.settings._replace(prior_energy=False)
     model = model.with_weights(model.weights, without_energy)
     latents = infer_in_parts(model, examples, latent_key, method)
+    smallest_scale = NARROWEST * model.settings.chains.prior.step_size
     base_prior = mixture.fit_mixture(
-        latents,
+        latents.shared,
         num_components,
         seed,
         max_iterations=LAST_ITERATIONS,
-        smallest_scale=NARROWEST * model.settings.chains.prior.step_size,
+        smallest_scale=smallest_scale,
     )
+    model = _with_private_components(model, key, num_private_components)
+    if num_private_components:
+        base_prior = mixture.fit_private(
+            base_prior, *latents, num_private_components, seed, smallest_scale
+        )
     weights = model.weights._replace(base_prior=base_prior)
     if not energy_steps:
         return model.with_weights(weights, without_energy)
@@ -109,10 +118,21 @@ def fit_prior(
     return model.with_weights(weights, without_energy._replace(prior_energy=True))
 
 
+def _with_private_components(model: Sampler, key: jax.Array, num_components: int) -> Sampler:
+    """The model with a latent energy that has a term for each private latent, or none."""
+    before = model.model
+    names = before.private_names if num_components else ()
+    energy = before.prior.clone(private_names=names)
+    after = before._replace(prior=energy, num_private_components=num_components)
+    params = after.init(key)["prior"]
+    weights = model.weights._replace(params=model.weights.params | {"prior": params})
+    return Sampler(after, weights, model.settings, model.mesh)
+
+
 def infer_in_parts(
     sampler: Sampler, examples: Mapping[str, Any], key: jax.Array, method: str
-) -> np.ndarray:
-    """Shared latents of examples, `[N, Z]`, inferred a few at a time.
+) -> Latents:
+    """Latents of examples, leaves `[N, ...]` on the host, inferred a few at a time.
 
     Args:
       sampler: the model.
@@ -135,12 +155,12 @@ def infer_in_parts(
             columns = zip(sampler.modalities, np.asarray(part[OBSERVED]).T, strict=True)
             mask = {m.name: column for m, column in columns}
         part_key = jax.random.fold_in(key, start)
-        parts.append(sampler.infer(part_key, given, method=method, mask=mask).shared)
-    return np.concatenate([np.asarray(part) for part in parts])
+        parts.append(jax.device_get(sampler.infer(part_key, given, method=method, mask=mask)))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-def revised_latents(run: Run, weights: Weights, key: jax.Array, num_examples: int) -> np.ndarray:
-    """Shared latents of training examples, `[num_examples, Z]`: revised where the run revises."""
+def revised_latents(run: Run, weights: Weights, key: jax.Array, num_examples: int) -> Latents:
+    """Latents of training examples, leaves `[num_examples, ...]`: revised where the run revises."""
     raw = data.whole(run.train_source, num_examples)
     sampler = make_sampler(run, weights, trained=())  # the base prior alone, without its tilt
     return infer_in_parts(sampler, raw, key, inference_method(run))
@@ -172,21 +192,30 @@ def fit_base_prior(
         latent_key, energy_key = jax.random.split(key)
         num_examples = settings.num_fit_examples if last else num_first_examples(run)
         latents = revised_latents(run, state.weights, latent_key, num_examples)
+        smallest_scale = NARROWEST * settings.chain.step_size
         base_prior = mixture.fit_mixture(
-            latents,
+            latents.shared,
             settings.num_components,
             run.config.seed,
             start=jax.device_get(base_prior) if again else None,
             max_iterations=LAST_ITERATIONS if last else FIRST_ITERATIONS,
-            smallest_scale=NARROWEST * settings.chain.step_size,
+            smallest_scale=smallest_scale,
         )
         LOGGER.info(
             "fitted the base prior to %d latents (standard deviation %.2f).",
-            len(latents),
-            latents.std(),
+            len(latents.shared),
+            latents.shared.std(),
         )
+        if settings.num_private_components and latents.private:
+            base_prior = mixture.fit_private(
+                base_prior,
+                *latents,
+                settings.num_private_components,
+                run.config.seed,
+                smallest_scale,
+            )
         if fits_energy:
-            params, gap = tilt.fit_latent_energy(
+            params, worth = tilt.fit_latent_energy(
                 energy_key,
                 run.model,
                 params,
@@ -195,7 +224,11 @@ def fit_base_prior(
                 num_steps=settings.fit_steps,
                 learning_rate=settings.fit_learning_rate,
             )
-            LOGGER.info("fitted the latent energy: %.2f nats between prior and data.", float(gap))
+            LOGGER.info(
+                "fitted the latent energy: %.2f nats between base prior and data, %.2f held out.",
+                float(worth.training),
+                float(worth.held_out),
+            )
     base_prior, params = sharding.replicate(processes.from_first((base_prior, params)), run.mesh)
     return _with_prior(state, base_prior, params if fits_energy else None, settings.fit_steps)
 

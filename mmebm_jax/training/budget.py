@@ -24,7 +24,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from mmebm_jax.distributions.base_prior import BasePrior, standard
+from mmebm_jax.distributions.base_prior import BasePrior
 from mmebm_jax.fitting import mixture, tilt
 from mmebm_jax.method import train_state
 from mmebm_jax.method.plan import Terms
@@ -36,6 +36,7 @@ from mmebm_jax.training.run import Run, prepare
 from mmebm_jax.training.samplers import make_sampler
 from mmebm_jax.training.schedule import Phase, learning_rates, phases, scaled
 from mmebm_jax.training.updates import Updates, compiled_update
+from mmebm_jax.typing import Latents
 
 FILE = "budget.json"
 WARM_UP_STEPS = 2
@@ -201,7 +202,7 @@ def _arbitrary_state(run: Run, optimisers: Optimisers) -> TrainState:
         jax.random.key(0),
     )
     params = jax.tree.map(fill, shapes.params)
-    usual = standard(num_components, run.model.num_latents, run.model.prior_family)
+    usual = run.model.standard_prior(num_components)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -246,39 +247,54 @@ def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
         return 0.0, 0.0
     key, num_examples = jax.random.key(0), base_prior.num_first_examples(run)
 
-    def infer() -> np.ndarray:
+    def infer() -> Latents:
         return base_prior.revised_latents(run, weights, key, base_prior.FIT_BATCH)
 
     latents = infer()
     inferring = _seconds_of(infer) / base_prior.FIT_BATCH
-    # What is fitted costs the same wherever the points lie.
-    points = np.resize(latents, (num_examples, latents.shape[1]))
-    noise = np.random.default_rng(0).standard_normal(points.shape, np.float32)
-    points = points + noise
+    points = _scattered(latents, num_examples)
 
     def fit(max_iterations: int) -> BasePrior:
         return mixture.fit_mixture(
-            points, settings.num_components, 0, max_iterations=max_iterations
+            points.shared, settings.num_components, 0, max_iterations=max_iterations
         )
+
+    def fit_private() -> BasePrior:
+        return mixture.fit_private(fit(1), *points, settings.num_private_components)
 
     one = _seconds_of(lambda: fit(1))
     iteration = max(0.0, _seconds_of(lambda: fit(2)) - one) or one / 2
     first = num_examples * inferring + one + (base_prior.FIRST_ITERATIONS - 1) * iteration
     ratio = settings.num_fit_examples / num_examples
     last = settings.num_fit_examples * inferring + ratio * TYPICAL_LAST_ITERATIONS * iteration
+    fits_private = settings.num_private_components and points.private
+    if fits_private:
+        of_private = max(0.0, _seconds_of(fit_private) - one)
+        first, last = first + of_private, last + ratio * of_private
     if settings.learn and settings.fit_steps:
         last += _seconds_of(
             lambda: tilt.fit_latent_energy(
                 key,
                 run.model,
                 weights.params["prior"],
-                np.resize(points, (settings.num_fit_examples, points.shape[1])),
-                fit(1),
+                _scattered(latents, settings.num_fit_examples),
+                fit_private() if fits_private else fit(1),
                 num_steps=settings.fit_steps,
                 learning_rate=settings.fit_learning_rate,
             )
         )
     return first, last
+
+
+def _scattered(latents: Latents, count: int) -> Latents:
+    """As many latents as asked: what is fitted costs the same wherever the points lie."""
+    rng = np.random.default_rng(0)
+
+    def scatter(values: np.ndarray) -> np.ndarray:
+        repeated = np.resize(values, (count, values.shape[1]))
+        return repeated + rng.standard_normal(repeated.shape, np.float32)
+
+    return jax.tree.map(scatter, latents)
 
 
 def _time_drawing(run: Run, weights: train_state.Weights) -> float:

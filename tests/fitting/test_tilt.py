@@ -2,11 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 
-from mmebm_jax.distributions.base_prior import standard
+from mmebm_jax.distributions.base_prior import PrivateShapes, standard
 from mmebm_jax.fitting import tilt
 from mmebm_jax.networks.joint import LatentEnergy
+from mmebm_jax.typing import Latents
 
 MEAN, VARIANCE = np.array([1.0, 0.0]), np.array([0.5, 1.0])
 # Of N(MEAN, VARIANCE) to N(0, I).
@@ -32,10 +33,10 @@ def fit(tiny_model):
 
     def run(seed):
         fitted, gap = tilt.fit_latent_energy(
-            jax.random.key(seed), model, params, latents, standard(3, 2),
+            jax.random.key(seed), model, params, Latents(latents, {}), standard(3, 2),
             num_steps=400, learning_rate=1e-2,
         )  # fmt: skip
-        return lambda z: np.asarray(model.latent_energy(fitted, z)), fitted, float(gap)
+        return lambda z: np.asarray(model.latent_energy(fitted, z)), fitted, float(gap.training)
 
     return run
 
@@ -59,3 +60,28 @@ def test_the_fit_is_a_function_of_its_key(fit):
     jax.tree.map(np.testing.assert_array_equal, one, again)
     assert gap == gap_again != other_gap
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True))
+
+
+def test_private_energies_are_the_ratio_of_conditionals(tiny_model):
+    """w = s + noise of variance .5, beside a base that knows nothing of z."""
+    model = tiny_model._replace(
+        num_latents=1, num_private=1, prior=LatentEnergy(32, 10.0, ("picture",))
+    )
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(6000, 1)).astype(np.float32)
+    private = (shared + np.sqrt(0.5) * rng.normal(size=shared.shape)).astype(np.float32)
+    latents = Latents(jnp.asarray(shared), {"picture": jnp.asarray(private)})
+    base = standard(2, 1, private=PrivateShapes(("picture",), 1, 2))
+    params = model.prior.init(jax.random.key(0), *latents)["params"]
+    fitted, worth = tilt.fit_latent_energy(
+        jax.random.key(1), model, params, latents, base, num_steps=600, learning_rate=1e-2
+    )
+    # E_z of the divergence of N(z, .5) from N(0, 1); that of z itself is 0.
+    expected = 0.5 * (0.5 + 1.0 - 1.0 - np.log(0.5))
+    assert float(worth.training) == pytest.approx(expected, abs=0.08)
+    assert float(worth.held_out) == pytest.approx(expected, abs=0.15)
+    points = rng.normal(size=(500, 1)).astype(np.float32)
+    at = np.full_like(points, 0.5)
+    energy = model.latent_energy(fitted, at, {"picture": points}) - model.latent_energy(fitted, at)
+    truth = norm(0, 1).logpdf(points) - norm(0.5, np.sqrt(0.5)).logpdf(points)
+    assert np.corrcoef(energy, truth[:, 0])[0, 1] > 0.97

@@ -160,13 +160,16 @@ ESTIMATES = [
     Bound(beta=0.3, num_samples=3),
     Bound(beta=0.3, num_samples=3, estimator="iwae"),
     Bound(beta=0.3, num_samples=3, estimator="dreg"),
+    Bound(beta=0.3, num_samples=3, hidden_share=0.0),
 ]
 
 
 @pytest.mark.parametrize(
     ("family", "with_private"), [("gaussian", False), ("laplace", True)], ids=["mmvae", "mmvae+"]
 )
-@pytest.mark.parametrize("bound", ESTIMATES, ids=lambda b: b.estimator + str(b.num_samples))
+@pytest.mark.parametrize(
+    "bound", ESTIMATES, ids=lambda b: f"{b.estimator}{b.num_samples}-{b.hidden_share:.0f}"
+)
 def test_mmvae_against_loops(batch, bound, family, with_private):
     density = DENSITIES[family]
     encoding = make_encoding("mixture", with_private=with_private, family=family)
@@ -182,8 +185,8 @@ def test_mmvae_against_loops(batch, bound, family, with_private):
         location, scale = (x[seen, b] for x in encoding.experts[:2])
         log_q = logsumexp(density.logpdf(here, location, scale).sum(-1)) - np.log(len(seen))
         ratio = density.logpdf(here).sum() - energy(here) - log_q
-        if with_private:
-            own, q = w[NAMES[k]][s, k, b], encoding.private[NAMES[k]]
+        for n in (seen if bound.hidden_share == 0 else [k]) if with_private else []:
+            own, q = w[NAMES[n]][s, k, b], encoding.private[NAMES[n]]
             log_q_own = density.logpdf(own, q.location[b], q.scale[b]).sum()
             ratio += density.logpdf(own).sum() - log_q_own
         private = [w[name][s, k, b] if with_private else [] for name in NAMES]
@@ -237,6 +240,23 @@ def test_mmvae_plus_draws_its_own_and_foreign_private_latents(family):
         assert kstest(column, DENSITIES[family].cdf).pvalue > 1e-4
     correlations = np.corrcoef(columns) - np.eye(len(columns))
     assert abs(correlations).max() < 5 / np.sqrt(count)
+
+
+def test_the_hidden_share_of_foreign_private_latents_is_not_their_own():
+    """Elsewhere a foreign latent is the draw that the stratum of its own modality decodes too."""
+    num_samples, count, share = 500, 3, 0.3
+    bound = Bound(num_samples=num_samples, hidden_share=share)
+    encoding = make_encoding("mixture", with_private=True)
+    batch = {"picture": np.zeros([3, 4, 4, 1]), "words": np.zeros([3, 2, 3])}
+    _, (latents, *_) = evaluate(jax.random.key(4), encoding, batch, MASK, bound)
+    for n, name in enumerate(NAMES):
+        values = as_drawn(latents.private[name], num_samples, 2)
+        is_own = (values[:, 1 - n] == values[:, n]).all(axis=-1)
+        assert is_own.shape == (num_samples, count)
+        seen = is_own[:, OBSERVED[n]].mean()
+        assert abs(seen - (1 - share)) < 4 * 0.5 / np.sqrt(num_samples)
+        # What is missing has no latent of its own.
+        assert not is_own[:, ~OBSERVED[n]].any()
 
 
 @pytest.mark.parametrize("estimator", ["elbo", "dreg"])

@@ -9,6 +9,7 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import laplace, norm
 
+from mmebm_jax.distributions.families import standard_noise
 from mmebm_jax.method import aggregators
 from mmebm_jax.method.aggregators import AGGREGATORS, Aggregation, Experts
 from mmebm_jax.method.posterior import (
@@ -31,7 +32,7 @@ CORRELATION = 0.4
 fast_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 fast = SimpleNamespace(
     aggregate=fast_jit(aggregators.aggregate, static_argnames=("aggregation", "family")),
-    infer=fast_jit(infer, static_argnames=("prior_family", "central")),
+    infer=fast_jit(infer, static_argnames=("draw_private", "central")),
     log_prob=fast_jit(log_prob),
     mean=fast_jit(mean),
     sample=fast_jit(sample),
@@ -389,13 +390,32 @@ COUNT = 20_000
 OWN = {"a": (3.0, 0.2), "b": (-4.0, 0.5), "c": (0.5, 0.1)}  # mean and scale of q_m(w)
 
 
+def draw_standard(family, key, name, shared):
+    return standard_noise(key, family, (len(shared), 1))
+
+
 def infer_many(prior_family, mask, central):
     private = {n: Diagonal(*(jnp.full([COUNT, 1], x) for x in OWN[n])) for n in NAMES}
     shared = {n: Diagonal(jnp.full([COUNT, 1], 7.0), jnp.full([COUNT, 1], 0.3)) for n in NAMES}
     experts = aggregators.stack(shared, mask)
     posterior = fast.aggregate(experts, Aggregation("mixture"))
     encoding = Encoding(experts, posterior, private, {}, jnp.zeros(7))
-    return fast.infer(jax.random.key(0), encoding, prior_family, mask, central=central)
+    draw = partial(draw_standard, prior_family)
+    return fast.infer(jax.random.key(0), encoding, draw, mask, central=central)
+
+
+def test_infer_draws_missing_private_latents_given_the_shared_one():
+    mask = {name: jnp.full([COUNT], name != "b") for name in NAMES}
+    experts = aggregators.stack(
+        {n: Diagonal(jnp.full([COUNT, 1], 7.0), jnp.full([COUNT, 1], 0.3)) for n in NAMES}, mask
+    )
+    private = {n: Diagonal(*(jnp.full([COUNT, 1], x) for x in OWN[n])) for n in NAMES}
+    encoding = Encoding(
+        experts, fast.aggregate(experts, Aggregation("mixture")), private, {}, jnp.zeros(7)
+    )
+    latents = fast.infer(jax.random.key(0), encoding, lambda key, name, z: 2.0 * z, mask)
+    np.testing.assert_array_equal(latents.private["b"], 2.0 * latents.shared)
+    assert not np.allclose(latents.private["a"], 2.0 * latents.shared)
 
 
 def assert_moments(values, mean, scale, fourth=3.0):
