@@ -38,6 +38,7 @@ class Bound(NamedTuple):
     estimator: str = "elbo"  # of "mmvae", whose docstring describes the `ESTIMATORS`
     total_correlation: float = 0.5  # α of "mvtcae", in [0, 1]
     entropy_weight: float = 0.0  # of the learned weights of subsets, of "code"
+    shared_factor: float = 1.0  # on β for z, beside private latents, of "mmvae"
     hidden_share: float = 1.0  # of private latents that a stratum draws from r_n, of "mmvae"
 
 
@@ -97,7 +98,8 @@ def mmvae(key: jax.Array, problem: Problem, strata: jax.Array | None = None) -> 
     (MMVAE+, equation 4): the stratum of modality m draws w_m from q_m and the w_n of every other
     modality from r_n, of mean 0 and learned scale, so that what crosses over must come through z.
     With a `hidden_share` below 1 only that share of them, chosen at random, is hidden so; the
-    others come from their own q_n, and private latents learn from every example, not one of M.
+    others come from their own q_n, and private latents learn from every example, not one of M. A
+    `shared_factor` above 1 on z's part of the divergence keeps out of z what w_m can hold.
 
     The estimator "elbo" is the mean over `num_samples` draws of every stratum k. "stratum" takes
     one k with probability π_k for each draw and example: it decodes one stratum instead of all,
@@ -169,6 +171,7 @@ def _log_weights(problem: Problem, encoding: Encoding, draws: _Draws) -> jax.Arr
     """log p(x, u) − log q(u | x) of the strata taken, `[S, J, B]`, with β on all but x."""
     setting, family, private = problem.setting, encoding.posterior.family, {}
     ratio = _log_prior(setting, draws.z) - posterior.log_prob(encoding.posterior, draws.z)
+    ratio = problem.bound.shared_factor * ratio
     for name, values in draws.own.items():
         other = encoding.auxiliary_scale[name] * draws.noise[name]
         private[name] = jnp.where(draws.shown[name][..., None], values[:, None], other)

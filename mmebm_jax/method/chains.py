@@ -26,6 +26,7 @@ class Chains(NamedTuple):
     data: Chain
     prior_candidates: int = 1  # draws from p_0 for each start of the prior chain
     data_start: str = "generator"  # of the data chain; "noise" in an ablation
+    scaled_posterior: bool = False  # whether the posterior chain steps in units of q's scales
 
 
 class Networks(NamedTuple):
@@ -75,9 +76,18 @@ class Networks(NamedTuple):
         return self.model.decode(self.frozen["generator"], latents)
 
     def revise_posterior(
-        self, key: jax.Array, start: Latents, batch: Batch, mask: Mask | None = None
+        self,
+        key: jax.Array,
+        start: Latents,
+        batch: Batch,
+        mask: Mask | None = None,
+        encoding: Encoding | None = None,
     ) -> LangevinResult:
-        """ũ: latents refined under the generator's posterior of the modalities in `batch`."""
+        """ũ: latents refined under the generator's posterior of the modalities in `batch`.
+
+        With `encoding` a chain that is set to be scaled steps in units of the inferred scales: one
+        step size then serves posteriors of any width.
+        """
         energy_fn = revision.posterior_energy(
             batch,
             modalities=tuple(m for m in self.model.modalities if m.name in batch),
@@ -87,7 +97,10 @@ class Networks(NamedTuple):
             ),
             mask=mask,
         )
-        return langevin.run(key, start, energy_fn, self.chains.posterior)
+        chain = self.chains.posterior
+        if encoding is None or not self.chains.scaled_posterior:
+            return langevin.run(key, start, energy_fn, chain)
+        return langevin.run_scaled(key, start, energy_fn, chain, posterior.scales(encoding, mask))
 
     def sample_prior(self, key: jax.Array, num_samples: int) -> Latents:
         """u_p: latents to generate from."""

@@ -136,3 +136,27 @@ def run(
     keys = jax.random.split(key, chain.num_steps)
     final, (info, trajectory) = cpu.scan(body, start, keys, unroll=unroll)
     return jax.lax.stop_gradient(LangevinResult(final, info, trajectory))
+
+
+def run_scaled(
+    key: jax.Array, position: Any, energy_fn: EnergyFn, chain: Chain, scale: Any
+) -> LangevinResult:
+    """`run` with a step size, gradient and noise in units of each coordinate's own scale σ.
+
+    v = σ · y, and y moves: v ← v − (s²/2) σ² ∇U(v) + s σ √T ε, which aims at the same density.
+    The gradient norms are those of y.
+
+    Args:
+      key: PRNG key.
+      position: start, a pytree of `[B, ...]` floating arrays.
+      energy_fn: position → energies `[B]`.
+      chain: settings.
+      scale: like the position, > 0.
+    """
+
+    def times(one: Any) -> Any:
+        return jax.tree.map(jnp.multiply, one, scale)
+
+    start = jax.tree.map(jnp.divide, position, scale)
+    result = run(key, start, lambda y: energy_fn(times(y)), chain)
+    return result._replace(position=times(result.position))

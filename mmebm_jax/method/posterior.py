@@ -98,6 +98,22 @@ def infer(
     return Latents(shared, private)
 
 
+def scales(encoding: Encoding, mask: Mask | None = None) -> Latents:
+    """The scale of every latent coordinate as inferred, 1 where nothing is: a chain's units.
+
+    Of a mixture it is the smallest of its components' scales. What a mask leaves out is missing.
+    """
+    posterior = encoding.posterior
+    exists = jnp.isfinite(posterior.log_weight)[..., None]
+    shared = jnp.where(exists, posterior.scale, jnp.inf).min(axis=0)
+    private = {name: own.scale for name, own in encoding.private.items()}
+    if mask is not None:
+        missing = jnp.zeros(shared.shape[:1], bool)
+        seen = {name: mask.get(name, missing)[:, None] for name in private}
+        private = {name: jnp.where(seen[name], private[name], 1.0) for name in private}
+    return jax.lax.stop_gradient(Latents(shared, private))
+
+
 def inference_loss(
     encoding: Encoding, latents: Latents, mask: Mask | None = None, *, independent: bool = False
 ) -> jax.Array:

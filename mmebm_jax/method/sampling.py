@@ -13,7 +13,7 @@ from mmebm_jax.method.train_state import Weights
 from mmebm_jax.modalities.modality import means, uniform_noise
 from mmebm_jax.typing import Batch, Latents, Mask
 
-METHODS = ("sample", "mean", "revised")
+METHODS = ("sample", "mean", "revised", "drawn")
 
 
 class SamplerSettings(NamedTuple):
@@ -22,6 +22,7 @@ class SamplerSettings(NamedTuple):
     chains: Chains
     prior_energy: bool  # whether a latent energy was learned
     data_energy: bool  # whether a data energy was learned
+    conditional_steps: int = 0  # of the posterior chain that draws latents given modalities
 
 
 class Trained(NamedTuple):
@@ -71,7 +72,8 @@ def infer_latents(
       trained: the model.
       given: the observed modalities, name → `[B, *shape]` in model range.
       method: "sample" draws from the inference model, "mean" takes its mean, "revised" refines a
-        draw under the generator's posterior of what is given.
+        draw under the generator's posterior of what is given by the chain of training, "drawn" by
+        as many steps as conditional samples are drawn with.
       mask: name → `bool[B]`, which examples have which of the given modalities; None for all.
 
     Raises:
@@ -94,10 +96,14 @@ def infer_latents(
     latents = posterior.infer(
         start_key, encoding, networks.draw_private, mask, central=method == "mean"
     )
-    if method != "revised":
+    chain = networks.chains.posterior
+    if method == "drawn":
+        chain = chain._replace(num_steps=trained.settings.conditional_steps)
+    if method not in ("revised", "drawn") or not chain.num_steps:
         return latents
+    networks = networks._replace(chains=networks.chains._replace(posterior=chain))
     given_mask = {m.name: mask[m.name] for m in observed}
-    return networks.revise_posterior(chain_key, latents, given, given_mask).position
+    return networks.revise_posterior(chain_key, latents, given, given_mask, encoding).position
 
 
 def generate(trained: Trained, latents: Latents) -> dict[str, jax.Array]:

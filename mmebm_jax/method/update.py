@@ -65,7 +65,7 @@ def losses(
     start = networks.infer(start_key, encoding, few_mask)
     revised = start
     if acting.revises_posterior:
-        revised = networks.revise_posterior(posterior_key, start, few, few_mask).position
+        revised = networks.revise_posterior(posterior_key, start, few, few_mask, encoding).position
         metrics |= terms.posterior_term(plan, networks, encoding, few, revised, few_mask)
         metrics["posterior_displacement"] = batching.root_mean_square(revised, start)
 

@@ -130,6 +130,7 @@ def build_chains(config: ConfigDict) -> Chains:
         data=build_chain(config.energy.chain),
         prior_candidates=config.prior.num_candidates,
         data_start=config.energy.start,
+        scaled_posterior=config.posterior.scaled,
     )
 
 
@@ -155,6 +156,7 @@ def build_sampler_settings(
         chains=build_chains(config),
         prior_energy=config.prior.learn and "prior" in trained,
         data_energy=config.energy.learn and "energy" in trained,
+        conditional_steps=config.posterior.conditional_steps,
     )
 
 

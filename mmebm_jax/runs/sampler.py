@@ -348,7 +348,7 @@ class Sampler:
     ) -> dict[str, jax.Array]:
         latent_key, chain_key = jax.random.split(key)
         latents = (
-            self.infer(latent_key, batch, method="sample")
+            self.infer(latent_key, batch, method="drawn")
             if batch
             else self.prior_latents(latent_key, count)
         )

@@ -147,6 +147,9 @@ class Elbo(Section):
     entropy_weight: Weight = Field(
         0.0, description="Weight of the subset weights' entropy in `code`."
     )
+    shared_factor: Weight = Field(
+        1.0, description="Factor on β for z, beside private latents; `mmvae` alone."
+    )
     hidden_share: Share = Field(
         1.0,
         description="Share of the private latents of modalities other than the source that are "
@@ -179,6 +182,15 @@ class Posterior(Section):
     )
     independent_inference: bool = Field(
         False, description="Whether each expert learns from ũ by itself, not as the aggregate."
+    )
+    scaled: bool = Field(
+        False, description="Whether the chain steps in units of the inferred scales."
+    )
+    conditional_steps: int = Field(
+        0,
+        ge=0,
+        le=MOST_CHAIN_STEPS,
+        description="Steps of the chain in `sample(given=…)`; 0 is a draw of the inference model.",
     )
     chain: Chain = Chain()
 

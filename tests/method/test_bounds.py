@@ -160,7 +160,7 @@ ESTIMATES = [
     Bound(beta=0.3, num_samples=3),
     Bound(beta=0.3, num_samples=3, estimator="iwae"),
     Bound(beta=0.3, num_samples=3, estimator="dreg"),
-    Bound(beta=0.3, num_samples=3, hidden_share=0.0),
+    Bound(beta=0.3, num_samples=3, hidden_share=0.0, shared_factor=4.0),
 ]
 
 
@@ -184,7 +184,7 @@ def test_mmvae_against_loops(batch, bound, family, with_private):
         seen, here = np.flatnonzero(OBSERVED[:, b]), z[s, k, b]
         location, scale = (x[seen, b] for x in encoding.experts[:2])
         log_q = logsumexp(density.logpdf(here, location, scale).sum(-1)) - np.log(len(seen))
-        ratio = density.logpdf(here).sum() - energy(here) - log_q
+        ratio = bound.shared_factor * (density.logpdf(here).sum() - energy(here) - log_q)
         for n in (seen if bound.hidden_share == 0 else [k]) if with_private else []:
             own, q = w[NAMES[n]][s, k, b], encoding.private[NAMES[n]]
             log_q_own = density.logpdf(own, q.location[b], q.scale[b]).sum()
