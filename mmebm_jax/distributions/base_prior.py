@@ -42,10 +42,10 @@ def base_log_prob(prior: BasePrior, latents: jax.Array) -> jax.Array:
     # Two large numbers are subtracted: TF32 or bfloat16 would lose their difference.
     precise = partial(jnp.einsum, precision="highest")
     shift = precise("kij,kj->ki", prior.whitening, prior.mean)
-    whitened = precise("bj,kij->bki", latents, prior.whitening) - shift
+    whitened = precise("bj,kij->bki", latents, prior.whitening) - shift[None]
     log_volume = jnp.sum(jnp.log(jnp.diagonal(prior.whitening, axis1=1, axis2=2)), axis=-1)
-    each = -0.5 * jnp.sum(jnp.square(whitened), axis=-1) + log_volume
-    mixture = jax.nn.logsumexp(each + prior.log_weight, axis=-1)
+    each = -0.5 * jnp.sum(jnp.square(whitened), axis=-1) + log_volume[None]
+    mixture = jax.nn.logsumexp(each + prior.log_weight[None], axis=-1)
     mixture = mixture - 0.5 * latents.shape[-1] * LOG_TWO_PI
     return jnp.where(prior.is_laplace, log_density("laplace", latents).sum(axis=-1), mixture)
 
