@@ -68,7 +68,7 @@ polymnist: venv
 benchmark: venv
 	$(RUN) -m experiments.benchmark --workdir=runs/benchmark
 
-# All tests; for everyday work, without the long ones: .venv/bin/python -m pytest -m 'not slow'.
+# All tests, the slow ones too; README says how to leave those out.
 test: venv
 	$(RUN) -m pytest -n logical --dist loadfile
 

@@ -76,7 +76,7 @@ def sample(
         samples, title, several=observed is not None and num_samples is not None
     )
     alphabet = checkpoint.read_data_facts(workdir).alphabet
-    plotting.save_grid(workdir / "samples.png", blocks, alphabet)
+    plotting.save_grid(workdir / "samples.png", blocks, sampler.modalities, alphabet)
     print(f"wrote {workdir / 'samples.npz'} and {workdir / 'samples.png'}")
 
 

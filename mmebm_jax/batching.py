@@ -17,6 +17,11 @@ def every_nth(tree: Any, stride: int, axis: int = 0) -> Any:
     return jax.tree.map(lambda leaf: leaf[(*before, slice(None, None, stride))], tree)
 
 
+def to_rank(values: jax.Array, rank: int) -> jax.Array:
+    """The array with axes of length 1 in front, until it has `rank` of them; never fewer axes."""
+    return jnp.expand_dims(values, tuple(range(rank - values.ndim)))
+
+
 def interleave(first: jax.Array, second: jax.Array) -> jax.Array:
     """Two batches `[B, ...]` as one `[2 B, ...]`, example by example; see `deinterleave`."""
     # Stacked as rows: a short last axis is slow to copy on a CPU, and the reshape costs nothing.

@@ -15,6 +15,9 @@ from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEn
 from mmebm_jax.networks.parts import Part, Sizes
 
 jax.config.update("jax_enable_x64", False)
+# No array gains axes without being told to, nor in child processes.
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+jax.config.update("jax_numpy_rank_promotion", "raise")
 # What one test compiled, no other need, nor its child processes: workers and children inherit it.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     COMPILED = tempfile.TemporaryDirectory(prefix="mmebm_tests_")  # lives as long as the tests

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Room → those that it may import, itself included. `method` knows neither data nor runs.
 GROUND = {"typing", "storage", "batching", "cpu"}
 NETWORKS = {"typing", "cpu", "networks"}
-MODALITIES = NETWORKS | {"modalities"}
+MODALITIES = NETWORKS | {"batching", "modalities"}
 METHOD = MODALITIES | {"batching", "distributions", "method"}
 FITTING = METHOD | {"fitting"}
 DATA = GROUND | MODALITIES | {"data"}

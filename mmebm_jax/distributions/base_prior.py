@@ -77,14 +77,14 @@ def standard(
 def base_log_prob(prior: BasePrior, latents: jax.Array) -> jax.Array:
     """log p_0(z) at latents `[B, Z]`; gives `[B]`, nats."""
     each = _log_components(prior.mean, prior.whitening, latents)
-    mixture = jax.nn.logsumexp(each + prior.log_weight, axis=-1)
+    mixture = jax.nn.logsumexp(each + prior.log_weight[None], axis=-1)
     return jnp.where(prior.is_laplace, log_density("laplace", latents).sum(axis=-1), mixture)
 
 
 def log_responsibility(prior: BasePrior, latents: jax.Array) -> jax.Array:
     """log p_0(k | z) of each component at latents `[B, Z]`; gives `[B, K]`."""
     each = _log_components(prior.mean, prior.whitening, latents)
-    return jax.nn.log_softmax(each + prior.log_weight, axis=-1)
+    return jax.nn.log_softmax(each + prior.log_weight[None], axis=-1)
 
 
 def private_log_prob(
@@ -121,9 +121,9 @@ def _log_components(mean: jax.Array, whitening: jax.Array, values: jax.Array) ->
     # Two large numbers are subtracted: TF32 or bfloat16 would lose their difference.
     precise = partial(jnp.einsum, precision="highest")
     shift = precise("kij,kj->ki", whitening, mean)
-    whitened = precise("bj,kij->bki", values, whitening) - shift
+    whitened = precise("bj,kij->bki", values, whitening) - shift[None]
     log_volume = jnp.sum(jnp.log(jnp.diagonal(whitening, axis1=1, axis2=2)), axis=-1)
-    each = -0.5 * jnp.sum(jnp.square(whitened), axis=-1) + log_volume
+    each = -0.5 * jnp.sum(jnp.square(whitened), axis=-1) + log_volume[None]
     return each - 0.5 * values.shape[-1] * LOG_TWO_PI
 
 

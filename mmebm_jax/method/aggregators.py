@@ -93,7 +93,7 @@ def subset_members(experts: Experts) -> tuple[jax.Array, jax.Array]:
 
 def uniform_log_weight(exists: jax.Array) -> jax.Array:
     """Equal weights of the components that exist, `bool[K, B]` → log weights `[K, B]`."""
-    count = exists.sum(axis=0).astype(jnp.float32)
+    count = exists.sum(axis=0, keepdims=True).astype(jnp.float32)
     return jnp.where(exists, -jnp.log(count), -jnp.inf)
 
 
@@ -110,10 +110,10 @@ def product(experts: Experts, member: jax.Array, prior: jax.Array | None = None)
     prior = alone if prior is None else prior | alone
     log_precision = -2.0 * jnp.log(experts.scale)[None]
     log_precision = jnp.where(member[..., None], log_precision, -jnp.inf)
-    of_prior = jnp.where(prior[..., None], 0.0, -jnp.inf) * jnp.ones_like(experts.scale[0])
+    of_prior = jnp.where(prior[..., None], 0.0, -jnp.inf) * jnp.ones_like(experts.scale[:1])
     everyone = jnp.concatenate([log_precision, of_prior[:, None]], axis=1)
     weight = jax.nn.softmax(everyone, axis=1)[:, :-1]
-    location = jnp.sum(weight * experts.location, axis=1)
+    location = jnp.sum(weight * experts.location[None], axis=1)
     return Diagonal(location, jnp.exp(-0.5 * jax.nn.logsumexp(everyone, axis=1)))
 
 
@@ -148,9 +148,9 @@ def hellinger(experts: Experts, member: jax.Array) -> Diagonal:
     pair_mean = share * mean[:, None] + (1 - share) * mean[None]
     pair_variance = jnp.exp(jnp.log(2.0) + 2 * of_i + 2 * of_j - log_sum)
     both = member[:, :, None] & member[:, None]
-    weight = jax.nn.softmax(jnp.where(both, log_overlap, -jnp.inf), axis=(1, 2))[..., None]
-    location = jnp.sum(weight * pair_mean, axis=(1, 2))
-    spread = pair_variance + jnp.square(pair_mean - location[:, None, None])
+    weight = jax.nn.softmax(jnp.where(both, log_overlap[None], -jnp.inf), axis=(1, 2))[..., None]
+    location = jnp.sum(weight * pair_mean[None], axis=(1, 2))
+    spread = pair_variance[None] + jnp.square(pair_mean[None] - location[:, None, None])
     return Diagonal(location, jnp.sqrt(jnp.sum(weight * spread, axis=(1, 2))))
 
 
@@ -160,16 +160,16 @@ def consensus(experts: Experts, member: jax.Array, correlation: float) -> Diagon
     With Σ = D((1 − ρ)I + ρ11ᵀ)D for D = diag(σ), its inverse is known in closed form.
     """
     # Relative to the most certain expert: squares of 1/σ could overflow.
-    log_scale = jnp.where(member[..., None], jnp.log(experts.scale), jnp.inf)
+    log_scale = jnp.where(member[..., None], jnp.log(experts.scale)[None], jnp.inf)
     smallest = jnp.min(log_scale, axis=1, keepdims=True)
     smallest = jax.lax.stop_gradient(jnp.where(jnp.isfinite(smallest), smallest, 0.0))
-    certainty = jnp.where(member[..., None], jnp.exp(smallest - jnp.log(experts.scale)), 0.0)
+    certainty = jnp.where(member[..., None], jnp.exp(smallest - jnp.log(experts.scale)[None]), 0.0)
     count = member.sum(axis=1, keepdims=True)[..., None]
     shrink = correlation / (1.0 + (count - 1.0) * correlation)
     total = certainty.sum(axis=1, keepdims=True)
     weight = certainty * (certainty - shrink * total) / (1.0 - correlation)
     precision = weight.sum(axis=1)
-    location = jnp.sum(weight * experts.location, axis=1) / precision
+    location = jnp.sum(weight * experts.location[None], axis=1) / precision
     return Diagonal(location, jnp.exp(smallest[:, 0]) / jnp.sqrt(precision))
 
 

@@ -173,10 +173,11 @@ def _log_weights(problem: Problem, encoding: Encoding, draws: _Draws) -> jax.Arr
     ratio = _log_prior(setting, draws.z) - posterior.log_prob(encoding.posterior, draws.z)
     ratio = problem.bound.shared_factor * ratio
     for name, values in draws.own.items():
-        other = encoding.auxiliary_scale[name] * draws.noise[name]
+        other = encoding.auxiliary_scale[name][None, None, None] * draws.noise[name]
         private[name] = jnp.where(draws.shown[name][..., None], values[:, None], other)
         own = log_density(setting.prior_family, values).sum(axis=-1)
-        own = own - log_density(family, values, *encoding.private[name]).sum(axis=-1)
+        expert = (parameter[None] for parameter in encoding.private[name])
+        own = own - log_density(family, values, *expert).sum(axis=-1)
         ratio = ratio + jnp.where(draws.shown[name], own[:, None], 0.0)
     outputs = _decode_flat(Latents(draws.z, private), setting.decode)
     return problem.log_likelihood(outputs) + problem.bound.beta * ratio

@@ -43,10 +43,10 @@ def log_prob(posterior: Posterior, latents: jax.Array) -> jax.Array:
 
     For the aggregator "mixture" this is the density of the mixture of experts, (1/M) Σ_m q_m.
     """
-    each = log_density(
-        posterior.family, latents[..., None, :, :], posterior.location, posterior.scale
-    ).sum(axis=-1)
-    return jax.nn.logsumexp(each + posterior.log_weight, axis=-2)
+    rank = latents.ndim + 1
+    location, scale = (batching.to_rank(x, rank) for x in (posterior.location, posterior.scale))
+    each = log_density(posterior.family, latents[..., None, :, :], location, scale).sum(axis=-1)
+    return jax.nn.logsumexp(each + batching.to_rank(posterior.log_weight, each.ndim), axis=-2)
 
 
 def sample(key: jax.Array, posterior: Posterior) -> jax.Array:
@@ -62,8 +62,8 @@ def sample(key: jax.Array, posterior: Posterior) -> jax.Array:
 
 def stratified_sample(key: jax.Array, posterior: Posterior, num_samples: int = 1) -> jax.Array:
     """Reparametrised draws from every component, `[num_samples, K, B, Z]`."""
-    shape = (num_samples, *posterior.location.shape)
-    return posterior.location + posterior.scale * standard_noise(key, posterior.family, shape)
+    noise = standard_noise(key, posterior.family, (num_samples, *posterior.location.shape))
+    return posterior.location[None] + posterior.scale[None] * noise
 
 
 def mean(posterior: Posterior) -> jax.Array:
@@ -125,7 +125,7 @@ def inference_loss(
     posterior = encoding.posterior
     if independent:
         experts = encoding.experts
-        each = log_density(posterior.family, latents.shared, experts.location, experts.scale)
+        each = log_density(posterior.family, latents.shared[None], experts.location, experts.scale)
         observed = experts.observed
         total = jnp.where(observed, each.sum(axis=-1), 0.0).sum(axis=0) / observed.sum(axis=0)
     else:

@@ -45,7 +45,7 @@ def mobilenet_features(weights: Weights, images: jax.Array) -> jax.Array:
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             precision="highest",
         )
-        return jnp.clip(x + weights[f"{name}/bias"], 0, 6)
+        return jnp.clip(x + weights[f"{name}/bias"][None, None, None], 0, 6)
 
     shape = (len(images), _SIDE, _SIDE, 3)
     x = jax.image.resize(images, shape, "cubic", precision="highest")

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmebm_jax.batching import to_rank
 from mmebm_jax.modalities.kind import Kind
 from mmebm_jax.modalities.kinds import KINDS, likelihoods_of
 from mmebm_jax.modalities.likelihoods import LIKELIHOODS
@@ -80,7 +81,8 @@ def log_likelihood(modality: Modality, outputs: jax.Array, observed: jax.Array) 
     """
     axes = tuple(range(-len(modality.shape), 0))
     density = LIKELIHOODS[modality.likelihood].log_density
-    return modality.weight * jnp.sum(density(outputs, observed, modality.scale), axis=axes)
+    each = density(outputs, to_rank(observed, outputs.ndim), modality.scale)
+    return modality.weight * jnp.sum(each, axis=axes)
 
 
 def joint_log_likelihood(
@@ -104,7 +106,7 @@ def joint_log_likelihood(
     for modality in modalities:
         values = log_likelihood(modality, outputs[modality.name], batch[modality.name])
         if mask is not None:
-            values = jnp.where(mask[modality.name], values, 0.0)
+            values = jnp.where(to_rank(mask[modality.name], values.ndim), values, 0.0)
         total = total + values
     return total
 

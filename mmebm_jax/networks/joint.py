@@ -119,7 +119,7 @@ class ScaledDense(nn.Module):
         outputs = inputs @ self.param("kernel", nn.initializers.lecun_normal(), shape)
         if self.has_variable("params", "scale"):
             outputs = outputs * self.get_variable("params", "scale")
-        return outputs + self.param("bias", nn.initializers.zeros, shape[1:])
+        return outputs + self.param("bias", nn.initializers.zeros, shape[1:])[None, :]
 
 
 class JointEnergy(nn.Module):

@@ -34,7 +34,9 @@ def write(
         chain = sampler.refine(chain_key, generated, keep_trajectory=True)
         blocks["energy-refined"] = chain.position
     blocks[f"given {source}"] = sampler.generate(inferred) | given
-    plotting.save_grid(folder / f"samples_{step:07d}.png", jax.device_get(blocks), alphabet)
+    plotting.save_grid(
+        folder / f"samples_{step:07d}.png", jax.device_get(blocks), sampler.modalities, alphabet
+    )
     if sampler.settings.data_energy:
         total = sampler.settings.chains.data.num_steps
         shown = np.unique(np.linspace(0, total, min(NUM_SHOWN_STEPS, total + 1)).astype(int))
@@ -45,5 +47,9 @@ def write(
             for name, steps in chain.trajectory.items()
         }
         plotting.save_trajectories(
-            folder / f"chains_{step:07d}.png", trajectory, shown.tolist(), alphabet
+            folder / f"chains_{step:07d}.png",
+            trajectory,
+            shown.tolist(),
+            sampler.modalities,
+            alphabet,
         )

@@ -1,6 +1,7 @@
 """Pictures: grids of examples, trajectories of chains, training curves. All are written as PNG.
 
-Images are enlarged by whole factors and drawn pixel for pixel, so nothing is smoothed.
+Each kind of modality draws its own examples, as pictures or as lines of text. Pictures are enlarged
+by whole factors and shown pixel for pixel, so nothing is smoothed.
 """
 
 import io
@@ -13,9 +14,7 @@ from etils import epath
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mmebm_jax.modalities.image import IMAGE
-from mmebm_jax.modalities.text import TEXT
-from mmebm_jax.modalities.vector import VECTOR
+from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.storage.files import write_whole
 
 _DPI = 100
@@ -27,55 +26,36 @@ _TITLE = 24
 _MARGIN = 12
 _COLUMN_LABEL = 16
 
-
-def to_picture(images: Any) -> np.ndarray:
-    """Converts images `[..., H, W, C]` to uint8 RGB `[..., H, W, 3]`.
-
-    Args:
-        images: floats in [-1, 1] (clipped; NaN turns mid-grey) or uint8; C is 1 or 3.
-
-    Raises:
-        ValueError: another number of channels.
-    """
-    images = np.asarray(images)
-    if images.ndim < 3 or images.shape[-1] not in (1, 3):
-        raise ValueError(f"images have shape {images.shape}; need [..., H, W, C] with C 1 or 3")
-    return np.asarray(IMAGE.draw(images, ""))
-
-
-def to_text(sequence: Any, alphabet: str = "") -> str:
-    """Spells out one sequence `[L, V]`, taking each position's largest entry.
-
-    Args:
-        sequence: one-hot, probabilities or logits.
-        alphabet: the character of each token; token numbers are shown when it is too short.
-    """
-    return TEXT.draw(np.asarray(sequence)[None], alphabet)[0]
+Drawn = np.ndarray | list[str]  # pictures, uint8[N, H, W, 3], or a text per example
 
 
 def save_grid(
-    path: epath.PathLike, blocks: Mapping[str, Mapping[str, Any]], alphabet: str = ""
+    path: epath.PathLike,
+    blocks: Mapping[str, Mapping[str, Any]],
+    modalities: Sequence[Modality],
+    alphabet: str = "",
 ) -> None:
     """Draws one block a title: examples across, modalities down.
 
     Args:
         path: the PNG file, local or remote; its folder is made if absent.
-        blocks: title ("data", "generator", "given m0", ...) to a batch: modality name to images
-            `[N, H, W, C]` in [-1, 1] or uint8, sequences `[N, L, V]`, or vectors `[N, D]` in
-            [-1, 1], drawn as strips of D grey cells. Pass only as many examples as should be
-            seen. N and the modalities may differ between blocks.
-        alphabet: the character of each token of a sequence.
+        blocks: title ("data", "generator", "given m0", ...) to a batch: modality name to examples
+            `[N, *shape]` in model range. Pass only as many examples as should be seen. N and the
+            modalities may differ between blocks.
+        modalities: the spec of each that a block holds, whose kind draws it.
+        alphabet: the character of each token of a text.
 
     Raises:
         ValueError: no block, or a block without examples.
     """
-    _save_blocks(path, blocks, alphabet, None)
+    _save_blocks(path, _draw(blocks, modalities, alphabet))
 
 
 def save_trajectories(
     path: epath.PathLike,
     trajectory: Mapping[str, Any],
     step_numbers: Sequence[int],
+    modalities: Sequence[Modality],
     alphabet: str = "",
 ) -> None:
     """Draws chains: one block an example, chain steps across, modalities down.
@@ -84,7 +64,8 @@ def save_trajectories(
         path: the PNG file, local or remote; its folder is made if absent.
         trajectory: modality name to `[T, N, ...]`, else as the batches of `save_grid`.
         step_numbers: the T step numbers that head the columns.
-        alphabet: the character of each token of a sequence.
+        modalities: the spec of each, whose kind draws it.
+        alphabet: the character of each token of a text.
 
     Raises:
         ValueError: nothing to draw, or a number of steps other than T.
@@ -100,7 +81,7 @@ def save_trajectories(
     blocks = {
         f"chain {n}": {name: value[:, n] for name, value in arrays.items()} for n in range(count)
     }
-    _save_blocks(path, blocks, alphabet, [str(step) for step in step_numbers])
+    _save_blocks(path, _draw(blocks, modalities, alphabet), [str(step) for step in step_numbers])
 
 
 def save_curves(
@@ -141,19 +122,25 @@ def save_curves(
     write_figure(path, figure)
 
 
+def _draw(
+    blocks: Mapping[str, Mapping[str, Any]], modalities: Sequence[Modality], alphabet: str
+) -> dict[str, dict[str, Drawn]]:
+    """Every example as its kind draws it."""
+    kinds = {modality.name: modality.of_kind for modality in modalities}
+    return {
+        title: {name: kinds[name].draw(np.asarray(x), alphabet) for name, x in batch.items()}
+        for title, batch in blocks.items()
+    }
+
+
 def _save_blocks(
     path: epath.PathLike,
-    blocks: Mapping[str, Mapping[str, Any]],
-    alphabet: str,
-    column_labels: list[str] | None,
+    blocks: Mapping[str, Mapping[str, Drawn]],
+    column_labels: list[str] | None = None,
 ) -> None:
     if not blocks:
         raise ValueError("nothing to draw; pass at least one example")
-    blocks = {
-        title: {name: _strips(value) for name, value in batch.items()}
-        for title, batch in blocks.items()
-    }
-    sizes = [_cell_size(batch, alphabet) for batch in blocks.values()]
+    sizes = [_cell_size(batch) for batch in blocks.values()]
     cell = max(width for width, _ in sizes)
     names = [name for batch in blocks.values() for name in batch]
     gutter = round(max(map(len, names), default=0) * _CHARACTER) + 8
@@ -182,34 +169,26 @@ def _save_blocks(
         for name, value in batch.items():
             texts.append((left, row + heights[name] / 2, name, {"fontsize": 7}))
             for column, example in zip(columns, value, strict=False):
-                if example.ndim == 3:
+                if isinstance(example, np.ndarray):
                     _paste(canvas, example, row, column, heights[name], cell)
                 else:
-                    lines = "\n".join(_wrap(to_text(example, alphabet), cell))
+                    lines = "\n".join(_wrap(example, cell))
                     style = {"ha": "center", "fontsize": 7, "family": "monospace"}
                     texts.append((column + cell / 2, row + heights[name] / 2, lines, style))
             row += heights[name] + _GAP
     _write_canvas(path, canvas, texts)
 
 
-def _strips(values: Any) -> np.ndarray:
-    """Vectors `[N, D]` as images a fourth as high as they are wide; others as they are."""
-    values = np.asarray(values)
-    return np.asarray(VECTOR.draw(values, "")) if values.ndim == 2 else values
-
-
-def _cell_size(batch: Mapping[str, Any], alphabet: str) -> tuple[int, dict[str, int]]:
+def _cell_size(batch: Mapping[str, Drawn]) -> tuple[int, dict[str, int]]:
     """Pixels: the width of a cell and each modality's height."""
-    shapes = {name: np.shape(value)[1:] for name, value in batch.items()}
-    images = {name: shape for name, shape in shapes.items() if len(shape) == 3}
-    cell = max((_scale(s) * s[1] for s in images.values()), default=_CELL)
+    shapes = {n: drawn.shape[1:3] for n, drawn in batch.items() if isinstance(drawn, np.ndarray)}
+    cell = max((_scale(shape) * shape[1] for shape in shapes.values()), default=_CELL)
     heights = {}
-    for name, shape in shapes.items():
-        if name in images:
-            heights[name] = _scale(shape) * shape[0]
+    for name, drawn in batch.items():
+        if name in shapes:
+            heights[name] = _scale(shapes[name]) * shapes[name][0]
         else:
-            texts = [to_text(example, alphabet) for example in batch[name]]
-            heights[name] = _LINE * max((len(_wrap(t, cell)) for t in texts), default=1) + 6
+            heights[name] = _LINE * max((len(_wrap(text, cell)) for text in drawn), default=1) + 6
     return cell, heights
 
 
@@ -237,7 +216,7 @@ def _paste(
     canvas: np.ndarray, image: np.ndarray, top: int, left: int, height: int, width: int
 ) -> None:
     scale = _scale(image.shape)
-    picture = to_picture(image).repeat(scale, axis=0).repeat(scale, axis=1)
+    picture = image.repeat(scale, axis=0).repeat(scale, axis=1)
     top += (height - picture.shape[0]) // 2
     left += (width - picture.shape[1]) // 2
     canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture

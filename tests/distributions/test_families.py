@@ -25,7 +25,7 @@ def test_log_density(family):
     distribution = make_diagonal(0)
     values = np.random.default_rng(1).normal(size=(4, 5, 3)).astype(np.float32)
     np.testing.assert_allclose(
-        families.log_density(family, values, *distribution),
+        families.log_density(family, values, *(parameter[None] for parameter in distribution)),
         IN_SCIPY[family].logpdf(values, *distribution),
         rtol=1e-5,
         atol=1e-5,

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -13,12 +14,15 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
 from PIL import Image
 
+import mmebm_jax
 from mmebm_jax.data import load_data
+from mmebm_jax.data.sets import polymnist
 from mmebm_jax.data.source import ArraySource, DataSplits, Field
 from mmebm_jax.runs import builders
 from mmebm_jax.training import loop
@@ -45,6 +49,11 @@ def saved_run(tmp_path_factory):
     save_run(folder, small_config(), steps=(0, 1))
     (folder / ".lock").touch()  # Training leaves it.
     return folder
+
+
+@pytest.fixture(scope="session")
+def loaded_run(saved_run):
+    return mmebm_jax.load(saved_run)
 
 
 def idx(array):
@@ -355,6 +364,10 @@ CASES |= {
         in_run(*SMALL, "--config.model.hidden=9", mode="train"),
         ["holds a run with model.hidden = 8, not 9"],
     ),
+    "fewer steps than a run was to take": (
+        in_run(*SMALL, "--config.num_steps=7", mode="train"),
+        ["holds a run with num_steps = 8, not 7"],
+    ),
     "sample with another config": (
         in_run(*SMALL, "--config.prior.chain.num_steps=3", mode="sample"),
         ["holds a run with prior.chain.num_steps = 20, not 3"],
@@ -581,6 +594,17 @@ def write_pngs(**options):
     return change
 
 
+def permuted_labels(place):
+    """What would be MNIST's files if the small ones were, but for the order of some labels."""
+    files = sorted((place.mnist / "source").iterdir())
+    contents = {path: gzip.decompress(path.read_bytes()) for path in files}
+    digests = {path.name: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+    place.patch.setattr(polymnist, "_MNIST_DIGESTS", digests)
+    path = place.mnist / "source" / "t10k-labels-idx1-ubyte.gz"
+    path.write_bytes(idx(np.frombuffer(contents[path][8:], np.uint8)[::-1]))
+    return polymnist_run(lambda folder: None, "--config.data.check_source=True")(place)
+
+
 def damage_records(folder):
     for path in first_files(folder / "prepared", "*array_record*"):
         content = bytearray(path.read_bytes())
@@ -630,6 +654,10 @@ CASES |= {
         polymnist_run(lambda folder: None, "--config.data.check_source=True"),
         ["train-images-idx3-ubyte.gz", "is not MNIST's file", "check_source to False"],
     ),
+    "data: MNIST with permuted labels": (
+        permuted_labels,
+        ["t10k-labels-idx1-ubyte.gz is not MNIST's file", "check_source to False"],
+    ),
     "data: a tuple without a modality": (
         polymnist_run(write_pngs(), "--config.data.variant=official_png"),
         ["m2/3.3.png is missing", "from every modality"],
@@ -641,6 +669,10 @@ CASES |= {
     "data: transparency": (
         polymnist_run(write_pngs(mode="RGBA"), "--config.data.variant=official_png"),
         ["m2/3.3.png is 8-bit RGBA", "convert it to 8-bit RGB"],
+    ),
+    "data: grey with alpha": (
+        polymnist_run(write_pngs(mode="LA"), "--config.data.variant=official_png"),
+        ["m2/3.3.png is 8-bit grey with alpha", "convert it to 8-bit RGB"],
     ),
     "data: 16 bits": (
         polymnist_run(write_pngs(mode="I;16"), "--config.data.variant=official_png"),
@@ -704,6 +736,27 @@ def test_bad_input_ends_with_one_line_and_touches_nothing(
     assert status != 0
     assert_one_line(stderr, *named)
     assert after == before
+
+
+# Arguments of `sample` of a loaded run, and what its refusal names.
+CALLS = {
+    "no samples": ({"num_samples": 0}, "num_samples is 0: give 1 to"),
+    "fewer than no steps": ({"num_steps": -1}, "num_steps is -1: give 0 to"),
+    "nothing given": ({"given": {}}, "given holds no modality: give any of m0, m1"),
+    "unit range": ({"given": {"m0": IMAGE + 0.5}}, "'m0' has no value below 0 and looks like"),
+    "nan": ({"given": {"m0": IMAGE + np.nan}}, "'m0' holds NaN: give finite values"),
+    "infinite": ({"given": {"m0": IMAGE + np.inf}}, "'m0' holds infinite values: give finite"),
+    "unknown": ({"given": {"sound": IMAGE}}, "unknown modality 'sound': this model has m0, m1"),
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_bad_arguments_of_a_loaded_run_end_with_one_line(loaded_run, case):
+    options, named = CALLS[case]
+    with pytest.raises(ValueError) as caught:
+        loaded_run.sample(jax.random.key(0), **options)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_child_process_ends_likewise(tmp_path):

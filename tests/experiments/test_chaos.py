@@ -17,6 +17,7 @@ def call(workdir, **values):
         command_line.guarded(chaos.main)
 
 
+@pytest.mark.slow
 def test_a_disturbed_run_ends_as_an_undisturbed_one(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     workdir = tmp_path / "chaos"

@@ -10,6 +10,7 @@ from configs import methods
 from configs.polydigits import get_config
 from experiments import compare
 from tests.commands import assert_one_line, run_here, small_config
+from tests.training.test_loop import few_samples
 
 
 def result(joint, distance, cross):
@@ -78,6 +79,8 @@ def test_a_finished_run_is_not_read_under_another_budget(tmp_path):
         compare.run_one(config, folder, folder, 90.0)
 
 
+@pytest.mark.slow
+@few_samples
 def test_a_run_under_a_budget_records_what_was_asked_and_used(tmp_path, monkeypatch):
     config = small_config(data__num_train=40, evaluation__num_samples=20)
     config.update_from_flattened_dict(methods.PLAIN)  # a plain VAE has a control

@@ -156,6 +156,7 @@ def test_a_given_file_gives_a_batch_or_one_line(run, tmp_path, request):
     assert peak < 32 * 2**20 < MOST_BYTES
 
 
+@pytest.mark.slow
 def test_a_checkpoints_manifests_give_weights_or_one_line(run, request, caplog):
     folder, state, _ = run
     rng, outcomes = random.Random(SEED), []

@@ -106,6 +106,7 @@ def test_a_sampler_takes_vectors_and_gives_them_back():
             sampler.as_batch({"x": bad})
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_files(tmp_path):
     config = get_config("smoke")
     # One compiled update, and pictures at the end alone.

@@ -226,8 +226,8 @@ def test_mmvae_plus_draws_its_own_and_foreign_private_latents(family):
         elbo.negative_bound(key, encoding, batch, Bound(num_samples=2), Setting(modalities, record))
         return decoded[0]
 
-    leaves = jax.tree.leaves(jax.device_get(draws(jax.random.key(5))))
-    z, *own = (as_drawn(values, 2, 3) for values in leaves)
+    drawn, experts, private = jax.device_get((draws(jax.random.key(5)), experts, private))
+    z, *own = (as_drawn(values, 2, 3) for values in jax.tree.leaves(drawn))
     noise = [(z - experts.location) / experts.scale]
     for n, (values, q, scale) in enumerate(
         zip(own, private.values(), scales.values(), strict=True)

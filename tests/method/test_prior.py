@@ -125,7 +125,7 @@ def test_fit_recovers_a_planted_mixture():
     )
     fitted = fit_mixture(latents, 3)
     assert [leaf.dtype for leaf in jax.tree.leaves(fitted)] == [jnp.float32] * 3 + [jnp.bool_]
-    order = np.linalg.norm(fitted.mean - means[:, None], axis=-1).argmin(-1)
+    order = np.linalg.norm(fitted.mean[None] - means[:, None], axis=-1).argmin(-1)
     assert sorted(order) == [0, 1, 2]
     np.testing.assert_allclose(np.exp(fitted.log_weight)[order], WEIGHTS, atol=0.01)
     np.testing.assert_allclose(fitted.mean[order], means, atol=0.1)

@@ -203,6 +203,7 @@ def jacobian(request):
     return Jacobian(model, state, jax.jit(jax.jacrev(parts, has_aux=True)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("observed", [np.ones_like(PARTLY), PARTLY], ids=["complete", "partly"])
 def test_beside_all_others_each_loss_reaches_its_networks_alone(jacobian, observed):
     batch = as_batch(jacobian.model, make_raw_batch())
@@ -226,6 +227,7 @@ def test_beside_all_others_each_loss_reaches_its_networks_alone(jacobian, observ
                 assert is_nonzero == (network in networks[part] and read), (part, network, name)
 
 
+@pytest.mark.slow
 def test_what_is_missing_has_no_influence(jacobian):
     model, params = jacobian.model, jacobian.state.params
     batch = as_batch(model, make_raw_batch())
@@ -248,6 +250,7 @@ def test_what_is_missing_has_no_influence(jacobian):
         assert np.isnan(metrics["loss/elbo"])
 
 
+@pytest.mark.slow
 def test_the_bound_holds_the_latent_energy(jacobian):
     """A constant energy of c costs each example c nats; one that varies moves the gradient."""
     batch = as_batch(jacobian.model, make_raw_batch())
@@ -733,6 +736,7 @@ print(json.dumps({"histories": histories, "gathered": gathered}))
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_train_and_sample_as_one():
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])

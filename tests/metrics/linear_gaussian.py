@@ -33,7 +33,7 @@ MATRIX = RNG.normal(0, 0.6, (X, Z))
 
 
 def energy(z):
-    return ((z - CENTRE) ** 2).sum(-1) / (2 * TAU**2) + OFFSET
+    return ((z - CENTRE[None]) ** 2).sum(-1) / (2 * TAU**2) + OFFSET
 
 
 def _tilt():

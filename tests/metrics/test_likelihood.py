@@ -53,12 +53,13 @@ def _target(x, rows, widening=1.2):
 
     def propose(key, count):
         noise = jax.random.normal(key, (count, len(x), exact.Z))
-        log_q = -0.5 * (noise**2 + np.log(2 * np.pi)).sum(-1) - log_volume
-        return mean + jnp.einsum("bij,kbj->kbi", factor, noise, precision="highest"), log_q
+        log_q = -0.5 * (noise**2 + np.log(2 * np.pi)).sum(-1) - log_volume[None]
+        offset = jnp.einsum("bij,kbj->kbi", factor, noise, precision="highest")
+        return mean[None] + offset, log_q
 
     def log_joint(z):
         shown = jnp.einsum("xz,kbz->kbx", exact.MATRIX[rows], z, precision="highest")
-        noise = (x[:, rows] - shown) / exact.SIGMA
+        noise = (x[None, :, rows] - shown) / exact.SIGMA
         log_likelihood = -0.5 * (noise**2 + np.log(2 * np.pi * exact.SIGMA**2)).sum(-1)
         flat = z.reshape(-1, exact.Z)
         log_prior = base_log_prob(flat) - exact.energy(flat) - exact.LOG_NORMALISER
@@ -75,10 +76,10 @@ def test_bound_is_exact_where_the_proposal_is_the_posterior():
         return -0.5 * ((value - mean) ** 2 / variance + jnp.log(2 * jnp.pi * variance))
 
     def propose(key, count):
-        z = x / 2 + jax.random.normal(key, (count, 3)) / jnp.sqrt(2)
-        return z, log_normal(z, x / 2, 0.5)
+        z = x[None] / 2 + jax.random.normal(key, (count, 3)) / jnp.sqrt(2)
+        return z, log_normal(z, x[None] / 2, 0.5)
 
-    target = Target(propose, lambda z: log_normal(z, 0, 1.0) + log_normal(x, z, 1.0))
+    target = Target(propose, lambda z: log_normal(z, 0, 1.0) + log_normal(x[None], z, 1.0))
     for num_samples in (1, 7, 12):
         bound = importance_weighted_bound(KEY, target, num_samples, chunk_size=5)
         np.testing.assert_allclose(bound.value, log_normal(x, 0, 2.0), atol=1e-5)

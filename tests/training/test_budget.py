@@ -65,6 +65,7 @@ def measured(tmp_path_factory):
         return budget.prepare_for(config, workdir, 30.0)
 
 
+@pytest.mark.slow
 def test_a_measurement_compiles_what_the_run_uses_and_is_kept(measured):
     workdir = measured.run.workdir
     record = json.loads((workdir / "budget.json").read_text())
@@ -79,6 +80,7 @@ def test_a_measurement_compiles_what_the_run_uses_and_is_kept(measured):
     assert set(measured.updates) == {phase.terms for phase in phases(measured.run.config)}
 
 
+@pytest.mark.slow
 def test_a_run_under_a_budget_keeps_its_first_schedule_and_equals_one_without(
     measured, tmp_path, monkeypatch
 ):

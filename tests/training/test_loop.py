@@ -28,7 +28,11 @@ from mmebm_jax.training import base_prior, pictures
 from mmebm_jax.training.log import Log, read_events
 from mmebm_jax.training.run import sole_writer
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
+# For evaluations of as few samples as make every part of one run: they say that they are biased.
+few_samples = pytest.mark.filterwarnings(
+    "ignore:.* the Fréchet distance is biased upwards:UserWarning"
+)
 
 
 def make_config():
@@ -368,6 +372,7 @@ def classifiers(straight):
     return evaluate.Classifiers(straight.run, straight.run.workdir / "classifiers")
 
 
+@few_samples
 def test_evaluation_holds_the_contract(straight, classifiers):
     run, workdir = straight.run, straight.run.workdir
     sampler, step = train.restore_sampler(run)
@@ -394,6 +399,7 @@ def test_evaluation_holds_the_contract(straight, classifiers):
     assert all(e["low"] <= e["mean"] <= e["high"] for e in result["energies"].values())
 
 
+@few_samples
 def test_a_metric_that_the_model_lacks_is_absent(straight, classifiers):
     config = make_config()
     config.energy.learn = config.prior.learn = False
@@ -405,6 +411,7 @@ def test_a_metric_that_the_model_lacks_is_absent(straight, classifiers):
     assert result["protocol"]["refinement_steps"] == result["protocol"]["prior_steps"] == 0
 
 
+@few_samples
 def test_a_curve_evaluates_each_checkpoint_once(straight, classifiers, tmp_path, monkeypatch):
     def steps_of(folder):
         return [json.loads(line)["step"] for line in (folder / "curve.jsonl").open()]

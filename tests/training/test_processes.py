@@ -13,7 +13,7 @@ from etils import epath
 from mmebm_jax import training as train
 from tests.training.test_loop import make_config, rows
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
 TRAIN = """
 import os, sys
 import jax

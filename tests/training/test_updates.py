@@ -11,7 +11,7 @@ from mmebm_jax.training.schedule import scaled
 from mmebm_jax.training.updates import compiled_update
 from tests.training.test_loop import make_config
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
 
 
 def test_rates_given_from_outside_are_those_of_the_optimisers_own_schedules(tmp_path):
