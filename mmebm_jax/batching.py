@@ -22,6 +22,24 @@ def to_rank(values: jax.Array, rank: int) -> jax.Array:
     return jnp.expand_dims(values, tuple(range(rank - values.ndim)))
 
 
+def flatly(function: Callable[[Any], Any], tree: Any, leading: tuple[int, ...]) -> Any:
+    """A function of a batch, applied to arrays with the leading axes `[..., B]`.
+
+    Examples come first in that batch, so that one which is divided over devices stays where it is.
+    """
+    others, size = leading[:-1], leading[-1]
+    count = prod(others)
+
+    def flatten(values: jax.Array) -> jax.Array:
+        return jnp.moveaxis(values, len(others), 0).reshape(size * count, values.shape[-1])
+
+    def unflatten(values: jax.Array) -> jax.Array:
+        parts = values.reshape(size, *others, *values.shape[1:])
+        return jnp.moveaxis(parts, 0, len(others))
+
+    return jax.tree.map(unflatten, function(jax.tree.map(flatten, tree)))
+
+
 def interleave(first: jax.Array, second: jax.Array) -> jax.Array:
     """Two batches `[B, ...]` as one `[2 B, ...]`, example by example; see `deinterleave`."""
     # Stacked as rows: a short last axis is slow to copy on a CPU, and the reshape costs nothing.

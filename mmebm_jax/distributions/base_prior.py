@@ -157,3 +157,12 @@ def _unwhiten(whitening: jax.Array, chosen: jax.Array, noise: jax.Array) -> jax.
     if not noise.size:  # no shared latent: nothing to index
         return noise
     return lax.scan(substitute, jnp.zeros_like(noise), jnp.arange(noise.shape[-1]))[0]
+
+
+def resampled(
+    key: jax.Array, candidates: jax.Array, energies: jax.Array, num_samples: int
+) -> jax.Array:
+    """One of each sample's candidates `[N · C, D]`, drawn by exp(−E); gives `[N, D]`."""
+    chosen = jax.random.categorical(key, -energies.reshape(num_samples, -1))
+    candidates = candidates.reshape(num_samples, -1, candidates.shape[-1])
+    return jnp.take_along_axis(candidates, chosen[:, None, None], axis=1)[:, 0]

@@ -4,13 +4,13 @@ All move the inference network and the generator; `docs/methods.md` has the aggr
 an energy the prior is exp(−E_γ(z)) p_0(z), and log Z, a constant for both networks, is left out.
 """
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from mmebm_jax import batching
 from mmebm_jax.distributions import families
 from mmebm_jax.distributions.families import log_density
 from mmebm_jax.method import aggregators, posterior
@@ -294,7 +294,7 @@ def _log_prior(setting: Setting, z: jax.Array) -> jax.Array:
 def _energy(setting: Setting, z: jax.Array) -> jax.Array:
     if setting.prior_energy is None:
         return jnp.zeros(z.shape[:-1])
-    return _flatly(setting.prior_energy, z, z.shape[:-1])
+    return batching.flatly(setting.prior_energy, z, z.shape[:-1])
 
 
 def _joint_terms(key: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
@@ -310,22 +310,4 @@ def _joint_terms(key: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array
 
 def _decode_flat(latents: Latents, decode: DecodeNamed) -> dict[str, jax.Array]:
     """Decode latents with leading axes `[S, K, B]` as one batch."""
-    return _flatly(decode, latents, latents.shared.shape[:-1])
-
-
-def _flatly(function: Callable[[Any], Any], tree: Any, leading: tuple[int, ...]) -> Any:
-    """A function of a batch, applied to arrays with the leading axes `[..., B]`.
-
-    Examples come first in that batch, so that one which is divided over devices stays where it is.
-    """
-    others, size = leading[:-1], leading[-1]
-    count = math.prod(others)
-
-    def flatten(values: jax.Array) -> jax.Array:
-        return jnp.moveaxis(values, len(others), 0).reshape(size * count, values.shape[-1])
-
-    def unflatten(values: jax.Array) -> jax.Array:
-        parts = values.reshape(size, *others, *values.shape[1:])
-        return jnp.moveaxis(parts, 0, len(others))
-
-    return jax.tree.map(unflatten, function(jax.tree.map(flatten, tree)))
+    return batching.flatly(decode, latents, latents.shared.shape[:-1])

@@ -64,15 +64,12 @@ def latents_energy(
     def energy(latents: Latents) -> jax.Array:
         shared, private = latents
         total = of_shared(shared)
-        fitted = {} if prior is None else prior.private
-        if prior is not None and fitted:
-            responsibility = base_prior.log_responsibility(prior, shared)
-        for name, values in private.items():
-            if prior is not None and fitted:
-                each = base_prior.private_log_prob(prior, name, responsibility, values)
-            else:
-                each = log_density(family, values).sum(axis=-1)
-            total = total - each
+        if prior is not None and prior.private:
+            share = base_prior.log_responsibility(prior, shared)
+            each = [base_prior.private_log_prob(prior, n, share, w) for n, w in private.items()]
+        else:
+            each = [log_density(family, w).sum(axis=-1) for w in private.values()]
+        total = total - sum(each, start=jnp.zeros_like(total))
         return total if energy_fn is None else total + energy_fn(shared, private)
 
     return energy
@@ -98,7 +95,7 @@ def private_sample(
     if energy_fn is None:
         return values
     energies = energy_fn(jnp.repeat(shared, count, axis=0), {name: values})
-    return _resampled(choice_key, values, energies, len(shared))
+    return base_prior.resampled(choice_key, values, energies, len(shared))
 
 
 def sample(
@@ -129,14 +126,5 @@ def sample(
         chain, num_candidates = chain._replace(num_steps=0), 1
     start = base_sample(start_key, prior, num_samples * num_candidates)
     if energy_fn is not None and num_candidates > 1:
-        start = _resampled(choice_key, start, energy_fn(start), num_samples)
+        start = base_prior.resampled(choice_key, start, energy_fn(start), num_samples)
     return langevin.run(chain_key, start, tilted_energy(prior, energy_fn), chain)
-
-
-def _resampled(
-    key: jax.Array, candidates: jax.Array, energies: jax.Array, num_samples: int
-) -> jax.Array:
-    """One of each sample's candidates `[N · C, D]`, drawn by exp(−E); gives `[N, D]`."""
-    chosen = jax.random.categorical(key, -energies.reshape(num_samples, -1))
-    candidates = candidates.reshape(num_samples, -1, candidates.shape[-1])
-    return jnp.take_along_axis(candidates, chosen[:, None, None], axis=1)[:, 0]

@@ -32,6 +32,24 @@ def test_long_run_variance_on_a_gaussian(step_size, sigma):
     assert abs(samples.mean()) < 4 * np.sqrt(variance / num_chains)
 
 
+def test_a_scaled_chain_moves_in_units_of_each_coordinate():
+    """Of N(0, σ²) with scale σ it is the chain of N(0, I), stretched; the target stays N(0, σ²)."""
+    sigma = np.array([[0.01, 3.0]], np.float32)
+    start = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    chain, key = Chain(20, 0.5), jax.random.key(0)
+    usual = langevin.run(key, start, lambda v: 0.5 * jnp.sum(v**2, axis=-1), chain)
+    scaled = langevin.run(
+        key,
+        start * sigma,
+        lambda v: 0.5 * jnp.sum((v / sigma) ** 2, axis=-1),
+        chain,
+        scale=np.broadcast_to(sigma, start.shape),
+    )
+    np.testing.assert_allclose(scaled.position, usual.position * sigma, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(usual.position, start, atol=0.1)
+    np.testing.assert_allclose(scaled.info.energy, usual.info.energy, rtol=1e-4)
+
+
 def test_zero_temperature_is_gradient_descent():
     start = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
     chain = Chain(8, step_size=0.6, temperature=0.0)
