@@ -1,13 +1,13 @@
 """What stands on the page, section by section, as plain values for the template."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from etils import epath
 
 from experiments.report import curves, findings, samples, setups, tables
-from experiments.report.collect import Run
+from experiments.report.collect import Evaluation, Run
 from experiments.report.parts import Key, Missing, Panel, command, evaluation_name
 from experiments.report.pictures import Drawn
 
@@ -82,5 +82,14 @@ def _results(runs: Sequence[Run], colours: dict[str, int]) -> Results:
             Missing(f"{run.name} has no evaluation.", command(run, "evaluate"))
             for run in runs
             if not run.evaluations
-        ),
+        )
+        + tuple(Missing(line) for line in dict.fromkeys(_not_measured(evaluations))),
     )
+
+
+def _not_measured(evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    """What evaluations left out, and why."""
+    for evaluation in evaluations:
+        for path, reason in evaluation.words.items():
+            if path.startswith("absent."):
+                yield f"Not measured: {path.removeprefix('absent.')}, {reason}."

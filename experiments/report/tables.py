@@ -10,21 +10,21 @@ ABSENT = "–"
 
 
 class Column(NamedTuple):
-    """A metric: its head, where an evaluation holds it, and what bounds it.
+    """A metric: its head, where an evaluation holds it, and what stands below it.
 
-    The first path that an evaluation has counts. `floor` is what real data reach in the samples'
-    place, as a path or a number.
+    The first path that an evaluation has counts; a path above several numbers is their mean.
+    `references` are rows by label: paths, or a number for what is known.
     """
 
     head: str
     paths: tuple[str, ...]
-    floor: str | float | None = None
+    references: Mapping[str, tuple[str | float, ...]] = {}
     digits: int = 3
     better: str = ""  # "higher", "lower" or ""
 
 
 class Row(NamedTuple):
-    """A row of a table; `is_reference` is that of real data."""
+    """A row of a table: a method, or what its numbers are to be read against."""
 
     label: str
     cells: tuple[str, ...]
@@ -40,7 +40,24 @@ class Table(NamedTuple):
     rows: tuple[Row, ...]
 
 
-ACCURACY = "classifier_accuracy"  # the mean over modalities
+REAL, SHUFFLED, CHANCE, IGNORED = "real data", "shuffled pairs", "chance", "nothing given"
+
+
+def _floors(*paths: str | float) -> dict[str, tuple[str | float, ...]]:
+    return {REAL: paths}
+
+
+def _coherence_floors(group: str, *others: str) -> dict[str, tuple[str | float, ...]]:
+    return {
+        REAL: (f"{group}.real_data", *others),
+        SHUFFLED: (f"{group}.shuffled_pairs",),
+        CHANCE: (f"{group}.chance",),
+    }
+
+
+JOINT = _coherence_floors("joint_coherence")
+CROSS = _coherence_floors("cross_coherence", "classifier_accuracy")
+FRECHET = _floors("frechet.floor")
 TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
     "Samples from the prior": (
         "Refined under the data energy where the model has one. Fréchet distances are between "
@@ -50,56 +67,101 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
             Column(
                 "joint coherence",
                 ("joint_coherence.energy", "joint_coherence.generator"),
-                "joint_coherence.real_data",
+                JOINT,
                 better="higher",
             ),
             Column(
-                "Fréchet distance",
-                ("frechet.energy", "frechet.generator"),
-                "frechet.floor",
-                1,
-                "lower",
+                "Fréchet distance", ("frechet.energy", "frechet.generator"), FRECHET, 1, "lower"
             ),
-            Column("before refinement", ("frechet.generator",), "frechet.floor", 1, "lower"),
+            Column("before refinement", ("frechet.generator",), FRECHET, 1, "lower"),
+            *(
+                Column(
+                    name,
+                    (f"{name}.energy.mean", f"{name}.generator.mean"),
+                    _floors(f"{name}.floor.mean"),
+                    1,
+                    "lower",
+                )
+                for name in ("FID", "FD-MobileNet")
+            ),
             *(
                 Column(
                     name,
                     (f"fidelity.{name}",),
-                    f"fidelity_of_training_data.{name}",
+                    _floors(f"fidelity_of_training_data.{name}"),
                     better="higher",
                 )
                 for name in ("precision", "recall", "density", "coverage")
             ),
-            Column("class entropy", ("class_balance.entropy",), 1.0, better="higher"),
-            Column("copied", ("memorisation.copied",), 0.01, better="lower"),
+            Column(
+                "class entropy",
+                ("class_balance.entropy",),
+                _floors("class_balance_of_data.entropy", 1.0),
+                better="higher",
+            ),
+            Column("copied", ("memorisation.copied",), _floors(0.01), better="lower"),
         ),
     ),
     "Given one modality": (
         "Cross coherence rewards a model that draws one picture a class: read it beside the "
-        "diversity, which is 1 for draws that vary as data of the class do. Real data: the "
-        "classifiers' accuracy.",
+        "diversity, which is 1 for draws that vary as data of the class do. Where real pairs were "
+        "not judged, real data have the classifiers' accuracy.",
         (
-            Column("cross coherence, drawn", ("cross_coherence.drawn",), ACCURACY, better="higher"),
-            Column("diversity", ("diversity.conditional",), 1.0, better="higher"),
-            Column("in pixels", ("diversity.conditional_pixels",), 1.0, better="higher"),
+            Column("cross coherence, drawn", ("cross_coherence.drawn",), CROSS, better="higher"),
             Column(
-                "Fréchet distance, drawn", ("frechet.conditional",), "frechet.floor", 1, "lower"
+                "diversity",
+                ("diversity.conditional",),
+                _floors("diversity.of_data", 1.0),
+                better="higher",
             ),
+            Column("in pixels", ("diversity.conditional_pixels",), _floors(1.0), better="higher"),
+            Column("Fréchet distance, drawn", ("frechet.conditional",), FRECHET, 1, "lower"),
             Column(
                 "cross coherence, expert's sample",
                 ("cross_coherence.mean",),
-                ACCURACY,
+                CROSS,
                 better="higher",
             ),
-            Column("expert's mean", ("cross_coherence.expert_mean",), ACCURACY, better="higher"),
-            Column("revised", ("cross_coherence.posterior_revised",), ACCURACY, better="higher"),
+            Column("expert's mean", ("cross_coherence.expert_mean",), CROSS, better="higher"),
+            Column("revised", ("cross_coherence.posterior_revised",), CROSS, better="higher"),
         ),
     ),
-    "Latents and cost": (
+    "Likelihood and latents": (
+        "Log-likelihoods are importance-weighted bounds in nats; conditional ones are of all other "
+        "modalities given one. Clusters: normalised mutual information with the classes.",
+        (
+            Column(
+                "log-likelihood, test",
+                ("log_likelihood.test.mean",),
+                {"training data": ("log_likelihood.training_data.mean",)},
+                1,
+                "higher",
+            ),
+            Column(
+                "conditional log-likelihood",
+                ("conditional_log_likelihood.mean",),
+                {IGNORED: ("conditional_log_likelihood.nothing_given",)},
+                1,
+                "higher",
+            ),
+            Column(
+                "linear probe",
+                ("linear_probes.shared", "linear_probe"),
+                {CHANCE: ("linear_probes.chance",)},
+                better="higher",
+            ),
+            Column(
+                "clusters",
+                ("clustering.mixture.nmi",),
+                {REAL: ("clustering.classifier.nmi",), SHUFFLED: ("clustering.shuffled.nmi",)},
+                better="higher",
+            ),
+            Column("reconstruction, Fréchet", ("frechet.reconstruction",), FRECHET, 1, "lower"),
+        ),
+    ),
+    "Cost": (
         "Seconds are those of training, compilation included.",
         (
-            Column("linear probe", ("linear_probe",), better="higher"),
-            Column("reconstruction, Fréchet", ("frechet.reconstruction",), "frechet.floor", 1),
             Column("steps", ("step",), digits=0),
             Column("passes over the data", ("passes",), digits=1),
             Column("seconds", ("train_seconds",), digits=0),
@@ -124,9 +186,10 @@ def tables(evaluations: Sequence[Evaluation]) -> list[Table]:
         if not columns:
             continue
         rows = [_row(name, seeds, columns) for name, seeds in methods.items()]
-        bounds = [_floor(evaluations, column) for column in columns]
-        if any(bound != ABSENT for bound in bounds):
-            rows.append(Row("real data", ("", *bounds), is_reference=True))
+        for label in dict.fromkeys(label for column in columns for label in column.references):
+            cells = [_reference(evaluations, column, label) for column in columns]
+            if any(cell != ABSENT for cell in cells):
+                rows.append(Row(label, ("", *cells), is_reference=True))
         found.append(Table(title, note, columns, tuple(rows)))
     return found
 
@@ -160,13 +223,15 @@ def _value(evaluation: Evaluation, column: Column) -> float | None:
     return next((evaluation.numbers[p] for p in column.paths if p in evaluation.numbers), None)
 
 
-def _floor(evaluations: Sequence[Evaluation], column: Column) -> str:
-    if column.floor is None:
-        return ABSENT
-    if isinstance(column.floor, float):
-        return f"{column.floor:.{column.digits}f}"
-    values = [value for e in evaluations for value in _under(e.numbers, column.floor)]
-    return f"{statistics.fmean(values):.{column.digits}f}" if values else ABSENT
+def _reference(evaluations: Sequence[Evaluation], column: Column, label: str) -> str:
+    """The mean of all evaluations at the first place that any of them has."""
+    for place in column.references.get(label, ()):
+        if isinstance(place, float):
+            return f"{place:.{column.digits}f}"
+        values = [value for e in evaluations for value in _under(e.numbers, place)]
+        if values:
+            return f"{statistics.fmean(values):.{column.digits}f}"
+    return ABSENT
 
 
 def _under(numbers: Mapping[str, float], path: str) -> list[float]:

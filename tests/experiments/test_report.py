@@ -46,11 +46,12 @@ def evaluation(joint):
         "protocol": {"frechet": HOSTILE, "refinement_steps": 10},
         "made": {"version": "abc", "machine": "a machine", "date": "2026-01-02"},
         "classifier_accuracy": {"m0": 0.9, "m1": 0.8},
-        "joint_coherence": {"generator": joint, "real_data": 0.75},
+        "joint_coherence": {"generator": joint, "real_data": 0.75, "chance": 0.1},
         "cross_coherence": {"mean": 0.5, "drawn": 0.625},
         "diversity": {"conditional": 0.0625, "conditional_pixels": 0.5},
         "frechet": {"generator": 40.0 + joint, "floor": 5.0},
         "warnings": [HOSTILE],
+        "absent": {"FID": "needs config.evaluation.inception_weights"},
     }
 
 
@@ -174,6 +175,7 @@ def test_the_page_says_what_ran_and_what_was_measured(page):
         "2026-01-02",
         "a machine",
         "full + mixture",
+        "Not measured: FID, needs config.evaluation.inception_weights.",
         "draws given one modality vary by 0.062",
         "training exploded once",
         "R-hat of the prior chain diverges: 3.00 after 2.00",
@@ -200,6 +202,9 @@ def test_a_table_has_means_over_seeds_and_its_floor(comparison):
     assert by_label["full + mixture"]["joint coherence"] == "0.875"
     assert by_label["real data"]["joint coherence"] == "0.750"
     assert by_label["real data"]["Fréchet distance"] == "5.0"
+    assert list(by_label) == ["<b>&", "full", "full + mixture", "real data", "chance"]
+    assert by_label["chance"]["joint coherence"] == "0.100"
+    assert by_label["chance"]["Fréchet distance"] == "–"
     given = found[1]
     cross = [column.head for column in given.columns].index("cross coherence, drawn")
     assert given.rows[-1].cells[1 + cross] == "0.850"  # the classifiers' mean accuracy
