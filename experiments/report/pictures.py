@@ -31,6 +31,7 @@ MOST_SHOWN_STEPS = 8
 NUM_ENERGIES = 128  # examples whose energies are measured
 MOST_TRAJECTORY_BYTES = 2**28
 GAP = 1  # transparent pixels between examples
+LEAST_SIDE = 8  # of an example, lest the gap be as wide
 MOST_FILE_BYTES = 2 * 2**20
 
 Examples = Mapping[str, Any]  # name → `[N, *shape]` in model range
@@ -268,6 +269,8 @@ def _latent_energies(
 
 def _side_by_side(pictures: np.ndarray) -> np.ndarray:
     """RGB `[N, H, W, 3]` as RGBA `[H, N · (W + GAP), 4]`, a gap after each."""
+    factor = max(1, LEAST_SIDE // max(pictures.shape[1:3]))
+    pictures = pictures.repeat(factor, axis=1).repeat(factor, axis=2)
     opaque = np.full([*pictures.shape[:-1], 1], 255, np.uint8)
     cells = np.concatenate([np.asarray(pictures, np.uint8), opaque], axis=-1)
     cells = np.pad(cells, [(0, 0), (0, 0), (0, GAP), (0, 0)])

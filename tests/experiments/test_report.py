@@ -269,6 +269,9 @@ def test_a_strip_holds_the_examples_side_by_side():
     assert pixels.shape == (4, 3 * 9, 4)
     np.testing.assert_array_equal(pixels[0, [0, 9, 18], 0], [0, 153, 255])
     np.testing.assert_array_equal(pixels[0, [7, 8, 16, 17], 3], [255, 0, 255, 0])
+    tiny = pictures.strip("vector", KINDS["vector"], np.zeros((2, 1), np.float32))
+    with Image.open(io.BytesIO(base64.b64decode(tiny.picture.partition(",")[2]))) as image:
+        assert image.size == (2 * (8 + pictures.GAP), 8)
     text = pictures.strip("text", KINDS["text"], np.eye(3)[[[0, 2], [1, 1]]], "a b")
     assert text.lines == ("ab", "  ")
     assert not text.picture
