@@ -10,6 +10,7 @@ compilation, steps, fits of the base prior, pictures and diagnostics; data, init
 evaluation do not. A model without any energy or fitted prior is also evaluated after ex-post
 density estimation, with a Gaussian mixture fitted to its latents: the control for energy-based
 priors. With --jobs=N, N runs go on at a time, each on its own share of the processor's cores.
+At the end, `WORKDIR/report.html` shows all of it; --noreport leaves that out.
 """
 
 import importlib.util
@@ -32,7 +33,8 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from experiments import command_line, evaluate, results
+from experiments import command_line, evaluate, report, results
+from experiments.report.collect import CONTROL, CONTROL_FOLDER
 from mmebm_jax import data, training
 from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.runs.sampler import Sampler
@@ -48,12 +50,12 @@ _MINUTES = flags.DEFINE_float(
 _STEPS = flags.DEFINE_integer("budget_steps", None, "Training steps of each run.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each on its share of the cores.", 1)
 _TABLE = flags.DEFINE_bool("table", True, "Write the table of all runs; a job of --jobs does not.")
-
+_REPORT = flags.DEFINE_bool(
+    "report", True, "Write report.html about all runs; needs the extra of the same name."
+)
 _RESULTS = flags.DEFINE_string(
     "results", None, "File to write every run's numbers to as well, as docs/results/NAME.json."
 )
-
-CONTROL = " + mixture"
 
 COLUMNS = {
     "joint coherence": ("joint_coherence", "energy", "generator"),
@@ -112,7 +114,7 @@ def run_one(
     else:
         checkpoint.check_config(folder, config)
     plain = not (config.prior.learn or config.energy.learn or config.prior.fit_mixture)
-    wanted = {"": folder} | ({CONTROL: folder / "mixture_control"} if plain else {})
+    wanted = {"": folder} | ({CONTROL: folder / CONTROL_FOLDER} if plain else {})
     files = {name: path / "evaluation.json" for name, path in wanted.items()}
     if not all(file.exists() for file in files.values()):
         _train_and_evaluate(config, wanted, classifiers, seconds)
@@ -314,7 +316,7 @@ def main() -> None:
             done = run_one(config, folder, workdir / "classifiers", seconds)
             for suffix, result in done.items():
                 found.setdefault(name + suffix, []).append(result)
-                numbers = {k: v for k, v in result.items() if k != "protocol"}
+                numbers = {k: v for k, v in result.items() if k not in ("protocol", "made")}
                 rows.append({"method": name + suffix, "seed": seed, **numbers})
             if _TABLE.value:
                 write_table(summarise(found), workdir)
@@ -322,6 +324,8 @@ def main() -> None:
         print(to_markdown(summarise(found)))
     if _RESULTS.value:
         results.write(_RESULTS.value, f"python -m {' '.join(_command())}", rows)
+    if _TABLE.value and _REPORT.value:
+        print(f"wrote {report.write(workdir)}" if report.can_write() else report.NEEDED)
 
 
 def _command() -> list[str]:

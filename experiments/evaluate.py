@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 from tabulate import tabulate
 
+from experiments import results
 from experiments.classifiers import Classifiers
 from experiments.measures import MEASURES, Subject
 from mmebm_jax.runs.sampler import Sampler
@@ -59,6 +60,7 @@ def evaluate(
         "step": step,
         "num_samples": subject.num_samples,
         "protocol": protocol(subject),
+        "made": results.made(),
         "classifier_accuracy": classifiers.accuracies,
     }
     for measure in MEASURES:

@@ -1,10 +1,11 @@
-"""Train, evaluate (one checkpoint or all), sample or check: flags and dispatch only.
+"""Train, evaluate (one checkpoint or all), sample, report or check: flags and dispatch only.
 
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo --mode=check
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo --mode=evaluate
 python -m experiments.main --workdir=runs/demo --mode=curve
 python -m experiments.main --workdir=runs/demo --mode=sample --num_samples=16
+python -m experiments.main --workdir=runs/demo --mode=report
 """
 
 from absl import flags
@@ -13,10 +14,14 @@ from ml_collections import config_flags
 
 from experiments import command_line
 
-MODES = ["train", "evaluate", "curve", "sample", "check"]
+MODES = ["train", "evaluate", "curve", "sample", "report", "check"]
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file of the run.")
 _MODE = flags.DEFINE_enum(
-    "mode", "train", MODES, "What to do: curve evaluates all checkpoints, check prints the plan."
+    "mode",
+    "train",
+    MODES,
+    "What to do: curve evaluates all checkpoints, report writes report.html about a run or a "
+    "folder of runs, check prints the plan.",
 )
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples",
@@ -46,7 +51,7 @@ _ACTS_IN = {
     "num_samples": ("sample", "curve"),
     "given": ("sample",),
     "refinement_steps": ("sample", "evaluate"),
-    "seed": ("sample",),
+    "seed": ("sample", "report"),
     "classifiers": ("evaluate", "curve"),
 }
 
@@ -69,7 +74,7 @@ def main() -> None:
     # Imported late: a misspelt flag should not wait for the networks.
     import jax
 
-    from experiments import check, curve, evaluate, sample
+    from experiments import check, curve, evaluate, report, sample
     from mmebm_jax import training as train
     from mmebm_jax.runs import checkpoint
 
@@ -88,6 +93,10 @@ def main() -> None:
             num_steps=_REFINEMENT.value,
             seed=_SEED.value,
         )
+    elif _MODE.value == "report":
+        if _CONFIG.value is not None:
+            command_line.fail("--config does not act in --mode=report: leave it out.")
+        print(f"wrote {report.write(workdir, seed=_SEED.value)}")
     elif _MODE.value in ("evaluate", "curve"):
         run = train.prepare(_CONFIG.value or checkpoint.read_config(workdir), workdir)
         classifiers = epath.Path(_CLASSIFIERS.value or workdir / "classifiers")

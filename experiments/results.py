@@ -32,15 +32,22 @@ def write(path: epath.PathLike, command: str, rows: Sequence[Mapping[str, Any]])
     """
     result = {
         "command": command,
-        "version": version(),
+        **made(),
         "method_revision": method.REVISION,
-        "machine": machine(),
-        "date": datetime.date.today().isoformat(),
         "rows": list(rows),
     }
     file = epath.Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+def made() -> dict[str, str]:
+    """What makes numbers now: version, machine and date."""
+    return {
+        "version": version(),
+        "machine": machine(),
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 def read(path: epath.PathLike) -> dict[str, Any]:

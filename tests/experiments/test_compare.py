@@ -143,3 +143,19 @@ def test_jobs_have_cores_of_their_own(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=r"seed 2 failed: see .*\.log"):
             compare.run_jobs(names, [2], epath.Path(tmp_path), jobs)
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.usefixtures("parsed_flags")
+@pytest.mark.parametrize(("wanted", "installed"), [(True, True), (True, False), (False, True)])
+def test_a_comparison_ends_with_its_report(tmp_path, monkeypatch, capsys, wanted, installed):
+    found = {"": result({"generator": 0.5}, {"generator": 4.0}, 0.5)}
+    monkeypatch.setattr(compare, "run_one", lambda *_: found)
+    monkeypatch.setattr(compare.report, "can_write", lambda: installed)
+    monkeypatch.setattr(compare.report, "write", lambda workdir: workdir / "report.html")
+    configs = ["configs/polydigits.py:smoke"]
+    with flagsaver.flagsaver(configs=configs, workdir=str(tmp_path), report=wanted):
+        compare.main()
+    printed = capsys.readouterr().out
+    assert (f"wrote {tmp_path / 'report.html'}" in printed) == (wanted and installed)
+    assert ("pip install 'mmebm_jax[report]'" in printed) == (not installed)
+    assert (tmp_path / "comparison.md").exists()

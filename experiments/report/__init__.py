@@ -1,0 +1,49 @@
+"""`report.html`: one self-contained page about a run, or about all runs of a comparison.
+
+    python -m experiments.main --mode=report --workdir=runs/compare
+
+`collect` reads the folders, `findings` says what to beware of, `pictures` draws samples from the
+checkpoints, `figures` draws curves and histograms, `contents` lays out the sections, and `render`
+fills the template. It reads what the runs wrote and, to draw conditional samples, test data where
+they are at hand; it writes `report.html` alone.
+"""
+
+import importlib.util
+
+from etils import epath
+
+from experiments import results
+from experiments.report import collect, contents, pictures, render
+from mmebm_jax.storage.files import write_whole
+
+NEEDED = "report.html needs Jinja2: pip install 'mmebm_jax[report]'."
+
+
+def can_write() -> bool:
+    """Whether Jinja2 is installed."""
+    return importlib.util.find_spec("jinja2") is not None
+
+
+def write(workdir: epath.Path, *, seed: int = 0) -> epath.Path:
+    """Write `report.html` into a folder; gives its path.
+
+    Args:
+      workdir: a run's folder, or one that holds runs below it, as that of a comparison.
+      seed: of the samples.
+
+    Raises:
+      FileNotFoundError: there is no run.
+      ValueError: Jinja2 is not installed.
+    """
+    if not can_write():
+        raise ValueError(NEEDED)
+
+    def draw(run: collect.Run) -> pictures.Drawn:
+        assert run.config is not None
+        return pictures.draw(run.folder, run.config, seed)
+
+    runs = collect.collect(workdir)
+    page = render.page(contents.contents(workdir, runs, draw, results.made()))
+    path = workdir / "report.html"
+    write_whole(path, page)
+    return path
