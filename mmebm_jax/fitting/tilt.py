@@ -50,7 +50,7 @@ class TiltFit(NamedTuple):
     held_out: jax.Array  # on latents that were not learned from
 
 
-@partial(jax.jit, static_argnames=("model", "num_steps", "learning_rate"))
+@partial(jax.jit, static_argnames=("model", "num_steps", "learning_rate", "weight_decay"))
 def fit_latent_energy(
     key: jax.Array,
     model: Model,
@@ -60,6 +60,7 @@ def fit_latent_energy(
     *,
     num_steps: int,
     learning_rate: float,
+    weight_decay: float = 0.0,
 ) -> tuple[Params, TiltFit]:
     """Adam on the sum of all terms' `tilt_loss` from `params`, its rate falling by a cosine.
 
@@ -67,15 +68,18 @@ def fit_latent_energy(
       key: PRNG key.
       model: whose latent energy it is.
       params: of the latent energy, to start from.
-      latents: of the data, leaves `[N, ...]`; the last tenth is held out.
+      latents: of the data, leaves `[N, ...]`; the last tenth is held out. Several draws of one
+        example's latents stand beside each other.
       base_prior: p_0.
       num_steps: of Adam.
       learning_rate: at the start.
+      weight_decay: of AdamW, times the learning rate.
 
     Returns:
       The parameters, and what they are worth.
     """
-    optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
+    schedule = optax.cosine_decay_schedule(learning_rate, num_steps)
+    optimiser = optax.adamw(schedule, weight_decay=weight_decay)
     num_held_out = max(1, len(latents.shared) // 10)
     learned = jax.tree.map(lambda leaf: leaf[:-num_held_out], latents)
     held_out = jax.tree.map(lambda leaf: leaf[-num_held_out:], latents)

@@ -97,8 +97,9 @@ class Networks(NamedTuple):
             ),
             mask=mask,
         )
-        scaled = encoding is not None and self.chains.scaled_posterior
-        scale = posterior.scales(encoding, mask) if scaled else None
+        scale = None
+        if encoding is not None and self.chains.scaled_posterior:
+            scale = posterior.scales(encoding, mask)
         return langevin.run(key, start, energy_fn, self.chains.posterior, scale=scale)
 
     def sample_prior(self, key: jax.Array, num_samples: int) -> Latents:

@@ -227,6 +227,9 @@ class Prior(Section):
         description="Updates of the latent energy after the mixture's last fit.",
     )
     fit_learning_rate: Rate = Field(2e-3, description="Learning rate of these updates.")
+    fit_weight_decay: Weight = Field(
+        0.0, description="Weight decay of these updates, times the learning rate."
+    )
     num_candidates: Size = Field(
         64, description="Draws of p_0 of which each chain starts at one, chosen by exp(−E_γ)."
     )
