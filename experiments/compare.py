@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from experiments import command_line, evaluate, results
+from experiments import command_line, evaluate, measures, results
 from mmebm_jax import data, training
 from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.runs.sampler import Sampler
@@ -128,9 +128,11 @@ def _train_and_evaluate(
 ) -> None:
     if seconds is None:
         run = training.prepare(config, wanted[""])
+        measures.check(run)
         state, used = training.train(run)
     else:
         run, updates, used = budget.prepare_for(config, wanted[""], seconds)
+        measures.check(run)
         state, training_seconds = training.train(run, updates)
         used += training_seconds
     trained_classifiers = evaluate.Classifiers(run, classifiers)

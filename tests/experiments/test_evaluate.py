@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.measures import CHUNK, measure_energies
+from experiments.measures.samples import measure_energies
+from experiments.measures.subject import CHUNK
 from mmebm_jax.runs.sampler import Sampler
 
 

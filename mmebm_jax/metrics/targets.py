@@ -1,0 +1,66 @@
+"""A trained model as the importance sampler's target: its joint density and its inference model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from mmebm_jax.distributions import families
+from mmebm_jax.method import inference, prior
+from mmebm_jax.method.chains import Networks
+from mmebm_jax.metrics.likelihood import Target
+from mmebm_jax.modalities.modality import joint_log_likelihood
+from mmebm_jax.typing import Batch, Latents, Mask
+
+
+def model_target(networks: Networks, batch: Batch, mask: Mask) -> Target:
+    """log p(x_S, u) of the modalities S that each example shows, and proposals from q_φ(u | x_S).
+
+    Private latents of modalities outside S are left out of both: their prior integrates to one.
+    Where the prior is tilted, p(z) lacks its normaliser: what is estimated is too high by log Z.
+    A modality's `weight` is no part of its density, and is not looked at.
+
+    Args:
+        networks: at the weights to evaluate.
+        batch: every modality, name → `[B, *shape]` in model range.
+        mask: S, name → `bool[B]`.
+    """
+    model = networks.model
+    plain = tuple(dataclasses.replace(m, weight=1.0) for m in model.modalities)
+    encoding = networks.encode(batch, mask)
+    posterior = encoding.posterior
+    prior_energy = prior.tilted_energy(
+        networks.fitted_prior, networks.latent_energy, model.prior_family
+    )
+
+    def propose(key: jax.Array, num_samples: int) -> tuple[Latents, jax.Array]:
+        shared_key, private_key = jax.random.split(key)
+        shared = jax.vmap(lambda k: inference.sample(k, posterior))(
+            jax.random.split(shared_key, num_samples)
+        )
+        log_proposal = inference.log_prob(posterior, shared)
+        private = {}
+        for index, (name, own) in enumerate(encoding.private.items()):
+            shape = (num_samples, *own.location.shape)
+            own_key = jax.random.fold_in(private_key, index)
+            noise = families.standard_noise(own_key, posterior.family, shape)
+            private[name] = own.location + own.scale * noise
+            density = families.log_density(posterior.family, private[name], *own).sum(axis=-1)
+            log_proposal = log_proposal + jnp.where(mask[name], density, 0.0)
+        return Latents(shared, private), log_proposal
+
+    def log_joint(latents: Latents) -> jax.Array:
+        shape = latents.shared.shape[:2]
+        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), latents)
+        outputs = {
+            name: values.reshape(*shape, *values.shape[1:])
+            for name, values in networks.decode_frozen(flat).items()
+        }
+        total = joint_log_likelihood(plain, outputs, batch, mask)
+        total = total - prior_energy(flat.shared).reshape(shape)
+        for name, values in latents.private.items():
+            density = families.log_density(model.prior_family, values).sum(axis=-1)
+            total = total + jnp.where(mask[name], density, 0.0)
+        return total
+
+    return Target(propose, log_joint)
