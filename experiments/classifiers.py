@@ -1,6 +1,7 @@
 """The classifiers that judge a run's samples."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -36,32 +37,40 @@ class Classifiers:
     """
 
     def __init__(self, run: Run, folder: epath.Path) -> None:
-        """Read the classifiers from `folder`, or train them on the training split.
+        """Read the first seed's from `folder`, or train them on the training split.
 
         Raises:
           FileNotFoundError, ValueError: published classifiers that are not there, not what they
             should be, or asked to judge other data.
         """
         self.folder = epath.Path(folder)
+        self._run = run
         self._kinds = {m.name: m.kind for m in run.model.modalities}
-        settings = run.config.evaluation
-        # First, since training the others takes a while.
         self._published = read_published(run)
-        steps = settings.classifier_steps
-        meta = {"data": run.config.data.to_dict(), "steps": steps, "version": run.splits.version}
-        self._by_seed, self.by_judge = [], {}
-        for seed in range(settings.classifier_seeds):
-            # The first stands where it did when there was one.
-            place = self.folder / f"seed{seed}" if seed else self.folder
-            of_seed = meta | ({"seed": seed} if seed else {})
-            known = classifier.load_classifiers(place, of_seed)
-            if known is None:
-                known = self._train(run, steps, seed)
-                classifier.save_classifiers(place, known[0], known[1], of_seed)
-            self._by_seed.append(known[0])
-            self.by_judge[f"seed{seed}"] = known[1]
-        if self._published:
-            self.by_judge[PUBLISHED] = self._accuracies_of_published(run)
+        self._first = self._known(0)
+
+    @cached_property
+    def _by_seed(self) -> list[tuple[dict[str, Params], dict[str, float]]]:
+        """Parameters and test accuracies of every seed; those that are missing are trained."""
+        others = range(1, self._run.config.evaluation.classifier_seeds)
+        return [self._first, *(self._known(seed) for seed in others)]
+
+    def complete(self) -> None:
+        """Train what is missing of every seed now, not when it is first asked to judge."""
+        _ = self._by_seed
+
+    def _known(self, seed: int) -> tuple[dict[str, Params], dict[str, float]]:
+        config, splits = self._run.config, self._run.splits
+        steps = config.evaluation.classifier_steps
+        meta = {"data": config.data.to_dict(), "steps": steps, "version": splits.version}
+        # The first stands where it did when there was one.
+        place = self.folder / f"seed{seed}" if seed else self.folder
+        meta |= {"seed": seed} if seed else {}
+        known = classifier.load_classifiers(place, meta)
+        if known is None:
+            known = self._train(self._run, steps, seed)
+            classifier.save_classifiers(place, known[0], known[1], meta)
+        return known
 
     def _train(self, run: Run, steps: int, seed: int) -> tuple[dict[str, Params], dict[str, float]]:
         train, test = data.whole(run.splits.train), data.whole(run.splits.test)
@@ -90,16 +99,23 @@ class Classifiers:
         }
         return params, accuracies
 
-    def _accuracies_of_published(self, run: Run) -> dict[str, float]:
-        test = data.whole(run.splits.test)
-        samples = {m.name: from_raw(m, test[m.name]) for m in run.model.modalities}
-        found = self._judge_published(samples)
-        return {name: float(np.mean(values == test["label"])) for name, values in found.items()}
+    @cached_property
+    def by_judge(self) -> dict[str, dict[str, float]]:
+        """Test accuracy by judge and modality; seeds that are missing are trained."""
+        found = {f"seed{seed}": known[1] for seed, known in enumerate(self._by_seed)}
+        if self._published:
+            test = data.whole(self._run.splits.test)
+            samples = {m.name: from_raw(m, test[m.name]) for m in self._run.model.modalities}
+            found[PUBLISHED] = {
+                name: float(np.mean(values == test["label"]))
+                for name, values in self._judge_published(samples).items()
+            }
+        return found
 
     @property
     def accuracies(self) -> dict[str, float]:
         """Test accuracy of the first seed's, by modality."""
-        return self.by_judge["seed0"]
+        return self._first[1]
 
     @property
     def num_features(self) -> int:
@@ -108,24 +124,24 @@ class Classifiers:
 
     def predict(self, samples: Mapping[str, Any]) -> tuple[ByModality, ByModality]:
         """Predicted classes `int[N]` and features `[N, F]`, each by modality, of the first seed."""
-        return self._predict(0, samples)
+        return self._predict(self._first[0], samples)
 
     def judge(self, samples: Mapping[str, Any]) -> Judged:
         """What all classifiers say of samples, name → `[N, *shape]` in model range."""
-        first, features = self._predict(0, samples)
+        first, features = self.predict(samples)
         by_judge = {"seed0": first}
-        for seed in range(1, len(self._by_seed)):
-            by_judge[f"seed{seed}"] = self._predict(seed, samples)[0]
+        for seed, (params, _) in enumerate(self._by_seed[1:], 1):
+            by_judge[f"seed{seed}"] = self._predict(params, samples)[0]
         if self._published:
             by_judge[PUBLISHED] = self._judge_published(samples)
         return Judged(first, features, by_judge)
 
-    def _predict(self, seed: int, samples: Mapping[str, Any]) -> tuple[ByModality, ByModality]:
+    def _predict(
+        self, params: Mapping[str, Params], samples: Mapping[str, Any]
+    ) -> tuple[ByModality, ByModality]:
         classes, features = {}, {}
         for name, values in samples.items():
-            logits, features[name] = classifier.predict(
-                self._kinds[name], self._by_seed[seed][name], values
-            )
+            logits, features[name] = classifier.predict(self._kinds[name], params[name], values)
             classes[name] = logits.argmax(-1)
         return classes, features
 

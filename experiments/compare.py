@@ -304,7 +304,8 @@ def main() -> None:
     if _JOBS.value > 1:
         first = with_flags(next(iter(configs.values())), seeds[0])
         # Once, before the jobs would each train their own.
-        evaluate.Classifiers(training.prepare(first, workdir / "none"), workdir / "classifiers")
+        run = training.prepare(first, workdir / "none")
+        evaluate.Classifiers(run, workdir / "classifiers").complete()
         run_jobs(names, seeds, workdir, _JOBS.value)
     found: dict[str, list[dict[str, Any]]] = {}
     rows = []

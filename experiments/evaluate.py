@@ -75,7 +75,7 @@ def evaluate(
             merge = isinstance(part, dict) and name in result
             result[name] = {**result[name], **part} if merge else part
         seconds[measure.__name__] = round(time.monotonic() - begin, 1)
-    result["seconds"] = seconds
+    result["measure_seconds"] = seconds
     if only is None and (left_out := measures.absent(run)):
         result["absent"] = left_out
     for line in result.get("warnings", ()):
@@ -182,10 +182,12 @@ def _others(result: Mapping[str, Any]) -> list[list[str]]:
             mean, deviation = spread[name]["mean"], spread[name]["standard_deviation"]
             rows.append([f"{name} coherence over classifiers", f"{mean:.3f}", f"± {deviation:.3f}"])
     if found := result.get("log_likelihood"):
-        beside = f"training data {found['training_data']['mean']:.1f}"
+        beside = f"training data {found['training_data']['mean']:.1f}; " + _effective(found["test"])
         rows.append(["log-likelihood, nats", f"{found['test']['mean']:.1f}", beside])
     if found := result.get("conditional_log_likelihood"):
-        beside = f"nothing given {found['nothing_given']:.1f}"
+        sizes = [source["effective_sample_size"] for source in found["by_source"].values()]
+        beside = f"nothing given {found['nothing_given']:.1f}; "
+        beside += _effective({"effective_sample_size": min(sizes)})
         rows.append(["the same of others given one", f"{found['mean']:.1f}", beside])
     if found := result.get("calibration"):
         for name, scores in found.items():
@@ -200,3 +202,7 @@ def _others(result: Mapping[str, Any]) -> list[list[str]]:
     if found := result.get("linear_probes"):
         rows.append(["linear probe", f"{found['shared']:.3f}", f"chance {found['chance']:.3f}"])
     return rows
+
+
+def _effective(estimate: Mapping[str, float]) -> str:
+    return f"effective sample size {estimate['effective_sample_size']:.1f}"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mmebm_jax.distributions import families
-from mmebm_jax.method import inference, prior
+from mmebm_jax.method import posterior, prior
 from mmebm_jax.method.chains import Networks
 from mmebm_jax.metrics.likelihood import Target
 from mmebm_jax.modalities.modality import joint_log_likelihood
@@ -28,24 +28,24 @@ def model_target(networks: Networks, batch: Batch, mask: Mask) -> Target:
     model = networks.model
     plain = tuple(dataclasses.replace(m, weight=1.0) for m in model.modalities)
     encoding = networks.encode(batch, mask)
-    posterior = encoding.posterior
+    q = encoding.posterior
     prior_energy = prior.tilted_energy(
         networks.fitted_prior, networks.latent_energy, model.prior_family
     )
 
     def propose(key: jax.Array, num_samples: int) -> tuple[Latents, jax.Array]:
         shared_key, private_key = jax.random.split(key)
-        shared = jax.vmap(lambda k: inference.sample(k, posterior))(
+        shared = jax.vmap(lambda k: posterior.sample(k, q))(
             jax.random.split(shared_key, num_samples)
         )
-        log_proposal = inference.log_prob(posterior, shared)
+        log_proposal = posterior.log_prob(q, shared)
         private = {}
         for index, (name, own) in enumerate(encoding.private.items()):
             shape = (num_samples, *own.location.shape)
             own_key = jax.random.fold_in(private_key, index)
-            noise = families.standard_noise(own_key, posterior.family, shape)
+            noise = families.standard_noise(own_key, q.family, shape)
             private[name] = own.location + own.scale * noise
-            density = families.log_density(posterior.family, private[name], *own).sum(axis=-1)
+            density = families.log_density(q.family, private[name], *own).sum(axis=-1)
             log_proposal = log_proposal + jnp.where(mask[name], density, 0.0)
         return Latents(shared, private), log_proposal
 

@@ -328,10 +328,10 @@ class Evaluation(Section):
         "and so on, as further judges. Empty: none.",
     )
     importance_samples: int = Field(
-        300, ge=1, le=10**6, description="Samples K of the importance-weighted bound."
+        200, ge=1, le=10**6, description="Samples K of the importance-weighted bound."
     )
     likelihood_examples: int = Field(
-        100, ge=2, le=10**6, description="Examples whose likelihood is estimated."
+        50, ge=2, le=10**6, description="Examples whose likelihood is estimated."
     )
     calibration_examples: int = Field(
         100, ge=10, le=10**6, description="Simulated examples by which posteriors are tested."

@@ -397,7 +397,7 @@ def test_evaluation_holds_the_contract(straight, classifiers):
     assert set(result["energies"]) == {"data", "generator", "refined"}
     assert all(e["low"] <= e["mean"] <= e["high"] for e in result["energies"].values())
     measured = {measure.__name__ for measure in measures.MEASURES}
-    assert set(result["seconds"]) | set(result["absent"]) == measured
+    assert set(result["measure_seconds"]) | set(result["absent"]) == measured
     assert "needs its weights: get https://" in result["absent"]["fid"]
     assert "takes at least 65 samples, and there are 20" in result["absent"]["fidelity"]
     assert "not measured: fid" in evaluate.table(result)
