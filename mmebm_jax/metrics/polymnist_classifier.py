@@ -19,7 +19,7 @@ from mmebm_jax.data.torch_file import read_state_dict
 
 FILE = "pretrained_img_to_digit_clf_{}"
 SHAPE = (28, 28, 3)
-_SHAPES = {
+SHAPES = {
     "encoder.0.weight": (10, 3, 4, 4),
     "encoder.0.bias": (10,),
     "encoder.3.weight": (20, 10, 4, 4),
@@ -57,12 +57,10 @@ def load_classifiers(folder: Path | str, names: Sequence[str]) -> dict[str, Weig
             )
         state = read_state_dict(path)
         shapes = {key: array.shape for key, array in state.items()}
-        if shapes != _SHAPES:
-            wrong = next(
-                key for key in {**_SHAPES, **shapes} if shapes.get(key) != _SHAPES.get(key)
-            )
+        if shapes != SHAPES:
+            wrong = next(key for key in {**SHAPES, **shapes} if shapes.get(key) != SHAPES.get(key))
             raise ValueError(
-                f"{path} holds {wrong} of shape {shapes.get(wrong)}, not {_SHAPES.get(wrong)}: "
+                f"{path} holds {wrong} of shape {shapes.get(wrong)}, not {SHAPES.get(wrong)}: "
                 "it is none of PolyMNIST's released classifiers."
             )
         weights[name] = {key: np.asarray(array, np.float32) for key, array in state.items()}

@@ -8,8 +8,10 @@ import pytest
 from etils import epath
 
 from experiments import measures
+from experiments.classifiers import BATCH, Classifiers
 from experiments.measures import distances
 from mmebm_jax import training
+from mmebm_jax.metrics import polymnist_classifier
 from mmebm_jax.metrics.backbone import Backbone
 from mmebm_jax.modalities.modality import from_raw, to_raw
 from mmebm_jax.runs import checkpoint
@@ -111,3 +113,18 @@ def test_distances_under_a_backbones_own_name(prepare):
     assert len(calls) - before == before - len(test)  # the references are kept
     distances.image_distances(subject, backbone, "other")
     assert len(calls) == 3 * before - len(test)
+
+
+def test_published_classifiers_judge_every_sample():
+    rng = np.random.default_rng(0)
+    weights = {
+        name: rng.normal(0, 0.1, shape).astype(np.float32)
+        for name, shape in polymnist_classifier.SHAPES.items()
+    }
+    judges = object.__new__(Classifiers)
+    judges._published = {"m3": weights}
+    images = rng.uniform(-1, 1, (BATCH + 7, 28, 28, 3)).astype(np.float32)
+    classes = judges._judge_published({"m3": images})["m3"]
+    expected = np.asarray(polymnist_classifier.logits(weights, images)).argmax(-1)
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(classes, expected)
