@@ -33,7 +33,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from experiments import command_line, evaluate, report, results
+from experiments import command_line, evaluate, measures, report, results
 from experiments.report.collect import CONTROL, CONTROL_FOLDER
 from mmebm_jax import data, training
 from mmebm_jax.runs import builders, checkpoint
@@ -130,9 +130,11 @@ def _train_and_evaluate(
 ) -> None:
     if seconds is None:
         run = training.prepare(config, wanted[""])
+        measures.check(run)
         state, used = training.train(run)
     else:
         run, updates, used = budget.prepare_for(config, wanted[""], seconds)
+        measures.check(run)
         state, training_seconds = training.train(run, updates)
         used += training_seconds
     trained_classifiers = evaluate.Classifiers(run, classifiers)
@@ -304,7 +306,8 @@ def main() -> None:
     if _JOBS.value > 1:
         first = with_flags(next(iter(configs.values())), seeds[0])
         # Once, before the jobs would each train their own.
-        evaluate.Classifiers(training.prepare(first, workdir / "none"), workdir / "classifiers")
+        run = training.prepare(first, workdir / "none")
+        evaluate.Classifiers(run, workdir / "classifiers").complete()
         run_jobs(names, seeds, workdir, _JOBS.value)
     found: dict[str, list[dict[str, Any]]] = {}
     rows = []

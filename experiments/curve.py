@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from experiments.classifiers import Classifiers
 from experiments.evaluate import evaluate
+from experiments.measures import Measure, coherence, lack, samples
 from mmebm_jax.runs import checkpoint
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import Run, plotting, restore_sampler
@@ -38,6 +39,11 @@ def row_of(result: dict[str, Any], examples_per_step: int, num_train: int) -> di
         if key in result.get(group, {}):
             row[name] = result[group][key]
     return row
+
+
+def _measures(run: Run) -> list[Measure]:
+    """Those that `COLUMNS` are read from."""
+    return [m for m in (samples.joint_samples, coherence.cross_samples) if not lack(m, run)]
 
 
 def read(path: epath.Path) -> list[dict[str, Any]]:
@@ -77,6 +83,7 @@ def draw(run: Run, classifiers: epath.Path, num_samples: int | None = None) -> s
     if not steps:
         raise FileNotFoundError(f"{run.workdir} holds no checkpoint: train there first.")
     run.config.evaluation.num_samples = num_samples
+    run.config.evaluation.classifier_seeds = 1
     trained_classifiers = Classifiers(run, classifiers)
     for wanted in sorted(set(steps) - {row["step"] for row in rows}):
         try:
@@ -86,7 +93,7 @@ def draw(run: Run, classifiers: epath.Path, num_samples: int | None = None) -> s
             continue
         if step < wanted:  # Damaged; already logged.
             continue
-        result = evaluate(run, sampler, step, trained_classifiers)
+        result = evaluate(run, sampler, step, trained_classifiers, only=_measures(run))
         rows.append(row_of(result, run.config.batch_size, len(run.splits.train)))
         rows.sort(key=lambda row: row["step"])
         write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -2,15 +2,17 @@
 
 import json
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 from tabulate import tabulate
 
-from experiments import results
+from experiments import measures, results
 from experiments.classifiers import Classifiers
-from experiments.measures import MEASURES, Subject
+from experiments.measures import Measure, Subject
+from mmebm_jax.metrics import inception, mobilenet
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import Run
@@ -38,23 +40,27 @@ def evaluate(
     classifiers: Classifiers,
     *,
     num_steps: int | None = None,
+    only: Sequence[Measure] | None = None,
 ) -> dict[str, Any]:
-    """All metrics of a model under one protocol.
+    """The metrics of a model under one protocol.
 
     Args:
       run: the run's data and configuration.
       sampler: the model with its weights.
       step: of the checkpoint, for the record.
-      classifiers: one per modality.
+      classifiers: one per modality and seed.
       num_steps: of data-space refinement; None for the trained number.
+      only: what to measure; None for what the configuration chooses.
 
     Returns:
-      The content of `evaluation.json`; a metric that does not apply to the model is absent.
+      The content of `evaluation.json`; a metric that does not apply to the model is absent, and
+      what the run lacks something for stands under "absent".
 
     Raises:
-      ValueError: steps are asked of a model without a data energy.
+      ValueError: steps are asked of a model without a data energy, or see `measures.chosen`.
     """
     check_refinement(sampler, num_steps)
+    wanted = measures.chosen(run) if only is None else only
     subject = Subject(run, sampler, classifiers, num_steps)
     result: dict[str, Any] = {
         "step": step,
@@ -63,10 +69,16 @@ def evaluate(
         "made": results.made(),
         "classifier_accuracy": classifiers.accuracies,
     }
-    for measure in MEASURES:
+    seconds = {}
+    for measure in wanted:
+        begin = time.monotonic()
         for name, part in measure(subject).items():
             merge = isinstance(part, dict) and name in result
             result[name] = {**result[name], **part} if merge else part
+        seconds[measure.__name__] = round(time.monotonic() - begin, 1)
+    result["measure_seconds"] = seconds
+    if only is None and (left_out := measures.absent(run)):
+        result["absent"] = left_out
     for line in result.get("warnings", ()):
         LOGGER.warning("warning: %s", line)
     return result
@@ -78,14 +90,25 @@ def protocol(subject: Subject) -> dict[str, Any]:
     chains = settings.chains
     refinement = chains.data.num_steps if num_steps is None else num_steps
     return {
-        "classifiers": "one per modality, trained on the training split",
+        "classifiers": "one per modality and seed, trained on the training split; the first judges "
+        "everything, coherence_by_judge has all",
         "cross_coherence": "one source at a time; mean: latent drawn from that expert; drawn: as "
-        "sample(given=...) draws; mean over targets of the mean over the other sources",
+        "sample(given=...) draws; mean over targets of the mean over the other sources; real_data: "
+        "test data in the place of draws; shuffled_pairs: the same of other examples",
         "frechet": "between Gaussians fitted to classifier features, against all test images, "
         "mean over modalities; not FID; floor: as many training images; cross: over all pairs of "
         "source and target, self too; conditional: as sample(given=...) draws, self excluded",
         "diversity": "root of the ratio of variances, over draws of sample(given=...) for one "
-        "source and over test data of its class; mean over sources and targets",
+        "source and over test data of its class; mean over sources and targets; of_data: of "
+        "other test data of the class in the place of draws",
+        "log_likelihood": "nats, importance-weighted bound with proposals from the inference "
+        "model, less log Z of the latent energy from above; of data with respect to the range "
+        "[-1, 1]; conditional: of all other modalities given one, beside nothing given",
+        "calibration": "ranks of latents that data were simulated from, among draws given the "
+        "data: p-values of uniform ranks (Bonferroni), of latents and of log p(x, z); coverage is "
+        "to equal its level; prior: draws that ignore the data",
+        "clustering": "of posterior means; mixture: as many Gaussians as classes; own_prior: the "
+        "run's own; shuffled: the same clusters in another order; classifier: its classes",
         "inputs": "decoder means",
         "prior_steps": chains.prior.num_steps if settings.prior_energy else 0,
         "prior_temperature": chains.prior.temperature if settings.prior_energy else 1.0,
@@ -119,6 +142,8 @@ def table(result: Mapping[str, Any]) -> str:
         for name, text in stages.items()
         if name in distance
     ]
+    if "shuffled_pairs" in joint:
+        rows.append(["shuffled pairs of real data", shown(joint["shuffled_pairs"]), "–"])
     given = [
         ["expert's sample", shown(cross.get("mean")), "–", "–"],
         ["expert's mean", shown(cross.get("expert_mean")), "–", "–"],
@@ -131,13 +156,54 @@ def table(result: Mapping[str, Any]) -> str:
         ],
     ]
     heads = ["given one modality", "cross coherence", "Fréchet distance", "diversity (data: 1)"]
+    more = _others(result)
     accuracies = ", ".join(f"{n} {a:.3f}" for n, a in result["classifier_accuracy"].items())
     lines = [
         f"step {result['step']}, {result['num_samples']} samples",
         tabulate(rows, ["samples from", "joint coherence", "Fréchet distance"]),
         "",
         *([tabulate(given, heads, disable_numparse=True), ""] if cross else []),
+        *([tabulate(more, ["", "value", "beside it"], disable_numparse=True), ""] if more else []),
         f"classifier accuracy: {accuracies}",
         *(f"warning: {line}" for line in result.get("warnings", ())),
+        *(f"not measured: {name}: {why}" for name, why in result.get("absent", {}).items()),
     ]
     return "\n".join(lines)
+
+
+def _others(result: Mapping[str, Any]) -> list[list[str]]:
+    """One row for each number that only some evaluations have, beside what it is read against."""
+    rows = []
+    for name in (inception.DISTANCE_NAME, mobilenet.DISTANCE_NAME):
+        if found := result.get(name):
+            value = found.get("energy", found["generator"])["mean"]
+            rows.append([name, f"{value:.1f}", f"training data {found['floor']['mean']:.1f}"])
+    if spread := result.get("coherence_by_judge", {}).get("over_seeds"):
+        for name in ("joint", "cross", "drawn"):
+            mean, deviation = spread[name]["mean"], spread[name]["standard_deviation"]
+            rows.append([f"{name} coherence over classifiers", f"{mean:.3f}", f"± {deviation:.3f}"])
+    if found := result.get("log_likelihood"):
+        beside = f"training data {found['training_data']['mean']:.1f}; " + _effective(found["test"])
+        rows.append(["log-likelihood, nats", f"{found['test']['mean']:.1f}", beside])
+    if found := result.get("conditional_log_likelihood"):
+        sizes = [source["effective_sample_size"] for source in found["by_source"].values()]
+        beside = f"nothing given {found['nothing_given']:.1f}; "
+        beside += _effective({"effective_sample_size": min(sizes)})
+        rows.append(["the same of others given one", f"{found['mean']:.1f}", beside])
+    if found := result.get("calibration"):
+        for name, scores in found.items():
+            if isinstance(scores, Mapping):
+                share = scores["interval_coverage"]["0.5"]
+                rows.append([f"50 % intervals of {name}", f"{share:.2f}", ".5 if calibrated"])
+    if found := result.get("clustering"):
+        beside = (
+            f"classifier {found['classifier']['nmi']:.2f}, shuffled {found['shuffled']['nmi']:.2f}"
+        )
+        rows.append(["clusters: mutual information", f"{found['mixture']['nmi']:.2f}", beside])
+    if found := result.get("linear_probes"):
+        rows.append(["linear probe", f"{found['shared']:.3f}", f"chance {found['chance']:.3f}"])
+    return rows
+
+
+def _effective(estimate: Mapping[str, float]) -> str:
+    return f"effective sample size {estimate['effective_sample_size']:.1f}"

@@ -74,7 +74,7 @@ def main() -> None:
     # Imported late: a misspelt flag should not wait for the networks.
     import jax
 
-    from experiments import check, curve, evaluate, report, sample
+    from experiments import check, curve, evaluate, measures, report, sample
     from mmebm_jax import training as train
     from mmebm_jax.runs import checkpoint
 
@@ -103,6 +103,7 @@ def main() -> None:
         if _MODE.value == "curve":
             print(curve.draw(run, classifiers, _NUM_SAMPLES.value))
             return
+        measures.check(run)
         sampler, step = train.restore_sampler(run)
         evaluate.check_refinement(sampler, _REFINEMENT.value)
         result = evaluate.evaluate(

@@ -112,7 +112,7 @@ def fit_latent_energy(
         chosen = jax.random.randint(data_key, (BATCH_SIZE,), 0, len(learned.shared))
         data = jax.tree.map(lambda leaf: leaf[chosen], learned)
         fit, gradient = jax.value_and_grad(loss)(params, data, base_draws(base_key, data))
-        changes, state = optimiser.update(gradient, state)
+        changes, state = optimiser.update(gradient, state, params)
         return (optax.apply_updates(params, changes), state), fit
 
     keys = jax.random.split(key, num_steps)

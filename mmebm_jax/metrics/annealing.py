@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmebm_jax.typing import EnergyFn
 
@@ -174,3 +175,52 @@ def _adjusted_step(
     # A proposal where the energy is not finite compares as false, and so is refused.
     accept = jnp.log(jax.random.uniform(test_key, density.shape)) < log_ratio
     return jnp.where(accept[:, None], proposal, position), jnp.mean(accept)
+
+
+def tilted_draws(
+    key: jax.Array,
+    base_sample: Callable[[jax.Array, int], jax.Array],
+    energy_fn: EnergyFn,
+    lowest_energy: float,
+    num_draws: int,
+    *,
+    most_tries: int = 1_000_000,
+    batch_size: int = 50_000,
+) -> np.ndarray:
+    """Exact, independent draws of exp(−E) p_0 / Z, by rejection from p_0.
+
+    A draw of p_0 is kept with probability exp(E_low − E), so Z exp(E_low) of them are.
+
+    Args:
+        key: PRNG key.
+        base_sample: (key, N) → exact draws of p_0, `[N, Z]`.
+        energy_fn: E, of `[N, Z]` → `[N]`.
+        lowest_energy: E_low, a bound that E never falls below.
+        num_draws: wanted.
+        most_tries: draws of p_0 at most.
+        batch_size: of them at a time.
+
+    Returns:
+        At most `num_draws` draws, `[N, Z]`; fewer, even none, where the tries run out.
+
+    Raises:
+        ValueError: an energy below the bound.
+    """
+
+    @jax.jit
+    def one_batch(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        start_key, test_key = jax.random.split(key)
+        start = base_sample(start_key, batch_size)
+        energy = energy_fn(start)
+        uniform = jax.random.uniform(test_key, energy.shape, minval=jnp.finfo(jnp.float32).tiny)
+        return start, jnp.log(uniform) < lowest_energy - energy, energy.min()
+
+    kept: list[np.ndarray] = []
+    for batch_key in jax.random.split(key, max(most_tries // batch_size, 1)):
+        start, accepted, lowest = one_batch(batch_key)
+        if lowest < lowest_energy:
+            raise ValueError(f"an energy of {float(lowest):.4g} lies below {lowest_energy:.4g}")
+        kept.append(np.asarray(start)[np.asarray(accepted)])
+        if sum(map(len, kept)) >= num_draws:
+            break
+    return np.concatenate(kept)[:num_draws]

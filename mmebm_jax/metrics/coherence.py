@@ -97,6 +97,41 @@ def coherence_by_count(
     return {count: float(np.mean(by_count[count])) for count in sorted(by_count)}
 
 
+def coherence_floors(
+    predictions: Mapping[str, Any], labels: Any, num_classes: int, rng: np.random.Generator
+) -> dict[str, dict[str, float]]:
+    """What both coherences are of real examples, of shuffled ones and of a guess.
+
+    Args:
+        predictions: modality name to predicted classes `int[N]` of real examples, of at least two
+            modalities.
+        labels: `int[N]`, their classes.
+        num_classes: C.
+        rng: shuffles every modality by itself, so that pairs agree by chance alone.
+
+    Returns:
+        "joint" and "cross", each: "real_data", the ceiling that the classifiers allow;
+        "shuffled_pairs"; and "chance", of independent uniform guesses: C^(1 − M), and 1/C.
+
+    Raises:
+        ValueError: as `joint_coherence`, or fewer than two classes.
+    """
+    if num_classes < 2:
+        raise ValueError(f"coherence needs two classes or more, not {num_classes}")
+    labels = _classes("labels", labels)
+    shuffled = {name: rng.permutation(np.asarray(value)) for name, value in predictions.items()}
+    sides = {"real_data": predictions, "shuffled_pairs": shuffled}
+    joint = {name: joint_coherence(side) for name, side in sides.items()}
+    cross = {
+        name: float(np.mean([_agreement(target, value, labels) for target, value in side.items()]))
+        for name, side in sides.items()
+    }
+    return {
+        "joint": joint | {"chance": float(num_classes) ** (1 - len(predictions))},
+        "cross": cross | {"chance": 1 / num_classes},
+    }
+
+
 def _classes(name: str, value: Any) -> np.ndarray:
     value = np.asarray(value)
     if value.ndim != 1 or not len(value) or not np.issubdtype(value.dtype, np.integer):

@@ -23,6 +23,7 @@ WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/" + WEIGHTS_FILE
 )
+DISTANCE_NAME = "FID"
 NUM_FEATURES = 2048
 _SHA256_PREFIX = "6726825d"
 
@@ -89,7 +90,7 @@ def inception_backbone(variables: Params, *, batch_size: int = 50) -> Backbone:
         return network(variables, resize(images))
 
     return Backbone(
-        "FID", NUM_FEATURES, lambda images: in_batches(apply, variables, images, batch_size)
+        DISTANCE_NAME, NUM_FEATURES, lambda images: in_batches(apply, variables, images, batch_size)
     )
 
 

@@ -14,6 +14,7 @@ from jax import lax
 from mmebm_jax.metrics.backbone import Backbone, in_batches
 from mmebm_jax.storage.npz import read_npz
 
+DISTANCE_NAME = "FD-MobileNet"
 NUM_FEATURES = 1024
 _SIDE = 224
 _WIDTHS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
@@ -118,7 +119,7 @@ def mobilenet_backbone(weights: Weights, *, batch_size: int = 50) -> Backbone:
     """
     apply = jax.jit(mobilenet_features)
     return Backbone(
-        "FD-MobileNet", NUM_FEATURES, lambda images: in_batches(apply, weights, images, batch_size)
+        DISTANCE_NAME, NUM_FEATURES, lambda images: in_batches(apply, weights, images, batch_size)
     )
 
 

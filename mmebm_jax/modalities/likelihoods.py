@@ -23,14 +23,25 @@ class Likelihood(NamedTuple):
     values: str
     """What it is a distribution of, "numbers" or "tokens"; it suits the kinds that hold these."""
 
+    sample: Callable[[jax.Array, jax.Array, float], jax.Array]
+    """(key, outputs, scale) → a draw of the data, `[..., *shape]`, in model range or around it."""
+
 
 def _gaussian(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
     squares = -0.5 * jnp.square((observed - outputs) / scale)
     return squares - math.log(scale) - 0.5 * math.log(2 * math.pi)
 
 
+def _gaussian_sample(key: jax.Array, outputs: jax.Array, scale: float) -> jax.Array:
+    return outputs + scale * jax.random.normal(key, outputs.shape, outputs.dtype)
+
+
 def _laplace(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
     return -jnp.abs(observed - outputs) / scale - math.log(2 * scale)
+
+
+def _laplace_sample(key: jax.Array, outputs: jax.Array, scale: float) -> jax.Array:
+    return outputs + scale * jax.random.laplace(key, outputs.shape, outputs.dtype)
 
 
 def _bernoulli(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
@@ -40,10 +51,22 @@ def _bernoulli(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Arr
     return share * jax.nn.log_sigmoid(outputs) + (1.0 - share) * jax.nn.log_sigmoid(-outputs)
 
 
+def _bernoulli_sample(key: jax.Array, outputs: jax.Array, scale: float) -> jax.Array:
+    del scale
+    drawn = jax.random.bernoulli(key, jax.nn.sigmoid(outputs))
+    return 2.0 * drawn.astype(outputs.dtype) - 1.0
+
+
 def _categorical(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
     """Of tokens under logits over the last axis; `observed` is one-hot or relaxed."""
     del scale
     return observed * jax.nn.log_softmax(outputs, axis=-1)
+
+
+def _categorical_sample(key: jax.Array, outputs: jax.Array, scale: float) -> jax.Array:
+    del scale
+    chosen = jax.random.categorical(key, outputs)
+    return jax.nn.one_hot(chosen, outputs.shape[-1], dtype=outputs.dtype)
 
 
 def _clipped(outputs: jax.Array) -> jax.Array:
@@ -55,8 +78,8 @@ def _shade(outputs: jax.Array) -> jax.Array:
 
 
 LIKELIHOODS: dict[str, Likelihood] = {
-    "gaussian": Likelihood(_gaussian, _clipped, "numbers"),
-    "laplace": Likelihood(_laplace, _clipped, "numbers"),
-    "bernoulli": Likelihood(_bernoulli, _shade, "numbers"),
-    "categorical": Likelihood(_categorical, jax.nn.softmax, "tokens"),
+    "gaussian": Likelihood(_gaussian, _clipped, "numbers", _gaussian_sample),
+    "laplace": Likelihood(_laplace, _clipped, "numbers", _laplace_sample),
+    "bernoulli": Likelihood(_bernoulli, _shade, "numbers", _bernoulli_sample),
+    "categorical": Likelihood(_categorical, jax.nn.softmax, "tokens", _categorical_sample),
 }

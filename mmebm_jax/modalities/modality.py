@@ -116,6 +116,17 @@ def means(modalities: Sequence[Modality], outputs: Mapping[str, jax.Array]) -> d
     return {m.name: LIKELIHOODS[m.likelihood].mean(outputs[m.name]) for m in modalities}
 
 
+def simulate(
+    key: jax.Array, modalities: Sequence[Modality], outputs: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Data drawn from the likelihoods, name → `[..., *shape]`; weights are not looked at."""
+    keys = jax.random.split(key, len(modalities))
+    return {
+        m.name: LIKELIHOODS[m.likelihood].sample(k, outputs[m.name], m.scale)
+        for k, m in zip(keys, modalities, strict=True)
+    }
+
+
 def from_raw(modality: Modality, raw: jax.Array | np.ndarray) -> jax.Array:
     """uint8 images, int32 tokens `[..., L]` or float vectors → float32 in model range."""
     return modality.of_kind.from_raw(raw, modality.shape)

@@ -399,6 +399,8 @@ def read_config(workdir: epath.Path) -> ConfigDict:
     """
     path = workdir / "config.json"
     tree = {n: value for n, value in _read_json(path).items() if n not in RETIRED_FIELDS}
+    if isinstance(tree.get("evaluation"), dict):  # An older run lacks what is measured since.
+        tree["evaluation"] = schema.Evaluation().model_dump() | tree["evaluation"]
     try:
         schema.parse(tree)
     except ValueError as error:

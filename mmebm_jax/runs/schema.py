@@ -46,6 +46,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 Bound = Annotated[float, Field(ge=0, le=1e30)]
+Path = Annotated[str, Field(max_length=4096, pattern=validation.PRINTABLE)]
 
 
 class Section(Record):
@@ -326,6 +327,41 @@ class Evaluation(Section):
     num_samples: int = Field(2000, ge=2, le=10**7, description="Samples of each kind.")
     classifier_steps: int = Field(
         600, ge=1, le=MOST_CHAIN_STEPS, description="Training steps of each classifier."
+    )
+    classifier_seeds: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="Classifiers of each modality: the first judges, all together give the spread.",
+    )
+    measures: Path = Field(
+        "all",
+        min_length=1,
+        description="What to measure: `all` that the run has everything for, or names divided by "
+        "commas, as `joint_samples,log_likelihood`; an unknown name lists them.",
+    )
+    inception_weights: Path = Field(
+        "",
+        description="For FID: pytorch-fid's file of weights, or a folder to download it to. "
+        "Empty: no FID.",
+    )
+    mobilenet_weights: Path = Field(
+        "",
+        description="For FD-MobileNet, not FID: an `.npz` of MobileNetV1 1.0. Empty: none.",
+    )
+    polymnist_classifiers: Path = Field(
+        "",
+        description="Folder of PolyMNIST's released classifiers, `pretrained_img_to_digit_clf_m0` "
+        "and so on, as further judges. Empty: none.",
+    )
+    importance_samples: int = Field(
+        200, ge=1, le=10**6, description="Samples K of the importance-weighted bound."
+    )
+    likelihood_examples: int = Field(
+        50, ge=2, le=10**6, description="Examples whose likelihood is estimated."
+    )
+    calibration_examples: int = Field(
+        100, ge=10, le=10**6, description="Simulated examples by which posteriors are tested."
     )
 
 

@@ -717,6 +717,96 @@ CASES |= {
 }
 
 
+# --- evaluation -------------------------------------------------------------------------------
+
+
+def evaluating(*flags, base=SMALL):
+    """Evaluate a run that need not be there: what is asked for is checked first."""
+    return lambda place: [*setting(*flags, base=base)(place), "--mode=evaluate"]
+
+
+def weights(field, name, content, *flags):
+    """Evaluate with a file of weights."""
+
+    def arguments(place):
+        path = place.folder / name
+        if content is not None:
+            place.file(name, content)
+        return evaluating(f"--config.evaluation.{field}={path}", *flags)(place)
+
+    return arguments
+
+
+def unlabelled(place):
+    own_data(num_classes=1)(place)
+    return evaluating("--config.evaluation.measures=class_balance")(place)
+
+
+def published_elsewhere(place):
+    """PolyMNIST, and a folder without its classifiers."""
+    arguments = polymnist_run(lambda folder: None)(place)
+    return [
+        *arguments,
+        "--mode=evaluate",
+        f"--config.evaluation.polymnist_classifiers={place.folder}",
+    ]
+
+
+MANY = [f"--config.data.num_{split}=2100" for split in ("train", "test")]
+MANY += ["--config.evaluation.num_samples=2100"]
+INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
+CASES |= {
+    "evaluation: unknown measure": (
+        evaluating("--config.evaluation.measures=joint_samples,beauty"),
+        ["config.evaluation.measures names 'beauty'", "all", "log_likelihood"],
+    ),
+    "evaluation: no measure": (
+        evaluating("--config.evaluation.measures="),
+        ["config.evaluation.measures is ''", "1 to 4096"],
+    ),
+    "evaluation: one modality": (
+        evaluating("--config.evaluation.measures=cross_samples", "--config.data.num_modalities=1"),
+        ["asks for cross_samples, but the data have one modality"],
+    ),
+    "evaluation: no labels": (
+        unlabelled,
+        ["asks for class_balance, but the data have no labels of two classes"],
+    ),
+    "evaluation: fewer samples than features": (
+        evaluating("--config.evaluation.measures=fidelity"),
+        ["asks for fidelity", "64 features takes at least 65 samples, and there are 20"],
+    ),
+    "evaluation: fewer samples than FID takes": (
+        weights("inception_weights", INCEPTION, b"none"),
+        ["inception_weights asks for fid", "takes at least 2049 samples, and there are 20"],
+    ),
+    "evaluation: FID without weights": (
+        evaluating("--config.evaluation.measures=fid"),
+        ["asks for fid", "get https://", "config.evaluation.inception_weights"],
+    ),
+    "evaluation: other weights than FID's": (
+        weights("inception_weights", INCEPTION, b"none", *MANY),
+        [f"SHA-256 {hashlib.sha256(b'none').hexdigest()[:8]}", f"is not {INCEPTION}", "replace it"],
+    ),
+    "evaluation: FID's weights absent": (
+        weights("inception_weights", INCEPTION, None, *MANY),
+        [INCEPTION, "does not exist", "get https://"],
+    ),
+    "evaluation: other weights than MobileNet's": (
+        weights("mobilenet_weights", "w.npz", packed(a=np.zeros(3)), *MANY),
+        ["w.npz", "conv0/w", f"SHA-256 {hashlib.sha256(packed(a=np.zeros(3))).hexdigest()[:8]}"],
+    ),
+    "evaluation: PolyMNIST's classifiers for other data": (
+        evaluating("--config.evaluation.polymnist_classifiers=folder"),
+        ["config.evaluation.polymnist_classifiers is 'folder'", "polydigits", "leave it empty"],
+    ),
+    "evaluation: PolyMNIST's classifiers absent": (
+        published_elsewhere,
+        ["pretrained_img_to_digit_clf_m0 does not exist", "give the folder"],
+    ),
+}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_ends_with_one_line_and_touches_nothing(
     capsys, tmp_path, monkeypatch, saved_run, mnist, case

@@ -3,7 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.measures import CHUNK, measure_energies
+from experiments import evaluate
+from experiments.measures.samples import measure_energies
+from experiments.measures.subject import CHUNK
 from mmebm_jax.runs.sampler import Sampler
 
 
@@ -41,3 +43,41 @@ def test_energies_are_measured_over_all_chunks_and_long_chains_are_said():
     for num_steps in (None, 0, 10):
         assert measure_energies(Sums(), data, generated, refined, num_steps)[1] == []
     assert measure_energies(Sums(), data, generated, batch(-2.9, 3.9), 100)[1] == []
+
+
+def test_the_table_sets_every_number_beside_what_it_is_read_against():
+    scores = {"interval_coverage": {"0.5": 0.03}}
+    result = {
+        "step": 3,
+        "num_samples": 20,
+        "classifier_accuracy": {"m0": 0.9},
+        "joint_coherence": {"generator": 0.7, "real_data": 0.98, "shuffled_pairs": 0.012},
+        "frechet": {"generator": 50.0, "floor": 5.0},
+        "FID": {"generator": {"mean": 40.0}, "floor": {"mean": 4.5}},
+        "coherence_by_judge": {
+            "over_seeds": {
+                name: {"mean": 0.8, "standard_deviation": 0.004}
+                for name in ("joint", "cross", "drawn")
+            }
+        },
+        "log_likelihood": {
+            "test": {"mean": -1274.7, "effective_sample_size": 1.04},
+            "training_data": {"mean": -1234.6},
+        },
+        "calibration": {"expert m0": scores, "num_draws": 19},
+        "clustering": {"mixture": {"nmi": 0.8}, "classifier": {"nmi": 0.9}, "shuffled": {"nmi": 0}},
+        "linear_probes": {"shared": 0.95, "chance": 0.1},
+        "absent": {"fidelity": "it takes more samples"},
+    }
+    lines = evaluate.table(result).splitlines()
+    for words in (
+        ("shuffled pairs of real data", "0.012"),
+        ("FID", "40.0", "training data 4.5"),
+        ("cross coherence over classifiers", "0.800", "± 0.004"),
+        ("log-likelihood", "-1274.7", "training data -1234.6", "effective sample size 1.0"),
+        ("50 % intervals of expert m0", "0.03", ".5 if calibrated"),
+        ("mutual information", "0.80", "classifier 0.90, shuffled 0.00"),
+        ("linear probe", "0.950", "chance 0.100"),
+        ("not measured: fidelity: it takes more samples",),
+    ):
+        assert any(all(word in line for word in words) for line in lines), words

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from mmebm_jax.metrics.coherence import coherence_by_count, cross_coherence, joint_coherence
+from mmebm_jax.metrics.coherence import (
+    coherence_by_count,
+    coherence_floors,
+    cross_coherence,
+    joint_coherence,
+)
 
 NAMES = ("a", "b", "c")
 LABELS = np.arange(200) % 10
@@ -77,3 +82,17 @@ def test_coherence_by_count_by_hand():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_floors_and_ceilings():
+    labels = np.arange(4000) % 4
+    wrong = np.where(np.arange(4000) < 400, (labels + 1) % 4, labels)
+    real = {"a": labels, "b": labels, "c": wrong}
+    found = coherence_floors(real, labels, 4, np.random.default_rng(0))
+    assert found["joint"]["real_data"] == 0.9
+    assert found["cross"]["real_data"] == pytest.approx((1 + 1 + 0.9) / 3)
+    assert (found["joint"]["chance"], found["cross"]["chance"]) == (1 / 16, 1 / 4)
+    for name in ("joint", "cross"):
+        assert found[name]["shuffled_pairs"] == pytest.approx(found[name]["chance"], abs=0.02)
+    with pytest.raises(ValueError, match="two classes or more"):
+        coherence_floors(real, labels, 1, np.random.default_rng(0))

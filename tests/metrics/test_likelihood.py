@@ -11,6 +11,7 @@ from mmebm_jax.metrics.annealing import (
     forward_log_normaliser,
     log_normaliser_report,
     reverse_log_normaliser,
+    tilted_draws,
 )
 from mmebm_jax.metrics.likelihood import (
     Target,
@@ -181,3 +182,26 @@ def test_a_constant_energy_is_its_own_log_normaliser(step_size):
     assert report["from_chain"] == pytest.approx(-3, abs=1e-5)
     # A step far too large is refused, not taken.
     assert (forward.acceptance == 0) == (step_size == 50)
+
+
+def test_rejection_gives_exact_draws_of_the_tilted_prior():
+    draws = tilted_draws(KEY, base_sample, exact.energy, exact.OFFSET, 600, batch_size=20_000)
+    assert draws.shape == (600, exact.Z)
+    weight = np.exp(exact.TILTED.log_weight)
+    mean = weight @ exact.TILTED.mean
+    second = weight @ (exact.TILTED.variance[:, None] + exact.TILTED.mean**2)
+    np.testing.assert_allclose(draws.mean(0), mean, atol=5 / np.sqrt(600))
+    np.testing.assert_allclose((draws**2).mean(0), second, rtol=0.3, atol=0.2)
+    # As many are kept as the normaliser says.
+    everything = tilted_draws(
+        KEY, base_sample, exact.energy, exact.OFFSET, 10**6, most_tries=10**6, batch_size=10**5
+    )
+    share = np.exp(exact.LOG_NORMALISER + exact.OFFSET)
+    assert len(everything) == pytest.approx(share * 10**6, abs=5 * np.sqrt(share * 10**6))
+
+
+def test_an_energy_below_its_bound_is_refused():
+    with pytest.raises(ValueError, match="lies below 3"):
+        tilted_draws(KEY, base_sample, exact.energy, 3.0, 10, batch_size=1000)
+    none = tilted_draws(KEY, base_sample, exact.energy, -100.0, 10, most_tries=1, batch_size=1000)
+    assert none.shape == (0, exact.Z)

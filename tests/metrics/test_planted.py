@@ -7,7 +7,7 @@ and a source of class c asks for a target of class c.
 import numpy as np
 import pytest
 
-from mmebm_jax.metrics.coherence import cross_coherence
+from mmebm_jax.metrics.coherence import coherence_floors, cross_coherence
 from mmebm_jax.metrics.diversity import class_balance, conditional_diversity, memorisation
 from mmebm_jax.metrics.frechet import conditional_frechet, frechet_floor, gaussian_statistics
 from mmebm_jax.metrics.prdc import prdc
@@ -25,6 +25,8 @@ def _real(labels):
 TRAIN, TEST, OTHER_TEST = (_real(LABELS) for _ in range(3))
 REFERENCE = {"target": gaussian_statistics(TEST)}
 FLOOR = frechet_floor({"target": TRAIN}, REFERENCE, NUM_EXAMPLES)["mean"]
+# Expected of samples from the data's own distribution, with five neighbours.
+COVERAGE = 1 - np.prod([(NUM_EXAMPLES - i) / (2 * NUM_EXAMPLES - i) for i in range(1, 6)])
 OF_CLASS = np.stack([np.flatnonzero(label == LABELS) for label in range(NUM_CLASSES)])
 
 
@@ -72,6 +74,10 @@ def test_a_generator_that_copies_the_training_set():
     assert result["frechet"] == pytest.approx(FLOOR)
     assert result["coherence"] == result["balance"] == 1
     assert result["diversity"] == pytest.approx(1, abs=0.05)
+    assert result["density"] == pytest.approx(1, abs=0.08)
+    assert result["coverage"] == pytest.approx(COVERAGE, abs=0.02)
+    # Of Gaussian data a few percent lie outside the other set's balls, whoever drew them.
+    assert min(result["precision"], result["recall"]) > 0.9
 
 
 def test_a_generator_that_is_deterministic_given_the_class():
@@ -82,6 +88,8 @@ def test_a_generator_that_is_deterministic_given_the_class():
     assert result["precision"] == 1
     assert result["recall"] == 0
     assert result["coverage"] < 0.3
+    # Every class mean has a training example nearer to it than a new example has.
+    assert result["ratio"] < 1
     # The covariance within the classes, I, is missing. Between them it is 0 along (1, 1, 1, 1) and
     # 100 / 4 = 25 across, where the data's are 1 and 26.
     expected = 1 + 3 * (np.sqrt(26) - np.sqrt(25)) ** 2
@@ -98,6 +106,10 @@ def test_a_generator_that_ignores_the_source():
     # As a set they are perfect samples.
     assert result["frechet"] < 3 * FLOOR + 0.1
     assert result["density"] == pytest.approx(1, abs=0.08)
+    assert result["coverage"] == pytest.approx(COVERAGE, abs=0.02)
+    assert min(result["precision"], result["recall"]) > 0.9
+    assert result["ratio"] == pytest.approx(1, abs=0.05)
+    assert result["copied"] == pytest.approx(0.01, abs=0.01)
 
 
 def test_a_generator_that_draws_from_real_test_data():
@@ -108,5 +120,29 @@ def test_a_generator_that_draws_from_real_test_data():
     assert result["copied"] == pytest.approx(0.01, abs=0.01)
     assert result["frechet"] < 3 * FLOOR + 0.1
     assert result["density"] == pytest.approx(1, abs=0.08)
-    expected = 1 - np.prod([(1000 - i) / (2000 - i) for i in range(1, 6)])
-    assert result["coverage"] == pytest.approx(expected, abs=0.02)
+    assert result["coverage"] == pytest.approx(COVERAGE, abs=0.02)
+    assert min(result["precision"], result["recall"]) > 0.9
+
+
+def test_the_sources_own_reconstruction_lowers_the_distance_that_papers_average():
+    first = _deterministic_given_the_class()[:, 0]
+    reference = {"source": gaussian_statistics(TEST), **REFERENCE}
+    features = {"source": {"source": TEST, "target": first}, "target": {"target": first}}
+    found = conditional_frechet(features, reference)
+    distance = found["by_source_and_target"]["source"]["target"]
+    assert found["by_source_and_target"]["source"]["source"] == pytest.approx(0, abs=1e-6)
+    assert found["mean"] == pytest.approx(distance)
+    assert found["with_self"] == pytest.approx(2 / 3 * distance)
+
+
+def test_one_class_alone_is_no_balance():
+    balance = class_balance(np.zeros(NUM_EXAMPLES, int), NUM_CLASSES)
+    assert balance == {"entropy": 0, "smallest_share": 0, "largest_share": 1}
+
+
+def test_coherence_of_real_and_of_shuffled_pairs():
+    real = {"source": TEST.argmax(1), "target": OTHER_TEST.argmax(1)}
+    floors = coherence_floors(real, LABELS, NUM_CLASSES, np.random.default_rng(1))
+    for found in floors.values():
+        assert (found["real_data"], found["chance"]) == (1, 1 / NUM_CLASSES)
+        assert found["shuffled_pairs"] == pytest.approx(1 / NUM_CLASSES, abs=0.04)

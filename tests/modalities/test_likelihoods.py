@@ -104,3 +104,22 @@ def test_likelihoods_suit_kinds_that_hold_their_values():
     assert likelihoods_of("image") == likelihoods_of("vector")
     assert set(likelihoods_of("image")) == {"gaussian", "laplace", "bernoulli"}
     assert {kind.values for kind in KINDS.values()} == {one.values for one in LIKELIHOODS.values()}
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_draws_come_from_the_density(name):
+    likelihood, count = LIKELIHOODS[name], 40_000
+    outputs = jnp.array([-0.6, 0.1, 0.9])
+    draws = likelihood.sample(jax.random.key(0), jnp.tile(outputs, (count, 1)), 0.7)
+    assert draws.shape == (count, 3)
+    np.testing.assert_allclose(draws.mean(0), likelihood.mean(outputs), atol=0.03)
+    # The mean log-density of its own draws is minus the entropy.
+    density = likelihood.log_density(jnp.tile(outputs, (count, 1)), draws, 0.7)
+    entropy = {
+        "gaussian": np.full(3, stats.norm(scale=0.7).entropy()),
+        "laplace": np.full(3, stats.laplace(scale=0.7).entropy()),
+        "bernoulli": stats.bernoulli.entropy(special.expit(np.asarray(outputs))),
+        "categorical": stats.entropy(special.softmax(np.asarray(outputs))),
+    }[name]
+    summed = density.sum(-1) if name == "categorical" else density
+    np.testing.assert_allclose(-summed.mean(0), entropy, atol=0.03)

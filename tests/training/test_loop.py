@@ -15,7 +15,7 @@ from etils import epath
 import mmebm_jax
 from configs.methods import NO_PRIOR_ENERGY, NO_REVISION
 from configs.polydigits import get_config
-from experiments import curve, evaluate, sample
+from experiments import curve, evaluate, measures, sample
 from experiments.reliability import faults
 from mmebm_jax import data
 from mmebm_jax import training as train
@@ -52,7 +52,8 @@ def make_config():
     config.energy.start_step = 1
     for section in (config.posterior, config.prior, config.energy):
         section.chain.num_steps = 2
-    config.evaluation.update(num_samples=20, classifier_steps=2)
+    config.evaluation.update(num_samples=20, classifier_steps=2, classifier_seeds=2)
+    config.evaluation.update(importance_samples=4, likelihood_examples=3, calibration_examples=10)
     return config
 
 
@@ -381,11 +382,14 @@ def test_evaluation_holds_the_contract(straight, classifiers):
     assert {"step", "num_samples", "protocol", "joint_coherence", "cross_coherence"} <= set(result)
     assert {"frechet", "classifier_accuracy"} <= set(result)
     assert (result["step"], result["num_samples"]) == (4, 20)
-    assert set(result["joint_coherence"]) == {"generator", "base_prior", "energy"}
+    floors = {"real_data", "shuffled_pairs", "chance"}
+    assert set(result["joint_coherence"]) == {"generator", "base_prior", "energy"} | floors
+    assert floors < set(result["cross_coherence"])
+    assert result["joint_coherence"]["chance"] == result["cross_coherence"]["chance"] == 0.1
     # With fewer samples than features there is neither a floor nor a conditional distance.
     distances = {"generator", "base_prior", "energy", "cross", "reconstruction"}
     assert set(result["frechet"]) == distances
-    assert set(result["diversity"]) == {"conditional", "conditional_pixels"}
+    assert set(result["diversity"]) == {"conditional", "conditional_pixels", "of_data"}
     assert 0 <= result["cross_coherence"]["drawn"] <= 1
     assert 0 <= result["class_balance"]["entropy"] <= 1
     assert set(result["cross_coherence"]["by_target"]) == {"m0", "m1"}
@@ -397,6 +401,47 @@ def test_evaluation_holds_the_contract(straight, classifiers):
     assert result["warnings"] == []
     assert set(result["energies"]) == {"data", "generator", "refined"}
     assert all(e["low"] <= e["mean"] <= e["high"] for e in result["energies"].values())
+    measured = {measure.__name__ for measure in measures.MEASURES}
+    assert set(result["measure_seconds"]) | set(result["absent"]) == measured
+    assert "needs its weights: get https://" in result["absent"]["fid"]
+    assert "takes at least 65 samples, and there are 20" in result["absent"]["fidelity"]
+    assert "not measured: fid" in evaluate.table(result)
+
+
+def test_what_is_known_of_latents_stands_beside_its_floor(straight, classifiers):
+    sampler, step = train.restore_sampler(straight.run)
+    names = ("log_likelihood", "conditional_log_likelihood", "posterior_calibration")
+    names += ("linear_probes", "latent_clusters", "coherence_by_judge")
+    only = [m for m in measures.MEASURES if m.__name__ in names]
+    result = evaluate.evaluate(straight.run, sampler, step, classifiers, only=only)
+    judges = result["coherence_by_judge"]
+    assert set(judges) == {"seed0", "seed1", "over_seeds"}
+    values = [judges[name]["cross"] for name in ("seed0", "seed1")]
+    assert judges["over_seeds"]["cross"]["mean"] == pytest.approx(np.mean(values))
+    assert judges["over_seeds"]["cross"]["standard_deviation"] == pytest.approx(
+        np.std(values, ddof=1)
+    )
+    # Of an energy that has hardly learned, log Z is near 0 on both sides.
+    normaliser = result["log_normaliser"]
+    assert abs(normaliser["lower"]) < 1
+    assert normaliser.get("upper", normaliser.get("from_chain")) == pytest.approx(
+        normaliser["lower"], abs=0.3
+    )
+    conditional = result["conditional_log_likelihood"]
+    assert set(conditional["by_source"]) == {"m0", "m1"}
+    for part in (conditional, *conditional["by_source"].values()):
+        assert part["gain"] == pytest.approx(part["mean"] - part["nothing_given"], abs=0.01)
+    for split in ("test", "training_data"):
+        assert 1 <= result["log_likelihood"][split]["effective_sample_size"] <= 4
+    cases = {"expert m0", "expert m1", "aggregate", "revised 2", "revised 10", "prior"}
+    assert cases < set(result["calibration"])
+    assert all(0 <= result["calibration"][case]["p_value"] <= 1 for case in cases)
+    # Draws that ignore the data have uniform ranks of latents; their densities tell.
+    ignorant = result["calibration"]["prior"]
+    assert ignorant["density_p_value"] < ignorant["p_value"]
+    probes = {"shared", "shared from m0", "shared from m1", "private m0", "private m1", "chance"}
+    assert set(result["linear_probes"]) == probes
+    assert {"mixture", "shuffled", "classifier"} <= set(result["clustering"])
 
 
 @few_samples
@@ -405,8 +450,11 @@ def test_a_metric_that_the_model_lacks_is_absent(straight, classifiers):
     config.energy.learn = config.prior.learn = False
     settings = builders.build_sampler_settings(config)
     sampler = Sampler(straight.run.model, straight.state.weights, settings)
-    result = evaluate.evaluate(straight.run, sampler, 4, classifiers)
-    assert set(result["joint_coherence"]) == {"generator"}
+    names = ("joint_samples", "cross_samples", "reconstruction", "energies")
+    only = [m for m in measures.MEASURES if m.__name__ in names]
+    result = evaluate.evaluate(straight.run, sampler, 4, classifiers, only=only)
+    assert "base_prior" not in result["joint_coherence"]
+    assert "energies" not in result
     assert set(result["frechet"]) == {"generator", "cross", "reconstruction"}
     assert result["protocol"]["refinement_steps"] == result["protocol"]["prior_steps"] == 0
 

@@ -1,0 +1,76 @@
+"""What an evaluation measures: each function of `MEASURES` adds its part of `evaluation.json`.
+
+A new metric is a pure function in `mmebm_jax/metrics`, called by a measure in the file of its
+topic here. A measure says by `needs` what it cannot do without. `config.evaluation.measures`
+chooses: "all" are those that a run has everything for, and a list is taken at its word.
+"""
+
+from experiments.classifiers import read_published
+from experiments.measures import calibration, coherence, distances, latents, likelihood, samples
+from experiments.measures.subject import Measure, Part, Subject, lack
+from mmebm_jax.training import Run
+
+__all__ = ["ALL", "MEASURES", "Measure", "Part", "Subject", "absent", "check", "chosen", "lack"]
+
+ALL = "all"
+MEASURES: tuple[Measure, ...] = (
+    *samples.MEASURES,
+    *coherence.MEASURES,
+    *distances.MEASURES,
+    *latents.MEASURES,
+    *likelihood.MEASURES,
+    *calibration.MEASURES,
+)
+# The one that all tables are read from, whatever else is chosen.
+ALWAYS = samples.joint_samples
+
+
+def chosen(run: Run) -> tuple[Measure, ...]:
+    """The measures that the configuration asks for and the run has everything for.
+
+    Raises:
+      ValueError: a name that is none, or a measure asked for by its name that the data, the model
+        or the configuration cannot give; one line that says what is missing.
+    """
+    asked = run.config.evaluation.measures
+    if asked == ALL:
+        return tuple(measure for measure in MEASURES if not lack(measure, run))
+    by_name = {measure.__name__: measure for measure in MEASURES}
+    found: list[Measure] = [ALWAYS]
+    for name in (part.strip() for part in asked.split(",")):
+        if name not in by_name:
+            raise ValueError(
+                f"config.evaluation.measures names {name!r}: take {ALL}, or some of "
+                f"{', '.join(by_name)}."
+            )
+        if problem := lack(by_name[name], run):
+            raise ValueError(f"config.evaluation.measures asks for {name}, but {problem}.")
+        found.append(by_name[name])
+    return tuple(measure for measure in MEASURES if measure in found)
+
+
+def check(run: Run) -> None:
+    """Refuse what cannot be measured, and weights that are not the ones meant, before training.
+
+    Raises:
+      ValueError, OSError: as `chosen`, or as the files of weights are read.
+    """
+    settings, measures = run.config.evaluation, chosen(run)
+    for field, measure, load in (
+        ("inception_weights", distances.fid, distances.inception_backbone),
+        ("mobilenet_weights", distances.mobilenet_distance, distances.mobilenet_backbone),
+    ):
+        if settings[field] and measure in measures:
+            load(run)
+        elif settings[field] and settings.measures == ALL:
+            raise ValueError(
+                f"config.evaluation.{field} asks for {measure.__name__}, but {lack(measure, run)}."
+            )
+    read_published(run)
+
+
+def absent(run: Run) -> dict[str, str]:
+    """Name → why, of the measures that "all" leaves out."""
+    if run.config.evaluation.measures != ALL:
+        return {}
+    return {measure.__name__: problem for measure in MEASURES if (problem := lack(measure, run))}

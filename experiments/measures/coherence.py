@@ -1,0 +1,133 @@
+"""Coherence: do the modalities of a sample show one class? With ceilings, floors and judges."""
+
+import itertools
+
+import jax
+import numpy as np
+
+from experiments.measures.subject import Measure, Part, Subject, labels, needs, two_modalities
+from mmebm_jax.metrics import coherence
+from mmebm_jax.training import Run
+
+# With more observed subsets than this, coherence by number of inputs is too expensive.
+MOST_SUBSETS = 40
+
+
+@needs(labels, two_modalities)
+def cross_samples(subject: Subject) -> Part:
+    """Cross coherence from one input: an expert's draw, its mean, and a revised draw."""
+    found = {}
+    for method in ("sample", "mean", "revised"):
+        classes = {
+            source: subject.crossed[source].classes
+            if method == "sample"
+            else subject.classifiers.predict(subject.cross(source, method))[0]
+            for source in subject.names
+        }
+        found[method] = coherence.cross_coherence(classes, subject.labels)
+    cross = {
+        "mean": found["sample"]["mean"],
+        "by_target": found["sample"]["by_target"],
+        "expert_mean": found["mean"]["mean"],
+        "posterior_revised": found["revised"]["mean"],
+    }
+    distances = [subject.distance(judged.features) for judged in subject.crossed.values()]
+    return {"cross_coherence": cross, "frechet": {"cross": float(np.mean(distances))}}
+
+
+@needs(labels, two_modalities)
+def drawn_samples(subject: Subject) -> Part:
+    """Cross coherence of what `sample(given=…)` draws for one input."""
+    classes = {source: judged.classes for source, judged in subject.drawn.items()}
+    found = coherence.cross_coherence(classes, subject.labels)
+    return {"cross_coherence": {"drawn": found["mean"]}}
+
+
+@needs(labels, two_modalities)
+def coherence_floors(subject: Subject) -> Part:
+    """Both coherences of real pairs, of shuffled pairs, and of a guess."""
+    found = coherence.coherence_floors(
+        subject.judged_test.classes,
+        subject.labels,
+        subject.run.splits.num_classes,
+        np.random.default_rng(np.asarray(jax.random.key_data(subject.keys["shuffle"]))),
+    )
+    return {"joint_coherence": found["joint"], "cross_coherence": found["cross"]}
+
+
+@needs(labels, two_modalities)
+def coherence_by_judge(subject: Subject) -> Part:
+    """Both coherences as classifiers of several seeds, and published ones, see them."""
+    if len(subject.classifiers.by_judge) < 2:
+        return {}
+    samples = subject.judged_samples.by_judge
+    found: Part = {}
+    for judge, accuracies in subject.classifiers.by_judge.items():
+        sides = {"cross": subject.crossed, "drawn": subject.drawn}
+        found[judge] = {
+            "joint": coherence.joint_coherence(samples[judge]),
+            "joint_of_real_data": coherence.joint_coherence(subject.judged_test.by_judge[judge]),
+            **{
+                name: coherence.cross_coherence(
+                    {source: judged.by_judge[judge] for source, judged in side.items()},
+                    subject.labels,
+                )["mean"]
+                for name, side in sides.items()
+            },
+            "accuracy": float(np.mean(list(accuracies.values()))),
+        }
+    return {"coherence_by_judge": found | _spread(found)}
+
+
+def _spread(found: Part) -> Part:
+    """Mean and standard deviation over the seeds."""
+    of_seeds = [values for judge, values in found.items() if judge.startswith("seed")]
+    if len(of_seeds) < 2:
+        return {}
+    spread = {
+        name: {
+            "mean": float(np.mean([values[name] for values in of_seeds])),
+            "standard_deviation": float(np.std([values[name] for values in of_seeds], ddof=1)),
+        }
+        for name in of_seeds[0]
+    }
+    return {"over_seeds": spread}
+
+
+def _few_subsets(run: Run) -> str:
+    count = 2 ** len(run.model.modalities) - 2
+    if count <= MOST_SUBSETS:
+        return ""
+    return f"the data have {count} subsets of modalities, and it takes at most {MOST_SUBSETS}"
+
+
+@needs(labels, two_modalities, _few_subsets)
+def coherence_by_inputs(subject: Subject) -> Part:
+    """Cross coherence by the number of observed modalities, and by what is observed."""
+    names = subject.names
+    subsets = [s for size in range(1, len(names)) for s in itertools.combinations(names, size)]
+    predicted = {
+        subset: subject.classifiers.predict(
+            subject.conditional(jax.random.fold_in(subject.keys["count"], index), subset, "sample")
+        )[0]
+        for index, subset in enumerate(subsets)
+    }
+    by_subset = {
+        "+".join(subset): next(
+            iter(coherence.coherence_by_count({subset: classes}, subject.labels).values())
+        )
+        for subset, classes in predicted.items()
+    }
+    return {
+        "coherence_by_inputs": coherence.coherence_by_count(predicted, subject.labels),
+        "coherence_by_subset": by_subset,
+    }
+
+
+MEASURES: tuple[Measure, ...] = (
+    cross_samples,
+    drawn_samples,
+    coherence_floors,
+    coherence_by_judge,
+    coherence_by_inputs,
+)

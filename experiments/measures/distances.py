@@ -1,0 +1,205 @@
+"""Fréchet distances: of classifier features, of Inception's (FID) and of other backbones'."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from experiments.measures.subject import (
+    Measure,
+    Need,
+    Part,
+    Subject,
+    as_many_training_examples,
+    enough_for_distances,
+    more_samples_than,
+    needs,
+    two_modalities,
+)
+from mmebm_jax import data
+from mmebm_jax.metrics import frechet, inception, mobilenet
+from mmebm_jax.metrics.backbone import Backbone, cached_statistics, image_statistics
+from mmebm_jax.metrics.frechet import Statistics
+from mmebm_jax.training import Run
+
+ByModality = Mapping[str, np.ndarray]
+
+
+def reconstruction(subject: Subject) -> Part:
+    """Of what the generator makes of test examples, all modalities given."""
+    images = subject.conditional(subject.keys["reconstruction"], tuple(subject.names), "revised")
+    return {"frechet": {"reconstruction": subject.distance(subject.classifiers.predict(images)[1])}}
+
+
+@needs(enough_for_distances)
+def distance_floor(subject: Subject) -> Part:
+    """Of training examples in the place of samples."""
+    floor = frechet.frechet_floor(subject.train[1], subject.reference, subject.num_samples)
+    return {"frechet": {"floor": floor["mean"]}}
+
+
+@needs(two_modalities, enough_for_distances)
+def conditional_distances(subject: Subject) -> Part:
+    """By source and target: what an expert's draw gives, and what `sample(given=…)` draws.
+
+    The expert's with the source's own reconstruction, as papers average, and without it; the
+    sampler returns the source as it is, so there it is left out.
+    """
+    crossed = {source: judged.features for source, judged in subject.crossed.items()}
+    drawn = {
+        source: {target: f for target, f in judged.features.items() if target != source}
+        for source, judged in subject.drawn.items()
+    }
+    found = {
+        "expert_sample": frechet.conditional_frechet(crossed, subject.reference),
+        "drawn": frechet.conditional_frechet(drawn, subject.reference),
+    }
+    floor = frechet.frechet_floor(subject.train[1], subject.reference, subject.num_samples)
+    return {
+        "frechet": {"conditional": found["drawn"]["mean"]},
+        "conditional_frechet": found | {"floor": floor["by_modality"]},
+    }
+
+
+def inception_file(run: Run) -> str:
+    """Needs FID's weights."""
+    if run.config.evaluation.inception_weights:
+        return ""
+    return (
+        f"FID needs its weights: get {inception.WEIGHTS_URL} (or let a folder be filled) and set "
+        "config.evaluation.inception_weights to the path"
+    )
+
+
+def mobilenet_file(run: Run) -> str:
+    """Needs MobileNet's weights."""
+    if run.config.evaluation.mobilenet_weights:
+        return ""
+    return "it needs weights: set config.evaluation.mobilenet_weights to an .npz of MobileNetV1"
+
+
+def pictures(run: Run) -> str:
+    """Needs a modality of grey or RGB pictures."""
+    return "" if _pictures(run) else "no modality is a picture of 1 or 3 channels"
+
+
+def _enough_pictures(num_features: int) -> Need:
+    """Needs more samples than a backbone has features."""
+
+    def need(run: Run) -> str:
+        return more_samples_than(num_features, run)
+
+    return need
+
+
+@needs(
+    inception_file, pictures, _enough_pictures(inception.NUM_FEATURES), as_many_training_examples
+)
+def fid(subject: Subject) -> Part:
+    """FID, of samples from the prior and for one input, with its floor."""
+    return image_distances(subject, *inception_backbone(subject.run))
+
+
+@needs(
+    mobilenet_file, pictures, _enough_pictures(mobilenet.NUM_FEATURES), as_many_training_examples
+)
+def mobilenet_distance(subject: Subject) -> Part:
+    """The same of MobileNet's features, under its own name."""
+    return image_distances(subject, *mobilenet_backbone(subject.run))
+
+
+def inception_backbone(run: Run) -> tuple[Backbone, str]:
+    """FID's backbone and the SHA-256 of its weights; into a folder they are downloaded.
+
+    Raises:
+      OSError, ValueError: see `inception.load_inception` and `fetch_inception`.
+    """
+    path = Path(run.config.evaluation.inception_weights)
+    if path.is_dir():
+        path = inception.fetch_inception(path)
+    return inception.inception_backbone(inception.load_inception(path)), _sha256(path)
+
+
+def mobilenet_backbone(run: Run) -> tuple[Backbone, str]:
+    """MobileNet's backbone and the SHA-256 of its weights.
+
+    Raises:
+      OSError, ValueError: see `mobilenet.load_mobilenet`; a file that is not its names its hash.
+    """
+    path = Path(run.config.evaluation.mobilenet_weights)
+    try:
+        return mobilenet.mobilenet_backbone(mobilenet.load_mobilenet(path)), _sha256(path)
+    except ValueError as error:
+        raise ValueError(f"{error} (SHA-256 {_sha256(path)[:8]}…)") from error
+
+
+def image_distances(subject: Subject, backbone: Backbone, sha256: str) -> Part:
+    """Distances of a backbone's features, mean over modalities of pictures.
+
+    The references, all test examples, are kept beside the classifiers.
+
+    Args:
+      subject: the model.
+      backbone: the network.
+      sha256: of its weights, for the record and for what is kept.
+
+    Returns:
+      The name of the distance → "generator" and "energy", samples from the prior; "floor", as many
+      training examples; "conditional", from an expert's draw by source and target; "weights".
+    """
+    names = _pictures(subject.run)
+    reference = {name: _reference(subject, backbone, sha256, name) for name in names}
+
+    def features(samples: ByModality) -> dict[str, np.ndarray]:
+        raw = subject.sampler.as_raw({name: samples[name] for name in names})
+        return {name: backbone.features(images) for name, images in raw.items()}
+
+    def of(samples: ByModality) -> dict[str, object]:
+        return frechet.frechet_by_modality(features(samples), reference)
+
+    found: Part = {"generator": of(subject.generated)}
+    if subject.settings.data_energy:
+        found["energy"] = of(subject.refined)
+    found["floor"] = of(subject.train[0])
+    if len(subject.names) > 1 and len(names) > 1:
+        crossed = {source: features(subject.cross(source, "sample")) for source in names}
+        found["conditional"] = frechet.conditional_frechet(crossed, reference)
+    found["weights"] = f"SHA-256 {sha256}"
+    return {backbone.distance_name: found}
+
+
+def _reference(subject: Subject, backbone: Backbone, sha256: str, name: str) -> Statistics:
+    run = subject.run
+
+    def compute() -> Statistics:
+        return image_statistics(backbone, data.whole(run.splits.test)[name])
+
+    meta = {
+        "data": run.config.data.to_dict(),
+        "version": run.splits.version,
+        "split": "test",
+        "modality": name,
+        "backbone": backbone.distance_name,
+        "weights": sha256,
+    }
+    place = subject.classifiers.folder / f"{backbone.distance_name}_{name}.npz"
+    return cached_statistics(place, meta, compute)
+
+
+def _pictures(run: Run) -> list[str]:
+    return [m.name for m in run.model.modalities if m.kind == "image" and m.shape[-1] in (1, 3)]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+MEASURES: tuple[Measure, ...] = (
+    reconstruction,
+    distance_floor,
+    conditional_distances,
+    fid,
+    mobilenet_distance,
+)

@@ -1,0 +1,104 @@
+"""What the latents hold: classes that a line reads off them, and clusters."""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from experiments.measures.subject import (
+    Measure,
+    Part,
+    Subject,
+    in_chunks,
+    labels,
+    needs,
+    shared_latents,
+    without_label,
+)
+from mmebm_jax import data
+from mmebm_jax.fitting.mixture import fit_mixture
+from mmebm_jax.metrics import clustering
+from mmebm_jax.training import Run
+
+NUM_EXAMPLES = 5000  # of each split
+MIXTURE_ITERATIONS = 100
+
+Encoded = tuple[dict[str, np.ndarray], np.ndarray]
+
+
+@needs(labels, shared_latents)
+def linear_probes(subject: Subject) -> Part:
+    """Accuracy of linear classifiers of the posterior means, of every latent and every expert."""
+    (train, train_labels), (test, test_labels) = _encoded(subject)
+    # The threads of BLAS and of XLA would otherwise wait for each other.
+    with threadpool_limits(1):
+        found = clustering.linear_probes(train, train_labels, test, test_labels)
+    return {"linear_probe": found["shared"], "linear_probes": found}
+
+
+def _enough_for_mixture(run: Run) -> str:
+    """Needs two training examples a class."""
+    wanted = 2 * run.splits.num_classes
+    if len(run.splits.train) >= wanted:
+        return ""
+    return f"a mixture of a component a class takes {wanted} training examples"
+
+
+@needs(labels, shared_latents, _enough_for_mixture)
+def latent_clusters(subject: Subject) -> Part:
+    """How clusters of the shared latents' posterior mean agree with the classes.
+
+    Of a mixture with as many components as classes, and of the run's own where it fitted one;
+    beside them the first modality's classifier, and the same clusters in another order.
+    """
+    (train, _), (test, classes) = _encoded(subject)
+    num_classes = subject.run.splits.num_classes
+    fitted = fit_mixture(
+        train["shared"],
+        num_classes,
+        subject.run.config.seed,
+        max_iterations=MIXTURE_ITERATIONS,
+    )
+    clusters = clustering.mixture_clusters(fitted, test["shared"])
+    found = {"mixture": clustering.clustering_scores(clusters, classes)}
+    own = subject.sampler.weights.base_prior
+    if len(np.unique(np.asarray(own.mean), axis=0)) > 1:
+        own_clusters = clustering.mixture_clusters(own, test["shared"])
+        found["own_prior"] = clustering.clustering_scores(own_clusters, classes)
+    shuffled = np.random.default_rng(0).permutation(clusters)
+    found["shuffled"] = clustering.clustering_scores(shuffled, classes)
+    first = subject.judged_test.classes[subject.names[0]]
+    found["classifier"] = clustering.clustering_scores(first, subject.labels)
+    return {"clustering": found}
+
+
+def _encoded(subject: Subject) -> tuple[Encoded, Encoded]:
+    """Latents of training and test examples by name, and their labels."""
+    splits = subject.run.splits
+    return subject.once(
+        "encoded", lambda: (_encode(subject, splits.train), _encode(subject, splits.test))
+    )
+
+
+def _encode(subject: Subject, source: data.Source) -> Encoded:
+    raw = data.whole(source, NUM_EXAMPLES)
+    batch = jax.device_get(subject.sampler.as_batch(without_label(raw), check_values=False))
+
+    def means(names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        def one(key: jax.Array, start: int, count: int) -> Mapping[str, jax.Array]:
+            given = {name: batch[name][start : start + count] for name in names}
+            latents = subject.sampler.infer(key, given, method="mean")
+            own = {f"private {name}": latents.private[name] for name in latents.private}
+            return {"shared": latents.shared} | own
+
+        return in_chunks(one, subject.keys["probe"], len(raw["label"]))
+
+    found = means(tuple(subject.names))
+    if len(subject.names) > 1:
+        for name in subject.names:
+            found[f"shared from {name}"] = means((name,))["shared"]
+    return found, raw["label"]
+
+
+MEASURES: tuple[Measure, ...] = (linear_probes, latent_clusters)

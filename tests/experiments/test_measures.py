@@ -1,0 +1,130 @@
+"""What an evaluation chooses to measure, and distances under a backbone's own name."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from etils import epath
+
+from experiments import measures
+from experiments.classifiers import BATCH, Classifiers
+from experiments.measures import distances
+from mmebm_jax import training
+from mmebm_jax.metrics import polymnist_classifier
+from mmebm_jax.metrics.backbone import Backbone
+from mmebm_jax.modalities.modality import from_raw, to_raw
+from mmebm_jax.runs import checkpoint
+from tests.commands import save_run, small_config
+
+
+def names(found):
+    return {measure.__name__ for measure in found}
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    return lambda **changes: training.prepare(small_config(**changes), tmp_path / "run")
+
+
+def test_all_is_what_the_run_has_everything_for(prepare):
+    run = prepare(data__num_train=100, data__num_test=100)
+    everything = names(measures.MEASURES)
+    assert len(everything) == len(measures.MEASURES)
+    assert names(measures.chosen(run)) == everything - {"fid", "mobilenet_distance"}
+    assert set(measures.absent(run)) == {"fid", "mobilenet_distance"}
+    few = prepare(data__num_train=100, data__num_test=30)
+    missing = set(measures.absent(few)) - {"fid", "mobilenet_distance"}
+    assert missing == {"fidelity", "distance_floor", "conditional_distances"}
+
+
+def test_one_modality_has_no_pairs(prepare):
+    run = prepare(data__num_modalities=1)
+    left = names(measures.chosen(run))
+    assert {"joint_samples", "class_balance", "log_likelihood", "linear_probes"} <= left
+    assert not left & {"cross_samples", "coherence_floors", "conditional_log_likelihood"}
+    run = prepare(
+        model__num_latents=0,
+        model__num_private=2,
+        prior__learn=False,
+        prior__fit_mixture=False,
+        elbo__learned_prior=False,
+        elbo__objective="mmvae",
+        model__aggregator="mixture",
+    )
+    assert not names(measures.chosen(run)) & {"log_likelihood", "linear_probes", "latent_clusters"}
+
+
+def test_names_are_taken_in_the_order_of_the_contents(prepare):
+    run = prepare(evaluation__measures="linear_probes, class_balance")
+    order = [measure.__name__ for measure in measures.chosen(run)]
+    assert order == ["joint_samples", "class_balance", "linear_probes"]
+    assert measures.absent(run) == {}
+
+
+def test_an_older_run_is_measured_by_todays_defaults(tmp_path):
+    config = small_config()
+    save_run(tmp_path, config)
+    tree = config.to_dict()
+    tree["evaluation"] = {"num_samples": 50, "classifier_steps": 20}
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    found = checkpoint.read_config(epath.Path(tmp_path)).evaluation
+    assert (found.num_samples, found.measures, found.classifier_seeds) == (50, "all", 3)
+
+
+def test_distances_under_a_backbones_own_name(prepare):
+    run = prepare(data__num_train=60, data__num_test=60, evaluation__num_samples=60)
+    calls = []
+
+    def corner(images):
+        calls.append(len(images))
+        return images[:, 3, 3].astype(np.float64)
+
+    backbone = Backbone("FD-corner", 3, corner)
+    raw = run.splits.test.gather(np.arange(60))
+    test = {m.name: np.asarray(from_raw(m, raw[m.name])) for m in run.model.modalities}
+    brighter = {name: np.clip(0.5 * values + 0.3, -1, 1) for name, values in test.items()}
+    subject = SimpleNamespace(
+        run=run,
+        names=list(test),
+        settings=SimpleNamespace(data_energy=True),
+        sampler=SimpleNamespace(
+            as_raw=lambda samples: {
+                m.name: to_raw(m, samples[m.name]) for m in run.model.modalities
+            }
+        ),
+        classifiers=SimpleNamespace(folder=epath.Path(run.workdir) / "classifiers"),
+        generated=test,
+        refined=brighter,
+        train=(brighter, None),
+        cross=lambda source, method: {**brighter, source: test[source]},
+    )
+    found = distances.image_distances(subject, backbone, "abcd")["FD-corner"]
+    assert found["generator"]["mean"] == pytest.approx(0, abs=1e-6)
+    shift = found["energy"]["mean"]
+    assert shift > 1
+    assert found["floor"] == found["energy"]
+    # What the source is itself counts in one mean alone.
+    assert found["conditional"]["mean"] == pytest.approx(shift)
+    assert found["conditional"]["with_self"] == pytest.approx(shift / 2)
+    assert found["weights"] == "SHA-256 abcd"
+    before = len(calls)
+    distances.image_distances(subject, backbone, "abcd")
+    assert len(calls) - before == before - len(test)  # the references are kept
+    distances.image_distances(subject, backbone, "other")
+    assert len(calls) == 3 * before - len(test)
+
+
+def test_published_classifiers_judge_every_sample():
+    rng = np.random.default_rng(0)
+    weights = {
+        name: rng.normal(0, 0.1, shape).astype(np.float32)
+        for name, shape in polymnist_classifier.SHAPES.items()
+    }
+    judges = object.__new__(Classifiers)
+    judges._published = {"m3": weights}
+    images = rng.uniform(-1, 1, (BATCH + 7, 28, 28, 3)).astype(np.float32)
+    classes = judges._judge_published({"m3": images})["m3"]
+    expected = np.asarray(polymnist_classifier.logits(weights, images)).argmax(-1)
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(classes, expected)
