@@ -20,6 +20,7 @@ import numpy as np
 from jax import lax
 
 from mmebm_jax.distributions.families import log_density, standard_noise
+from mmebm_jax.typing import Latents
 
 LOG_TWO_PI = float(np.log(2 * np.pi))
 
@@ -96,6 +97,17 @@ def private_log_prob(
     each = each + _conditional_weight(mixture, log_responsibility)
     standard = log_density("laplace", values).sum(axis=-1)
     return jnp.where(prior.is_laplace, standard, jax.nn.logsumexp(each, axis=-1))
+
+
+def private_log_prior(
+    prior: BasePrior | None, family: str, latents: Latents
+) -> dict[str, jax.Array]:
+    """log p_0(w_m | z) of each private latent, name → `[B]`; without `prior` standard."""
+    shared, private = latents
+    if prior is None or not prior.private:
+        return {name: log_density(family, w).sum(axis=-1) for name, w in private.items()}
+    share = log_responsibility(prior, shared)
+    return {n: private_log_prob(prior, n, share, w) for n, w in private.items()}
 
 
 def private_sample(

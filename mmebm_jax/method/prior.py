@@ -64,22 +64,11 @@ def latents_energy(
     def energy(latents: Latents) -> jax.Array:
         shared, private = latents
         total = of_shared(shared)
-        each = private_log_prior(prior, family, latents).values()
+        each = base_prior.private_log_prior(prior, family, latents).values()
         total = total - sum(each, start=jnp.zeros_like(total))
         return total if energy_fn is None else total + energy_fn(shared, private)
 
     return energy
-
-
-def private_log_prior(
-    prior: BasePrior | None, family: str, latents: Latents
-) -> dict[str, jax.Array]:
-    """log p_0(w_m | z) of each private latent, name → `[B]`; see `tilted_energy`."""
-    shared, private = latents
-    if prior is None or not prior.private:
-        return {name: log_density(family, w).sum(axis=-1) for name, w in private.items()}
-    share = base_prior.log_responsibility(prior, shared)
-    return {n: base_prior.private_log_prob(prior, n, share, w) for n, w in private.items()}
 
 
 def private_sample(

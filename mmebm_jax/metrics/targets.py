@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mmebm_jax.distributions import families
+from mmebm_jax.distributions.base_prior import private_log_prior
 from mmebm_jax.method import posterior, prior
 from mmebm_jax.method.chains import Networks
 from mmebm_jax.metrics.likelihood import Target
@@ -17,9 +18,9 @@ def model_target(networks: Networks, batch: Batch, mask: Mask) -> Target:
     """log p(x_S, u) of the modalities S that each example shows, and proposals from q_φ(u | x_S).
 
     Private latents of modalities outside S are left out of both: their prior integrates to one.
-    Where the prior is tilted, p(z) lacks its normaliser: what is estimated is too high by log Z. The
-    energies of private latents, whose normalisers depend on z, are not looked at.
-    A modality's `weight` is no part of its density, and is not looked at.
+    Where the prior is tilted, p(z) lacks its normaliser: what is estimated is too high by log Z.
+    Energies of private latents, whose normalisers depend on z, are not looked at, and neither is a
+    modality's `weight`, which is no part of its density.
 
     Args:
         networks: at the weights to evaluate.
@@ -60,7 +61,7 @@ def model_target(networks: Networks, batch: Batch, mask: Mask) -> Target:
         }
         total = joint_log_likelihood(plain, outputs, batch, mask)
         total = total - prior_energy(flat.shared).reshape(shape)
-        of_private = prior.private_log_prior(networks.fitted_prior, model.prior_family, flat)
+        of_private = private_log_prior(networks.fitted_prior, model.prior_family, flat)
         for name, density in of_private.items():
             total = total + jnp.where(mask[name][None], density.reshape(shape), 0.0)
         return total
