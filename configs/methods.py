@@ -14,6 +14,7 @@ from mmebm_jax.runs import schema
 Differences = dict[str, Any]
 
 MISSING = "_missing"  # ending of a variant
+AT_THE_END = 10**7  # a step after any run's last: the prior is fitted once, to the final networks
 
 NO_REVISION = {"posterior.generator_weight": 0.0, "posterior.inference_weight": 0.0}
 NO_DATA_ENERGY = {"energy.learn": False}
@@ -33,6 +34,28 @@ LEARNED_PRIOR = {
 }
 # Narrow posteriors that agree: what a prior can be fitted to, and what crosses over.
 HELLINGER = {"model.aggregator": "hellinger", "elbo.objective": "joint"}
+# Private latents that are trained on every example, beside a shared latent that holds little more
+# than what modalities share; after training mixtures for z and for each w_m given z, tilted by
+# latent energies, which also draw the private latents of modalities that are not given.
+PRIVATE_PRIOR: Differences = {
+    "elbo.estimator": "stratum",
+    "elbo.hidden_share": 0.5,
+    "elbo.shared_factor": 4.0,
+    "likelihood.image.scale": 0.3,
+    "prior.fit_mixture": True,
+    "prior.fit_step": AT_THE_END,
+    "prior.start_step": AT_THE_END,
+    "prior.num_components": 30,
+    "prior.num_private_components": 3,
+    "prior.learn": True,
+    "prior.fit_steps": 1500,
+    "prior.fit_learning_rate": 1e-3,
+    "prior.fit_weight_decay": 0.1,
+    "posterior.scaled": True,
+    "posterior.chain.step_size": 0.3,
+    "optimiser.inference.gradient_clip": 1e9,
+    "optimiser.generator.gradient_clip": 1e9,
+}
 PAPER_B = NO_PRIOR_ENERGY | STANDARD_PRIOR
 NOISE_START = {
     "energy.start": "noise",
@@ -86,6 +109,8 @@ def family(
         "mmvae_iwae": PLAIN | {"elbo.estimator": "iwae", "elbo.num_samples": 5},
         "mmvae_dreg": PLAIN | {"elbo.estimator": "dreg", "elbo.num_samples": 5},
         "mmvae_plus": PLAIN | private,
+        # MMVAE+ with a learned prior for private latents too.
+        "private_prior": PLAIN | private | PRIVATE_PRIOR,
         "mvae": PLAIN | {"model.aggregator": "product_with_prior", "elbo.objective": "mvae"},
         "mvtcae": PLAIN | {"model.aggregator": "product", "elbo.objective": "mvtcae"},
         "mopoe": PLAIN | {"model.aggregator": "mixture_of_products", "elbo.objective": "joint"},
