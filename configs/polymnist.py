@@ -58,6 +58,16 @@ METHODS = methods.family(
     learned={"prior.fit_step": 20_000, "schedule.settle_step": 45_000},
 )
 
+# For a CPU: small batches, since many updates are worth more than their examples here.
+METHODS["private_prior"] |= {
+    "batch_size": 64,
+    "num_steps": 16_000,
+    "model.width": 16,
+    "model.num_latents": 16,
+    "model.num_private": 64,
+    "prior.num_fit_examples": 30_000,
+}
+
 # --- as published -------------------------------------------------------------------------------
 
 # Adam at one rate, with neither a warm-up, a decay, a bound on gradients nor averaged weights.
