@@ -1,5 +1,6 @@
 """A tiny model's evidence by quadrature, against importance sampling from its own posterior."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -15,15 +16,17 @@ from mmebm_jax.modalities.modality import log_likelihood, simulate
 from mmebm_jax.typing import Latents
 from tests.conftest import make_model
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
-GRID = jnp.linspace(-6, 6, 61)
+GRID = jnp.linspace(-5, 5, 41)
 CELL = float(jnp.log(GRID[1] - GRID[0]))
 NUM_EXAMPLES = 2
 
 
 def _networks(num_private, is_tilted):
     model = make_model(num_latents=1, num_private=num_private)
+    picture, text = model.modalities
+    # So broad a likelihood leaves a posterior that an untrained inference model covers.
+    model = model._replace(modalities=(dataclasses.replace(picture, scale=2.0, weight=3.0), text))
     params = model.init(KEY)
     params = {**params, "prior": jax.tree.map(lambda leaf: leaf + 0.3, params["prior"])}
     base = base_prior.standard(2, 1)
@@ -62,7 +65,7 @@ def test_evidence_of_every_subset(num_private, is_tilted):
         mask = {m.name: jnp.full(NUM_EXAMPLES, m.name in names) for m in model.modalities}
         bound = jax.jit(
             lambda mask: importance_weighted_bound(
-                KEY, model_target(networks, batch, mask), 20_000, chunk_size=1000
+                KEY, model_target(networks, batch, mask), 4000, chunk_size=500
             )
         )(mask)
         assert (bound.effective_sample_size > 100).all()
