@@ -47,6 +47,7 @@ PRIVATE_PRIOR: Differences = {
     "prior.start_step": AT_THE_END,
     "prior.num_components": 30,
     "prior.num_private_components": 3,
+    "prior.num_candidates": 64,
     "prior.learn": True,
     "prior.fit_steps": 1500,
     "prior.fit_learning_rate": 1e-3,
