@@ -90,7 +90,7 @@ def joint_rows(subject: Subject) -> list[Row]:
     rows = []
     for count, samples, seconds in snapshots(subject.keys["chain"], chain):
         classes, features = subject.classifiers.predict(samples)
-        row: Row = {"chain": JOINT, "steps": count, "seconds": seconds}
+        row: Row = {"chain": JOINT, "steps": count, "seconds": round(seconds, 3)}
         row["coherence"] = coherence.joint_coherence(classes)
         rows.append(row | {"frechet": subject.distance(features)})
     return rows
@@ -143,7 +143,7 @@ def conditional_rows(
     for steps, judged in found.items():
         classes = {source: predicted for source, (predicted, _) in judged.items()}
         features = {source: values for source, (_, values) in judged.items()}
-        row: Row = {"steps": steps, "seconds": seconds[steps]}
+        row: Row = {"steps": steps, "seconds": round(seconds[steps], 3)}
         row["coherence"] = coherence.cross_coherence(classes, labels)["mean"]
         row["diversity"] = _diversity(subject, features, count)
         if len(labels) > subject.classifiers.num_features:

@@ -18,6 +18,7 @@ from experiments.figures.runs import (
     Trial,
     curve,
     last_quarter,
+    refuse_changes,
     trained,
     trial,
     variant,
@@ -30,7 +31,12 @@ LOGGED = ("loss/energy", "energy_gap", "data_displacement")
 
 
 def trials(settings: Settings) -> list[Trial]:
-    """Paper B, the same with a generator for each modality, and from noise with longer chains."""
+    """Paper B, the same with a generator for each modality, and from noise with longer chains.
+
+    Raises:
+      ValueError: the call sets the chain's number of steps.
+    """
+    refuse_changes(settings, ["energy.chain.num_steps"])
     found = []
     for seed in settings.seeds:
         shared = PAPER_B | ENERGY_EARLY
@@ -110,8 +116,8 @@ def sentence(rows: Sequence[Row]) -> str:
         f"{rows[0]['lowest_loss']:.2f} is the least it can be, where data and samples are told "
         f"apart for certain. Independent generators {apart} less steady here, chains from noise "
         f"{'do' if lower else 'do not'} end nearer that bound at every length, and "
-        f"{exploded or 'no'} run{'' if exploded == 1 else 's'} exploded: this energy is bounded by its "
-        "spectral norm and its penalty."
+        f"{exploded or 'no'} run{'' if exploded == 1 else 's'} exploded: this energy is bounded by "
+        "its spectral norm and its penalty."
     )
 
 

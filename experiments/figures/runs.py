@@ -5,7 +5,7 @@ figure measured of it stands beside its checkpoints, as `figure_<name>.json`.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -76,16 +76,27 @@ def trial(
     Raises:
       ValueError: a field has another type.
     """
-    fields = {**differences, **settings.changes}
-    try:
-        config = methods.build("experiments/figures", {name: fields}, name)
-    except TypeError as error:
-        raise ValueError(f"--set: {error}") from error
+    config = methods.build("experiments/figures", {name: dict(differences)}, name)
+    for field, value in settings.changes.items():
+        try:
+            config.update_from_flattened_dict({field: value})
+        except TypeError as error:
+            raise ValueError(f"--set={field}: {value!r} is of another type: {error}") from error
     config.seed = seed
     if settings.num_steps is not None:
         config = scaled(config, settings.num_steps)
         config.log_every = max(1, settings.num_steps // NUM_POINTS)
     return Trial(method or name, seed, config, settings.workdir / name / f"seed{seed}")
+
+
+def refuse_changes(settings: Settings, varied: Iterable[str]) -> None:
+    """Refuse a change of every run where the figure varies that field from run to run.
+
+    Raises:
+      ValueError: one line that names the field.
+    """
+    if clash := [name for name in varied if name in settings.changes]:
+        raise ValueError(f"--set={clash[0]}: this figure varies it from run to run: leave it out.")
 
 
 def variant(name: str) -> dict[str, Any]:
@@ -227,7 +238,8 @@ def curve(folder: epath.Path, names: Sequence[str]) -> dict[str, list[float]]:
     parts = np.array_split(np.arange(len(rows)), min(NUM_POINTS, len(rows) or 1))
     found: dict[str, list[float]] = {"step": [rows[p[-1]]["step"] for p in parts if len(p)]}
     for name in names:
-        found[name] = [float(np.mean([rows[i][name] for i in p])) for p in parts if len(p)]
+        means = [np.mean([rows[i][name] for i in p]) for p in parts if len(p)]
+        found[name] = [float(f"{mean:.5g}") for mean in means]
     return found
 
 

@@ -18,7 +18,16 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure as Picture
 
 from experiments.figures.figure import Figure, company
-from experiments.figures.runs import Row, Settings, Trial, classifiers, trained, trial, variant
+from experiments.figures.runs import (
+    Row,
+    Settings,
+    Trial,
+    classifiers,
+    refuse_changes,
+    trained,
+    trial,
+    variant,
+)
 from experiments.measures import Subject
 from mmebm_jax.method import sampling
 from mmebm_jax.method.chains import Chains
@@ -70,7 +79,12 @@ def columns() -> list[tuple[str, dict[str, float]]]:
 
 
 def trials(settings: Settings) -> list[Trial]:
-    """One run a cell and seed."""
+    """One run a cell and seed.
+
+    Raises:
+      ValueError: the call sets a field that the grid varies.
+    """
+    refuse_changes(settings, [STEP_SIZE, *FACTORS])
     found = []
     for seed in settings.seeds:
         # By column: what is compiled serves all step sizes.

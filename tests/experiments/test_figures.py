@@ -32,10 +32,15 @@ from tests.commands import SHRINK, assert_one_line
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results" / "figures"
 TINY = SMOKE | SHRINK | {"evaluation.num_samples": 20, "prior.num_fit_examples": 20}
+GRID = {name: value for name, value in TINY.items() if name not in sensitivity.FACTORS}
 
 
-def tiny(folder, **changes):
-    return Settings(epath.Path(folder), changes=TINY | changes)
+def tiny(folder):
+    return Settings(epath.Path(folder), changes=TINY)
+
+
+def tiny_grid(folder):
+    return Settings(epath.Path(folder), changes=GRID)
 
 
 def run_figures(capsys, *arguments):
@@ -295,8 +300,8 @@ def test_a_figure_of_tiny_runs_is_made_once(name, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_cells_of_a_grid_share_their_programs_and_differ(tmp_path):
-    settings = tiny(tmp_path)._replace(
-        changes=TINY | {"energy.start_step": 2, "prior.start_step": 2}
+    settings = tiny_grid(tmp_path)._replace(
+        changes=GRID | {"energy.start_step": 2, "prior.start_step": 2}
     )
     trials = sensitivity.trials(settings)[:2]
     shared = sensitivity.SharedUpdates()
@@ -315,7 +320,7 @@ def test_a_run_that_exploded_is_a_row_of_its_own(tmp_path, monkeypatch):
         raise FloatingPointError("energy_gap is nan at step 7")
 
     monkeypatch.setattr(sensitivity, "trained", explode)
-    settings = tiny(tmp_path)
+    settings = tiny_grid(tmp_path)
     row = sensitivity.measure(sensitivity.trials(settings)[0], settings, None)[0]
     assert row["exploded"] == "energy_gap is nan at step 7"
     assert sensitivity.has_diverged(row)
@@ -334,6 +339,9 @@ def test_a_run_that_exploded_is_a_row_of_its_own(tmp_path, monkeypatch):
         (["chain_steps", "--smoke", "--set=model.depth=3"], "model.depth"),
         (["chain_steps", "--smoke", "--set=model.hidden=wide"], "model.hidden"),
         (["quality_coherence", "--smoke", "--methods=gan"], "--methods=gan"),
+        (["sensitivity", "--smoke", "--set=model.prior_hidden=3"], "--set=model.prior_hidden"),
+        (["energy_loss", "--smoke", "--set=energy.chain.num_steps=3"], "varies it"),
+        (["chain_steps", "--smoke", "--partial"], "no run of chain_steps"),
     ],
 )
 def test_bad_flags_end_with_one_line(arguments, named, tmp_path, capsys):
