@@ -13,7 +13,16 @@ import numpy as np
 from matplotlib.figure import Figure as Picture
 
 from experiments.figures.figure import Figure, company
-from experiments.figures.runs import Row, Settings, Trial, classifiers, trained, trial, variant
+from experiments.figures.runs import (
+    Row,
+    Settings,
+    Trial,
+    classifiers,
+    floor,
+    trained,
+    trial,
+    variant,
+)
 from experiments.measures import Subject
 from mmebm_jax.metrics import coherence, diversity, frechet
 from mmebm_jax.runs.sampler import Sampler
@@ -50,9 +59,7 @@ def measure(one: Trial, settings: Settings) -> list[Row]:
     finished = trained(one, settings)
     subject = Subject(finished.run, finished.sampler, classifiers(finished.run, settings))
     facts: Row = {"num_steps": finished.step, "num_samples": subject.num_samples}
-    if subject.has_distances:
-        floor = frechet.frechet_floor(subject.train[1], subject.reference, subject.num_samples)
-        facts["floor"] = floor["mean"]
+    facts |= floor(subject)
     kinds = [(POSTERIOR, posterior_chain)]
     if finished.sampler.settings.data_energy:
         kinds.insert(0, (DATA, data_chain))
@@ -208,10 +215,10 @@ def sentence(rows: Sequence[Row]) -> str:
 
     parts = [f"{company(rows)}; at 0 / 10 / 30 / 60 steps:"]
     if mean(JOINT, 0, "coherence") is not None:
-        floor = f", floor {rows[0]['floor']:.0f}" if "floor" in rows[0] else ""
+        least = f", floor {rows[0]['floor']:.0f}" if "floor" in rows[0] else ""
         parts.append(
             f"the data chain from the prior has a joint coherence of {path(JOINT, 'coherence', 2)} "
-            f"at a distance of {path(JOINT, 'frechet', 0)}{floor}, in "
+            f"at a distance of {path(JOINT, 'frechet', 0)}{least}, in "
             f"{path(JOINT, 'seconds', 1)} s;"
         )
     for chain, name in ((DATA, "data"), (POSTERIOR, "posterior")):
@@ -223,12 +230,14 @@ def sentence(rows: Sequence[Row]) -> str:
             )
     first, later, last = (mean(JOINT, steps, "frechet") for steps in (10, 30, 60))
     if first is not None and later is not None and last is not None:
-        gains = "nearer" if later < first else "no nearer"
-        fades = "less" if first - later > later - last else "no less"
+        verdict = (
+            "holds here" if later < first and later - last < first - later else "does not hold here"
+        )
+        length = next(row["trained_steps"] for row in rows if row["chain"] == JOINT)
         parts.append(
-            f"paper B's gain from 10 to 30 steps is {first - later:+.0f} in distance here "
-            f"({gains} to the data), and from 30 to 60 {later - last:+.0f} ({fades}); the chain "
-            f"was trained with {next(r['trained_steps'] for r in rows if r['chain'] == JOINT)}."
+            f"paper B's claim, a clear gain from 10 to 30 steps and less beyond, {verdict}: the "
+            f"distance from the prior changes by {later - first:+.0f} from 10 to 30 and by "
+            f"{last - later:+.0f} from 30 to 60, under a chain trained with {length}."
         )
     return " ".join(parts)
 

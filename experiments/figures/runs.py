@@ -15,7 +15,9 @@ from ml_collections import ConfigDict
 
 from configs import methods, polydigits
 from experiments.classifiers import Classifiers
+from experiments.measures import Subject
 from mmebm_jax import method, training
+from mmebm_jax.metrics import frechet
 from mmebm_jax.runs import checkpoint
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.storage.files import write_whole
@@ -224,6 +226,14 @@ def classifiers(run: Run, settings: Settings) -> Classifiers:
     folder = settings.workdir / "classifiers"
     folder.mkdir(parents=True, exist_ok=True)
     return Classifiers(run, folder)
+
+
+def floor(subject: Subject) -> Row:
+    """The Fréchet distance that as many training examples have, where there are enough."""
+    count = subject.num_samples
+    if count <= subject.classifiers.num_features or len(subject.run.splits.train) < count:
+        return {}
+    return {"floor": frechet.frechet_floor(subject.train[1], subject.reference, count)["mean"]}
 
 
 def curve(folder: epath.Path, names: Sequence[str]) -> dict[str, list[float]]:

@@ -23,6 +23,7 @@ from experiments.figures.runs import (
     Settings,
     Trial,
     classifiers,
+    floor,
     refuse_changes,
     trained,
     trial,
@@ -33,7 +34,7 @@ from mmebm_jax.method import sampling
 from mmebm_jax.method.chains import Chains
 from mmebm_jax.method.plan import Plan, Terms
 from mmebm_jax.method.sampling import SamplerSettings, Trained
-from mmebm_jax.metrics import coherence, frechet
+from mmebm_jax.metrics import coherence
 from mmebm_jax.runs import builders
 from mmebm_jax.training import Run
 from mmebm_jax.training.schedule import phases
@@ -178,10 +179,7 @@ def measure(one: Trial, settings: Settings, updates_for: SharedUpdates) -> list[
             "joint_coherence": coherence.joint_coherence(classes),
             "frechet": subject.distance(features),
         }
-    if subject.has_distances:
-        floor = frechet.frechet_floor(subject.train[1], subject.reference, subject.num_samples)
-        row["floor"] = floor["mean"]
-    return [row]
+    return [row | floor(subject)]
 
 
 def has_diverged(row: Row) -> bool:

@@ -193,8 +193,8 @@ def test_step_counts_are_told_with_all_their_company(tmp_path):
     text = chain_steps.sentence(chain_rows())
     assert "0.50 / 0.50 / 0.50 / 0.50 at a distance of 100 / 90 / 70 / 40, floor 4" in text
     assert "a diversity of 0.00 / 0.10 / 0.30 / 0.60" in text
-    assert "from 10 to 30 steps is +20" in text
-    assert "and from 30 to 60 +30 (no less)" in text
+    assert "less beyond, does not hold here" in text  # it gains more beyond
+    assert "by -20 from 10 to 30 and by -30 from 30 to 60" in text
     assert drawn(chain_steps.draw(chain_rows()), tmp_path) > 1000
 
 
