@@ -80,6 +80,8 @@ def rendered(text: str, root: Path = ROOT) -> str:
         result = results.read(root / "docs" / f"{match[2]}.json")
         shown = registry.FIGURES[match[2].rpartition("/")[2]]
         parts = [f"![{shown.title}]({match[2]}.png)", shown.sentence(result["rows"])]
+        if "--partial" in result["command"].split():
+            parts.append("Incomplete: of the runs that were finished so far.")
         body = "\n\n".join([*parts, caption(result)])
         return f"{match[1]}\n{body}\n\n{match[3]}"
 

@@ -64,8 +64,9 @@ SHORT = {
     "guard.retries": 0,
 }
 ARGUMENTS = (STEP_SIZE, "energy.chain.temperature")  # of the compiled programs
-# Samples that the chain takes this much farther from the data have diverged.
-DIVERGED = 2.0
+# A chain that takes its samples this much farther from the data, or leaves them this share of their
+# joint coherence, has diverged.
+FARTHER, LESS_COHERENT = 2.0, 0.5
 
 
 def columns() -> list[tuple[str, dict[str, float]]]:
@@ -184,7 +185,11 @@ def measure(one: Trial, settings: Settings, updates_for: SharedUpdates) -> list[
 
 def has_diverged(row: Row) -> bool:
     """Whether the run exploded, or its chain leads far away from the data."""
-    return "exploded" in row or row["energy"]["frechet"] > DIVERGED * row["generator"]["frechet"]
+    if "exploded" in row:
+        return True
+    before, after = row["generator"], row["energy"]
+    farther = after["frechet"] > FARTHER * before["frechet"]
+    return farther or after["joint_coherence"] < LESS_COHERENT * before["joint_coherence"]
 
 
 def draw(rows: Sequence[Row]) -> Picture:

@@ -96,10 +96,11 @@ def test_the_energys_sentence_has_its_numbers(tmp_path):
     text = energy_loss.sentence(rows)
     assert text.startswith("100 steps, 2 seeds")
     assert "-1.10 ± 0.14 under the shared generator" in text
-    assert "are less steady" in text
-    assert "do end nearer" in text
+    assert "less steady under independent generators is seen here" in text
+    assert "lag further behind is seen here" in text
     assert "2 runs exploded" in text
-    assert "are not less steady" in energy_loss.sentence(energy_rows(0.05))
+    assert "generators is not seen here" in energy_loss.sentence(energy_rows(0.05))
+    assert "noise" not in energy_loss.sentence(rows[:2])  # of a preview
     assert drawn(energy_loss.draw(rows), tmp_path) > 1000
 
 
@@ -223,6 +224,16 @@ def test_the_grid_has_thirty_runs_and_says_which_diverged(tmp_path):
     assert "to 0.80 of that at the defaults" in text
     assert drawn(sensitivity.draw(rows), tmp_path) > 1000
     assert "diverged" in sensitivity.sentence([row for row in rows if row["step_size"] > 1])
+
+
+@pytest.mark.parametrize(
+    ("distance", "agreement", "expected"),
+    [(190.0, 0.3, False), (210.0, 0.5, True), (90.0, 0.2, True)],
+)
+def test_a_chain_diverges_by_distance_or_by_coherence(distance, agreement, expected):
+    before = {"frechet": 100.0, "joint_coherence": 0.5}
+    after = {"frechet": distance, "joint_coherence": agreement}
+    assert sensitivity.has_diverged({"generator": before, "energy": after}) == expected
 
 
 def test_every_cell_of_the_grid_is_another_run(tmp_path):
