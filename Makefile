@@ -18,7 +18,7 @@ space := $(empty) $(empty)
 
 configs = $(subst $(space),$(comma),$(1:%=configs/polydigits.py:%))
 
-.PHONY: venv demo compare family missing toy polymnist benchmark test lint clean
+.PHONY: venv demo compare family missing figures toy polymnist benchmark test lint clean
 
 venv: $(VENV)/.ready
 
@@ -49,6 +49,12 @@ family: venv
 missing: venv
 	$(RUN) -m experiments.compare $(CACHE) --seeds=$(SEEDS) --budget_minutes=$(MINUTES) --jobs=$(JOBS) \
 		--configs=$(call configs,$(INCOMPLETE:%=%_missing)) --workdir=runs/family_missing
+
+# The papers' figures, with their data, into docs/results/figures; then their page.
+figures: venv
+	$(RUN) -m experiments.figures all $(CACHE) --seeds=$(SEEDS) --minutes=$(MINUTES) --jobs=$(JOBS) \
+		--workdir=runs/figures
+	$(RUN) -m experiments.render
 
 # Both kinds of energy on a mixture of eight Gaussians, drawn beside the truth.
 toy: venv

@@ -25,7 +25,6 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jax
 from absl import flags
 from etils import epath
 from matplotlib import colormaps
@@ -34,12 +33,12 @@ from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from experiments import command_line, evaluate, measures, report, results
-from experiments.report.collect import CONTROL, CONTROL_FOLDER
-from mmebm_jax import data, training
+from experiments.control import CONTROL, CONTROL_FOLDER, with_fitted_prior
+from experiments.results import lookup
+from mmebm_jax import training
 from mmebm_jax.runs import builders, checkpoint
-from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.storage.files import write_whole
-from mmebm_jax.training import base_prior, budget, plotting
+from mmebm_jax.training import budget, plotting
 from mmebm_jax.training.schedule import scaled
 
 _CONFIGS = flags.DEFINE_list("configs", [], "Config files, each with a variant after a colon.")
@@ -155,26 +154,6 @@ def _train_and_evaluate(
         path.mkdir(parents=True, exist_ok=True)
         evaluate.write(path, result)
         print(f"\n{path}\n{evaluate.table(result)}\n", flush=True)
-
-
-def with_fitted_prior(run: training.Run, sampler: Sampler) -> Sampler:
-    """The control: the sampler after ex-post density estimation by the settings of its run."""
-    settings = run.config.prior
-    return training.fit_prior(
-        sampler,
-        data.whole(run.train_source, settings.num_fit_examples),
-        num_components=settings.num_components,
-        key=jax.random.key(run.config.seed),
-        method=base_prior.inference_method(run),
-    )
-
-
-def lookup(result: dict[str, Any], path: Sequence[str]) -> float | None:
-    """The first of the named entries that the result has, or None."""
-    entry = result.get(path[0])
-    if len(path) == 1 or entry is None:
-        return entry
-    return next((entry[name] for name in path[1:] if name in entry), None)
 
 
 def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:

@@ -1,8 +1,10 @@
-"""Render the tables of README.md and docs/ from the files of results in docs/results/.
+"""Render the tables and figures of README.md and docs/ from the files of results in docs/results/.
 
     python -m experiments.render            # rewrites what stands between the markers
     python -m experiments.render --check    # only says whether it is current
 
+A figure of `experiments.figures` stands between `<!-- figure: docs/results/figures/NAME.json -->`
+and `<!-- end -->`: its picture, what it shows in a sentence with its numbers, and what made it.
 A table stands between `<!-- table: docs/results/NAME.json COLUMNS -->` and `<!-- end -->`, with
 the columns' names of `COLUMNS` divided by commas. Rows of one method are averaged over seeds.
 """
@@ -17,13 +19,17 @@ from absl import app, flags
 from tabulate import tabulate
 
 from experiments import results
+from experiments.figures import registry
 from mmebm_jax import method
 
 ROOT = Path(__file__).parent.parent
 FILES = ("README.md", "docs/*.md")
 MARKED = re.compile(r"(<!-- table: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FIGURE = re.compile(r"(<!-- figure: docs/(\S+)\.json -->\n).*?(<!-- end -->)", re.DOTALL)
 
-_CHECK = flags.DEFINE_bool("check", False, "Write nothing; end with status 1 if a table is stale.")
+_CHECK = flags.DEFINE_bool(
+    "check", False, "Write nothing; end with status 1 if something is stale."
+)
 
 
 class Column(NamedTuple):
@@ -63,14 +69,23 @@ COLUMNS = {
 
 
 def rendered(text: str, root: Path = ROOT) -> str:
-    """A Markdown text with every marked table made anew."""
+    """A Markdown text with every marked table and figure made anew."""
 
     def table(match: re.Match[str]) -> str:
         result = results.read(root / match[2])
         body = f"{markdown(result['rows'], match[3].split(','))}\n\n{caption(result)}\n"
         return f"{match[1]}\n{body}\n{match[4]}"
 
-    return MARKED.sub(table, text)
+    def figure(match: re.Match[str]) -> str:
+        result = results.read(root / "docs" / f"{match[2]}.json")
+        shown = registry.FIGURES[match[2].rpartition("/")[2]]
+        parts = [f"![{shown.title}]({match[2]}.png)", shown.sentence(result["rows"])]
+        if "--partial" in result["command"].split():
+            parts.append("Incomplete: of the runs that were finished so far.")
+        body = "\n\n".join([*parts, caption(result)])
+        return f"{match[1]}\n{body}\n\n{match[3]}"
+
+    return FIGURE.sub(figure, MARKED.sub(table, text))
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

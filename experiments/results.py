@@ -63,6 +63,19 @@ def read(path: epath.PathLike) -> dict[str, Any]:
     return result
 
 
+def lookup(result: Mapping[str, Any], path: Sequence[str]) -> float | None:
+    """The first of the named entries that a result has, or None.
+
+    Args:
+      result: a row, as evaluation.json has it.
+      path: an entry, or a section and entries of it in the order of preference.
+    """
+    entry = result.get(path[0])
+    if len(path) == 1 or entry is None:
+        return entry
+    return next((entry[name] for name in path[1:] if name in entry), None)
+
+
 def version() -> str:
     """The commit of the checkout, with "-dirty" where files have changed."""
     done = subprocess.run(

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
+from experiments.control import CONTROL, CONTROL_FOLDER
 from mmebm_jax.runs import checkpoint
 
-# The control of a model by ex-post density estimation: its folder in the model's, and its name.
-CONTROL_FOLDER, CONTROL = "mixture_control", " + mixture"
 # Where a folder of several runs keeps them, the nearest first.
 PLACES = ("config.json", "*/config.json", "*/*/config.json")
 SEED_FOLDER = re.compile(r"seed\d+")

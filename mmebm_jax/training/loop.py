@@ -39,7 +39,9 @@ class Progress(NamedTuple):
     pending: Sequence[Row] = ()  # metrics that no row of metrics.jsonl holds yet
 
 
-def train(run: Run, updates: Updates | None = None) -> tuple[TrainState, float]:
+def train(
+    run: Run, updates: Updates | None = None, *, draw: bool = True
+) -> tuple[TrainState, float]:
     """Run the schedule to its end, from the newest checkpoint if there is one.
 
     When numbers explode, the run resumes from the newest checkpoint with other keys and, with
@@ -54,6 +56,7 @@ def train(run: Run, updates: Updates | None = None) -> tuple[TrainState, float]:
     Args:
       run: from `prepare`.
       updates: steps of this run that are compiled already; others are added.
+      draw: whether pictures and diagnostics of samples are made; losses are logged always.
 
     Returns:
       The final state, which is also saved, and the seconds of training over all resumptions:
@@ -75,7 +78,7 @@ def train(run: Run, updates: Updates | None = None) -> tuple[TrainState, float]:
         while True:
             try:
                 with checkpoint.open_manager(run.workdir, run.config.keep_checkpoints) as manager:
-                    attempt = _Attempt(run, manager, interruption, num_explosions, updates)
+                    attempt = _Attempt(run, manager, interruption, num_explosions, updates, draw)
                     return attempt.run_to_end()
             except Explosion as explosion:
                 updates = None  # What was compiled may be what exploded.
@@ -134,10 +137,12 @@ class _Attempt:
         interruption: Interruption,
         num_explosions: int,
         updates: Updates | None,
+        draws: bool,
     ) -> None:
         """Restore the newest checkpoint, or initialise."""
         self.run, self.manager, self.interruption = run, manager, interruption
         self.updates: Updates = {} if updates is None else updates
+        self.draws = draws
         config = run.config
         keys = jax.random.split(jax.random.key(config.seed), 4)
         init_key, self.run_key, self.fit_key, self.picture_key = keys
@@ -218,7 +223,7 @@ class _Attempt:
             self.progress = self.progress._replace(finished=True)
             self._save()
         self._draw()
-        if processes.is_first():
+        if self.draws and processes.is_first():
             self.log.draw()
         return self.progress.elapsed_seconds if resumed_at_end else self._elapsed()
 
@@ -227,7 +232,7 @@ class _Attempt:
         checkpoint.save(self.manager, self.state, now._asdict(), last=self.progress.finished)
 
     def _draw(self) -> None:
-        if not processes.is_first():
+        if not (self.draws and processes.is_first()):
             return
         trained = checkpoint.trained_networks(self.state)
         sampler = make_sampler(self.run, self.state.weights, trained)

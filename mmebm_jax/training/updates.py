@@ -1,11 +1,13 @@
 """The compiled training steps of a run, one for each choice of loss terms."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import optax
 
-from mmebm_jax.method.plan import Terms
+from mmebm_jax.method.plan import Plan, Terms
 from mmebm_jax.method.terms import Metrics
 from mmebm_jax.method.train_state import Optimisers, TrainState
 from mmebm_jax.runs import builders, sharding
@@ -13,21 +15,36 @@ from mmebm_jax.training.run import Run
 from mmebm_jax.typing import Batch
 
 Updates = dict[Terms, jax.stages.Wrapped]
+Vary = Callable[[Plan, Any], Plan]
 
 
-def compiled_update(run: Run, optimisers: Optimisers, terms: Terms) -> jax.stages.Wrapped:
+def compiled_update(
+    run: Run, optimisers: Optimisers, terms: Terms, vary: Vary | None = None
+) -> jax.stages.Wrapped:
     """The jitted update: (state, raw batch, learning rates by network, run key) → (state, metrics).
 
     Learning rates are arguments, so the numbers of a schedule are not part of the program: runs of
     any length, and the measurement before a run under a budget, share it in the compilation cache.
+
+    Args:
+      run: from `prepare`.
+      optimisers: by network.
+      terms: the losses that act.
+      vary: (plan, values) → the plan to act by. The update then takes `values`, a pytree, as its
+        last argument: runs that differ in these numbers alone, step sizes for instance, share it.
     """
     plan = builders.build_plan(run.config, run.model, terms, sharding.split_batch(run.mesh))
 
     def update(
-        state: TrainState, raw_batch: Batch, rates: dict[str, jax.Array], run_key: jax.Array
+        state: TrainState,
+        raw_batch: Batch,
+        rates: dict[str, jax.Array],
+        run_key: jax.Array,
+        values: Any = (),
     ) -> tuple[TrainState, Metrics]:
         at_rates = {name: _at_rate(optimisers[name], rate) for name, rate in rates.items()}
-        return builders.build_update(run.config, plan, at_rates)(state, raw_batch, run_key)
+        acting = plan if vary is None else vary(plan, values)
+        return builders.build_update(run.config, acting, at_rates)(state, raw_batch, run_key)
 
     return builders.jitted(update, sharding.replicated(run.mesh))
 

@@ -1,0 +1,22 @@
+"""The control that every model without a learned prior faces: ex-post density estimation."""
+
+import jax
+
+from mmebm_jax import data, training
+from mmebm_jax.runs.sampler import Sampler
+from mmebm_jax.training import base_prior
+
+CONTROL = " + mixture"  # ending of its name in tables
+CONTROL_FOLDER = "mixture_control"  # in a run's folder, where its evaluation stands
+
+
+def with_fitted_prior(run: training.Run, sampler: Sampler) -> Sampler:
+    """The control: the sampler after ex-post density estimation by the settings of its run."""
+    settings = run.config.prior
+    return training.fit_prior(
+        sampler,
+        data.whole(run.train_source, settings.num_fit_examples),
+        num_components=settings.num_components,
+        key=jax.random.key(run.config.seed),
+        method=base_prior.inference_method(run),
+    )

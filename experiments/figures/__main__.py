@@ -1,0 +1,144 @@
+"""Make one of the papers' figures, or all: runs, a file of results, a picture.
+
+    python -m experiments.figures energy_loss --workdir=runs/figures --seeds=0,1,2 --minutes=3
+    python -m experiments.figures all --workdir=runs/smoke --smoke
+
+NAME.json and NAME.png are written to docs/results/figures, with --smoke to the folder of the runs;
+`python -m experiments.render` then renders docs/figures.md. What was trained and measured in the
+folder is not trained or measured again, so a call that was stopped goes on.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from etils import epath
+
+from configs.polydigits import SMOKE
+from experiments import command_line
+from experiments.figures import figure, registry
+from experiments.figures.runs import Settings
+
+FOLDER = Path(__file__).parents[2] / "docs" / "results" / "figures"
+
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of the runs.")
+_MINUTES = flags.DEFINE_float("minutes", 3.0, "Training time of each run.")
+_STEPS = flags.DEFINE_integer("steps", None, "Training steps of each run, in place of --minutes.")
+_SET = flags.DEFINE_multi_string(
+    "set", [], "FIELD=VALUE of every run, as evaluation.num_samples=500."
+)
+_METHODS = flags.DEFINE_list("methods", [], "Of quality_coherence: variants in place of its own.")
+_SMOKE = flags.DEFINE_bool("smoke", False, "A few steps of everything, to see that it runs.")
+_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each on its share of the cores.", 1)
+_SHARE = flags.DEFINE_string("share", None, "INDEX/COUNT: of a process that --jobs starts.")
+_RESULTS = flags.DEFINE_string("results", None, "Folder of NAME.json and NAME.png.")
+_REDRAW = flags.DEFINE_bool("redraw", False, "Draw again from NAME.json; nothing is run.")
+_PARTIAL = flags.DEFINE_bool(
+    "partial", False, "Make it of the runs that are finished, as a preview."
+)
+
+
+def parse(arguments: Sequence[str]) -> list[str]:
+    """The names of figures, before all flags; bad ones end with one line."""
+    names = [a for a in arguments[1:2] if not a.startswith("-")]
+    rest = command_line.parse([arguments[0], *arguments[1 + len(names) :]])
+    known = ", ".join(registry.FIGURES)
+    if not names:
+        command_line.fail(f"name a figure first: {known}, or all.")
+    if names[0] not in (*registry.FIGURES, "all"):
+        command_line.fail(f"there is no figure {names[0]}: choose {known}, or all.")
+    return [rest[0], *names]
+
+
+def changes() -> dict[str, Any]:
+    """The fields of --set, with values as JSON has them, or else as text."""
+    found: dict[str, Any] = {}
+    for entry in _SET.value:
+        name, equals, value = entry.partition("=")
+        if not equals:
+            command_line.fail(f"--set={entry}: give FIELD=VALUE.")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def settings() -> Settings:
+    """What the flags say of all runs."""
+    for flag in (_MINUTES, _STEPS):
+        if flag.value is not None and flag.value <= 0:
+            command_line.fail(f"--{flag.name}={flag.value} must be more than 0.")
+    if not all(seed.isdecimal() for seed in _SEEDS.value) or not _SEEDS.value:
+        command_line.fail(f"--seeds={','.join(_SEEDS.value)}: give whole numbers, as 0,1,2.")
+    if _JOBS.value > (num_cores := len(os.sched_getaffinity(0))):
+        command_line.fail(f"--jobs={_JOBS.value}, but there are {num_cores} cores: lower it.")
+    by_steps = _STEPS.value is not None or _SMOKE.value
+    return Settings(
+        workdir=epath.Path(command_line.WORKDIR.value or "runs/figures"),
+        seeds=tuple(map(int, _SEEDS.value)),
+        minutes=None if by_steps else _MINUTES.value,
+        num_steps=_STEPS.value,
+        changes=(SMOKE if _SMOKE.value else {}) | changes(),
+        methods=tuple(_METHODS.value),
+    )
+
+
+def command(name: str) -> str:
+    """This call, for the file of results."""
+    given = [f"--seeds={','.join(_SEEDS.value)}"]
+    if _SMOKE.value:
+        given.append("--smoke")
+    elif _STEPS.value is None:
+        given.append(f"--minutes={_MINUTES.value:g}")
+    if _STEPS.value is not None:
+        given.append(f"--steps={_STEPS.value}")
+    given += [f"--set={entry}" for entry in _SET.value]
+    given += [f"--methods={','.join(_METHODS.value)}"] if _METHODS.value else []
+    given += ["--partial"] if _PARTIAL.value else []
+    given += [f"--jobs={_JOBS.value}"] if _JOBS.value > 1 else []
+    return " ".join(["python -m experiments.figures", name, *given])
+
+
+def make(name: str, folder: epath.Path) -> None:
+    """Make one figure, or this process's share of its runs."""
+    one = registry.FIGURES[name]
+    if _REDRAW.value:
+        figure.redraw(name, one, folder)
+        return
+    given = figure.settled(one, settings())
+    if _SHARE.value:
+        index, _, count = _SHARE.value.partition("/")
+        figure.rows_of(name, figure.share(one, int(index), int(count)), given)
+        return
+    given.workdir.mkdir(parents=True, exist_ok=True)
+    if _JOBS.value > 1 and not _PARTIAL.value:
+        parts = ["-m", "experiments.figures", name, f"--workdir={given.workdir}"]
+        parts += [f"--seeds={','.join(_SEEDS.value)}", *(["--smoke"] if _SMOKE.value else [])]
+        parts += [f"--minutes={_MINUTES.value}"]
+        parts += [f"--steps={given.num_steps}"] if given.num_steps is not None else []
+        parts += [f"--set={entry}" for entry in _SET.value]
+        parts += [f"--methods={','.join(_METHODS.value)}"]
+        figure.measure_in_shares(one, given, [*parts, *command_line.shared_flags()], _JOBS.value)
+    if _PARTIAL.value:
+        one = figure.finished(name, one)
+    rows = figure.rows_of(name, one, given)
+    if not rows:
+        command_line.fail(f"no run of {name} in {given.workdir} is finished.")
+    figure.write(name, one, folder, command(name), rows)
+    print(f"{folder / name}.png: {one.sentence(rows)}", flush=True)
+
+
+def main(names: Sequence[str]) -> None:
+    """Make the figures."""
+    usual = command_line.WORKDIR.value or "runs/figures" if _SMOKE.value else FOLDER
+    folder = epath.Path(_RESULTS.value or usual)
+    for name in registry.FIGURES if names == ["all"] else names:
+        make(name, folder)
+
+
+if __name__ == "__main__":
+    app.run(lambda arguments: command_line.guarded(lambda: main(arguments[1:])), flags_parser=parse)

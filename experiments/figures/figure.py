@@ -1,0 +1,136 @@
+"""What a figure is, and how one is made: runs, rows, a file of results, a picture, a sentence."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+from matplotlib.figure import Figure as Picture
+
+from experiments import results
+from experiments.figures import runs
+from experiments.figures.runs import Row, Settings, Trial
+from mmebm_jax import training
+from mmebm_jax.runs import builders
+from mmebm_jax.training import plotting
+
+
+class Figure(NamedTuple):
+    """A figure; `measure` gives rows of plain numbers, from which the other functions work."""
+
+    title: str
+    trials: Callable[[Settings], list[Trial]]
+    measure: Callable[[Trial, Settings], Sequence[Row]]
+    draw: Callable[[Sequence[Row]], Picture]
+    sentence: Callable[[Sequence[Row]], str]
+    equal_steps: bool = False  # whether the first run's budget gives all runs their steps
+
+
+def settled(figure: Figure, settings: Settings) -> Settings:
+    """The settings of the figure's runs, measured from the first where all take equal steps."""
+    if not figure.equal_steps:
+        return settings
+    return runs.steps_of_budget(figure.trials(settings)[0], settings)
+
+
+def rows_of(name: str, figure: Figure, settings: Settings) -> list[Row]:
+    """Every run's rows, from what is kept or measured now.
+
+    Raises:
+      ValueError: a configuration or a folder does not fit; one line that names it.
+    """
+    rows: list[Row] = []
+    trials = figure.trials(settings)
+    for one in trials:
+        builders.validate(one.config)
+    for number, one in enumerate(trials, 1):
+        print(f"{name}: run {number} of {len(trials)}, {one.folder}", flush=True)
+        rows += runs.kept(one, name, settings, figure.measure)
+    return rows
+
+
+def share(figure: Figure, index: int, count: int) -> Figure:
+    """The figure with every `count`-th run from `index` on."""
+    return figure._replace(trials=lambda settings: figure.trials(settings)[index::count])
+
+
+def finished(name: str, figure: Figure) -> Figure:
+    """The figure of those runs alone that are measured already."""
+
+    def trials(settings: Settings) -> list[Trial]:
+        return [one for one in figure.trials(settings) if runs.kept_path(one, name).exists()]
+
+    return figure._replace(trials=trials)
+
+
+def measure_in_shares(
+    figure: Figure, settings: Settings, command: Sequence[str], jobs: int
+) -> None:
+    """Measure all runs in processes of their own, `jobs` at a time, each on its share of cores.
+
+    Args:
+      figure: whose runs are measured and kept.
+      settings: of the runs.
+      command: arguments of Python that measure a share; "--share=INDEX/COUNT" is added.
+      jobs: how many processes.
+
+    Raises:
+      ValueError: one failed; what it printed stands in its log.
+    """
+    # Once, before the processes would each train their own.
+    first = figure.trials(settings)[0]
+    runs.classifiers(training.prepare(first.config, settings.workdir / "none"), settings)
+    cores = sorted(os.sched_getaffinity(0))
+    started = []
+    try:
+        for index in range(jobs):
+            log = settings.workdir / f"share{index}.log"
+            os.sched_setaffinity(0, cores[index::jobs])  # the process that starts inherits it
+            with log.open("w") as file:
+                arguments = [sys.executable, *command, f"--share={index}/{jobs}"]
+                process = subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT)
+            started.append((process, log))
+    finally:
+        os.sched_setaffinity(0, cores)
+    failed = [log for process, log in started if process.wait()]
+    if failed:
+        raise ValueError(f"runs failed: see {', '.join(map(str, failed))}.")
+
+
+def write(name: str, figure: Figure, folder: epath.Path, command: str, rows: list[Row]) -> None:
+    """Write NAME.json and NAME.png."""
+    results.write(folder / f"{name}.json", command, rows)
+    redraw(name, figure, folder)
+
+
+def redraw(name: str, figure: Figure, folder: epath.Path) -> None:
+    """Draw NAME.png anew from NAME.json."""
+    rows = results.read(folder / f"{name}.json")["rows"]
+    plotting.write_figure(folder / f"{name}.png", figure.draw(rows))
+
+
+def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by method, in the order in which they come."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["method"], []).append(row)
+    return found
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """A mean, with its standard deviation over seeds where there are several."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return f"{mean:.{digits}f}"
+    deviation = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+
+
+def company(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How long and how often: what every sentence begins with."""
+    steps = sorted({row["num_steps"] for row in rows})
+    seeds = len({row["seed"] for row in rows})
+    length = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    return f"{length} steps, {seeds} seed{'s' if seeds > 1 else ''}"
