@@ -24,7 +24,8 @@ from experiments.figures.runs import Settings
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results" / "figures"
 
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of the runs.")
+# `experiments.compare` has flags of these names too, and tests import both programs.
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of the runs.", allow_override=True)
 _MINUTES = flags.DEFINE_float("minutes", 3.0, "Training time of each run.")
 _STEPS = flags.DEFINE_integer("steps", None, "Training steps of each run, in place of --minutes.")
 _SET = flags.DEFINE_multi_string(
@@ -32,9 +33,13 @@ _SET = flags.DEFINE_multi_string(
 )
 _METHODS = flags.DEFINE_list("methods", [], "Of quality_coherence: variants in place of its own.")
 _SMOKE = flags.DEFINE_bool("smoke", False, "A few steps of everything, to see that it runs.")
-_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each on its share of the cores.", 1)
+_JOBS = flags.DEFINE_integer(
+    "jobs", 1, "Runs at a time, each on its share of the cores.", 1, allow_override=True
+)
 _SHARE = flags.DEFINE_string("share", None, "INDEX/COUNT: of a process that --jobs starts.")
-_RESULTS = flags.DEFINE_string("results", None, "Folder of NAME.json and NAME.png.")
+_RESULTS = flags.DEFINE_string(
+    "results", None, "Folder of NAME.json and NAME.png.", allow_override=True
+)
 _REDRAW = flags.DEFINE_bool("redraw", False, "Draw again from NAME.json; nothing is run.")
 _PARTIAL = flags.DEFINE_bool(
     "partial", False, "Make it of the runs that are finished, as a preview."
