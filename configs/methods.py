@@ -53,6 +53,7 @@ PRIVATE_PRIOR: Differences = {
     "prior.fit_learning_rate": 1e-3,
     "prior.fit_weight_decay": 0.1,
     "posterior.scaled": True,
+    "posterior.conditional_steps": 10,
     "posterior.chain.step_size": 0.3,
     "optimiser.inference.gradient_clip": 1e9,
     "optimiser.generator.gradient_clip": 1e9,
