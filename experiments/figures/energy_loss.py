@@ -113,6 +113,8 @@ def sentence(rows: Sequence[Row]) -> str:
         parts.append(f"{told(APART)} under independent generators ({deviation(APART):.2f})")
         apart = "is" if deviation(APART) > deviation(SHARED) else "is not"
         verdicts.append(f"that it is less steady under independent generators {apart} seen here")
+        nearer = "nearer" if mean(APART, "loss") < mean(SHARED, "loss") else "farther from"
+        verdicts[-1] += f", where it ends {nearer} that least value"
     noise = [method for method in methods if method.startswith("from noise")]
     if noise:
         parts += [f"{told(method)} {method}" for method in noise]

@@ -248,6 +248,7 @@ def sentence(rows: Sequence[Row]) -> str:
     if not fine:
         return f"{text}."
     before = [row["generator"]["frechet"] for row in fine]
+    others = "the others" if diverged else "they"
     best = min(fine, key=lambda row: row["energy"]["frechet"] / row["generator"]["frechet"])
     gains = [
         row["energy"]["frechet"] / row["generator"]["frechet"]
@@ -255,7 +256,7 @@ def sentence(rows: Sequence[Row]) -> str:
         if row["column"] == "defaults" and math.isclose(row["step_size"], 0.7)
     ]
     text += (
-        f". Before refinement the others have a distance of {min(before):.0f} to {max(before):.0f}"
+        f". Before refinement {others} have a distance of {min(before):.0f} to {max(before):.0f}"
     )
     if "floor" in best:
         text += f" (floor {best['floor']:.0f})"
