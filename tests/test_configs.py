@@ -18,14 +18,15 @@ OF_THE_SCHEDULE = ("warmup_steps", "prior.fit_step", "prior.start_step", "energy
 OF_THE_SCHEDULE += ("schedule.settle_step",)
 SIZES = ("model.num_latents", "model.num_private")
 VAES = ("mmvae", "mmvae_iwae", "mmvae_dreg", "mmvae_plus", "mvae", "mvtcae", "mopoe")
-VAES += ("wasserstein", "helvae", "code")
+# The latent energy of private_prior is fitted after the last step.
+VAES += ("wasserstein", "helvae", "code", "private_prior")
 WITHOUT_REVISION = (*VAES, "paper_a_variational", "paper_a_no_revision", "ebm_prior")
 WITHOUT_REVISION += ("paper_b_no_revision",)
 WITHOUT_DATA_ENERGY = (*VAES, "paper_a", "paper_a_variational", "paper_a_no_prior")
 WITHOUT_DATA_ENERGY += ("paper_a_no_revision", "ebm_prior", "paper_b_no_energy")
 WITHOUT_PRIOR_ENERGY = (*VAES, "paper_a_no_prior", "paper_b", "paper_b_no_revision")
 WITHOUT_PRIOR_ENERGY += ("paper_b_no_energy", "independent_generators")
-PRIVATE = ("mmvae_plus", "paper_a", "paper_a_variational", "paper_a_no_prior")
+PRIVATE = ("mmvae_plus", "private_prior", "paper_a", "paper_a_variational", "paper_a_no_prior")
 PRIVATE += ("paper_a_no_revision", "independent_generators", "union")
 
 # Of what is made from the full method, all that has a shared latent.
