@@ -46,6 +46,7 @@ SCHEDULE: Differences = {
 SMOKE = methods.SMOKE | {"data.num_train": 200, "data.num_test": 100}
 
 VARIANTS = {name: DATA | PRIOR | method | SCHEDULE for name, method in METHODS.items()}
+VARIANTS["private_prior"] |= methods.FITTED_AT_THE_END
 VARIANTS["smoke"] = DATA | METHODS["full"] | SMOKE
 
 

@@ -14,7 +14,8 @@ from mmebm_jax.runs import schema
 Differences = dict[str, Any]
 
 MISSING = "_missing"  # ending of a variant
-AT_THE_END = 10**7  # a step after any run's last: the prior is fitted once, to the final networks
+# A step after any run's last: the prior is fitted once, to the final networks.
+FITTED_AT_THE_END = {"prior.fit_step": 10**7, "prior.start_step": 10**7}
 
 NO_REVISION = {"posterior.generator_weight": 0.0, "posterior.inference_weight": 0.0}
 NO_DATA_ENERGY = {"energy.learn": False}
@@ -37,14 +38,12 @@ HELLINGER = {"model.aggregator": "hellinger", "elbo.objective": "joint"}
 # Private latents that are trained on every example, beside a shared latent that holds little more
 # than what modalities share; after training mixtures for z and for each w_m given z, tilted by
 # latent energies, which also draw the private latents of modalities that are not given.
-PRIVATE_PRIOR: Differences = {
+PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
     "elbo.estimator": "stratum",
     "elbo.hidden_share": 0.5,
     "elbo.shared_factor": 4.0,
     "likelihood.image.scale": 0.3,
     "prior.fit_mixture": True,
-    "prior.fit_step": AT_THE_END,
-    "prior.start_step": AT_THE_END,
     "prior.num_components": 30,
     "prior.num_private_components": 3,
     "prior.num_candidates": 64,

@@ -97,10 +97,10 @@ class Networks(NamedTuple):
             ),
             mask=mask,
         )
-        scale = None
-        if encoding is not None and self.chains.scaled_posterior:
-            scale = posterior.scales(encoding, mask)
-        return langevin.run(key, start, energy_fn, self.chains.posterior, scale=scale)
+        chain = self.chains.posterior
+        if encoding is None or not self.chains.scaled_posterior:
+            return langevin.run(key, start, energy_fn, chain)
+        return langevin.run_scaled(key, start, energy_fn, chain, posterior.scales(encoding, mask))
 
     def sample_prior(self, key: jax.Array, num_samples: int) -> Latents:
         """u_p: latents to generate from."""

@@ -102,7 +102,6 @@ def run(
     project: Callable[[Any], Any] | None = None,
     keep_trajectory: bool = False,
     unroll: int | bool = 1,
-    scale: Any = None,
 ) -> LangevinResult:
     """A short run of Langevin dynamics as one `lax.scan`; un-jitted, the caller jits.
 
@@ -117,28 +116,11 @@ def run(
       project: applied to the position after every step (a range, clamped entries).
       keep_trajectory: also return the position after each step.
       unroll: as in `lax.scan`.
-      scale: like the position, > 0: each coordinate's own unit σ. What moves is y in v = σ · y, so
-        v ← v − (s²/2) σ² ∇U(v) + s σ √T ε, which aims at the same density; gradient norms are of y.
     """
-    if scale is not None:
-        inner = run(
-            key,
-            jax.tree.map(jnp.divide, position, scale),
-            lambda y: energy_fn(jax.tree.map(jnp.multiply, y, scale)),
-            chain,
-        )
-        return inner._replace(position=jax.tree.map(jnp.multiply, inner.position, scale))
     start = jax.lax.stop_gradient(position)
 
     def body(position: Any, step_key: jax.Array) -> tuple[Any, tuple[LangevinInfo, Any]]:
-        position, info = step(
-            step_key,
-            position,
-            energy_fn,
-            chain.step_size,
-            chain.temperature,
-            chain.gradient_clip,
-        )
+        position, info = step(step_key, position, energy_fn, *chain[1:])
         if project is not None:
             position = project(position)
         return position, (info, position if keep_trajectory else None)
@@ -146,3 +128,19 @@ def run(
     keys = jax.random.split(key, chain.num_steps)
     final, (info, trajectory) = cpu.scan(body, start, keys, unroll=unroll)
     return jax.lax.stop_gradient(LangevinResult(final, info, trajectory))
+
+
+def run_scaled(
+    key: jax.Array, position: Any, energy_fn: EnergyFn, chain: Chain, scale: Any
+) -> LangevinResult:
+    """`run` in units of each coordinate's own scale σ > 0, a pytree like the position.
+
+    What moves is y in v = σ y, so v ← v − (s²/2) σ² ∇U(v) + s σ √T ε: the target is the same.
+    """
+
+    def times(units: Any) -> Any:
+        return jax.tree.map(jnp.multiply, units, scale)
+
+    start = jax.tree.map(jnp.divide, position, scale)
+    result = run(key, start, lambda units: energy_fn(times(units)), chain)
+    return result._replace(position=times(result.position))

@@ -38,12 +38,12 @@ def test_a_scaled_chain_moves_in_units_of_each_coordinate():
     start = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     chain, key = Chain(20, 0.5), jax.random.key(0)
     usual = langevin.run(key, start, lambda v: 0.5 * jnp.sum(v**2, axis=-1), chain)
-    scaled = langevin.run(
+    scaled = langevin.run_scaled(
         key,
         start * sigma,
         lambda v: 0.5 * jnp.sum((v / sigma) ** 2, axis=-1),
         chain,
-        scale=np.broadcast_to(sigma, start.shape),
+        np.broadcast_to(sigma, start.shape),
     )
     np.testing.assert_allclose(scaled.position, usual.position * sigma, rtol=1e-4, atol=1e-4)
     assert not np.allclose(usual.position, start, atol=0.1)
