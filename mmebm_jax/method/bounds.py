@@ -162,7 +162,7 @@ def _draw_strata(key: jax.Array, problem: Problem, strata: jax.Array | None) -> 
         hidden = jax.random.bernoulli(
             jax.random.fold_in(shown_key, index), problem.bound.hidden_share, is_source.shape
         )
-        shown[name] = is_source | (~hidden & encoding.experts.observed[index])
+        shown[name] = is_source | (~hidden & encoding.experts.observed[None, None, index])
     z = taken(posterior.stratified_sample(z_key, encoding.posterior, count))
     return _Draws(z, own, noise, shown)
 

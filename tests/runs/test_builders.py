@@ -70,7 +70,7 @@ def test_every_variant_gives_its_settings(variant):
     elbo = config.elbo
     assert settings.bound == Bound(
         elbo.objective, elbo.beta, elbo.num_samples, elbo.estimator, elbo.total_correlation,
-        elbo.entropy_weight,
+        elbo.entropy_weight, elbo.shared_factor, elbo.hidden_share,
     )  # fmt: skip
     assert settings.chains == sampler.chains
     chains = sampler.chains
