@@ -23,6 +23,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     COMPILED = tempfile.TemporaryDirectory(prefix="mmebm_tests_")  # lives as long as the tests
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+# However short its compilation was: nearly all are under the second from which JAX would keep them.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def pytest_addoption(parser):

@@ -659,7 +659,7 @@ def linear_bound(key, locations, scales, bound):
 
     def decode(latents):
         drawn.append(latents.shared)
-        outputs = (latents.shared * jnp.float32(row) for row in SLOPES)
+        outputs = (latents.shared * jnp.float32(row)[None] for row in SLOPES)
         return {m.name: x.reshape(-1, 4, 4, 1) for m, x in zip(used, outputs, strict=False)}
 
     experts = Experts(locations[..., None], scales[..., None], jnp.ones(locations.shape, bool))
