@@ -84,10 +84,10 @@ def logits(weights: Weights, images: jax.Array) -> jax.Array:
         x = lax.conv_general_dilated(
             x, kernel, (2, 2), [(1, 1)] * 2, dimension_numbers=("NCHW", "OIHW", "NCHW")
         )
-        return jax.nn.relu(x + weights[f"encoder.{layer}.bias"][:, None, None])
+        return jax.nn.relu(x + weights[f"encoder.{layer}.bias"][None, :, None, None])
 
     def dense(x: jax.Array, layer: int) -> jax.Array:
-        return x @ weights[f"encoder.{layer}.weight"].T + weights[f"encoder.{layer}.bias"]
+        return x @ weights[f"encoder.{layer}.weight"].T + weights[f"encoder.{layer}.bias"][None]
 
     x = (images.transpose(0, 3, 1, 2) + 1) / 2
     x = conv(conv(x, 0), 3).reshape(len(images), -1)

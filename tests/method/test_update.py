@@ -290,7 +290,7 @@ class LinearEnergy(nn.Module):
     """E(z) = w · z, whose gradient in w shows which latents it is taken at."""
 
     @nn.compact
-    def __call__(self, latents):
+    def __call__(self, latents, private=()):
         return latents @ self.param("weight", nn.initializers.ones, (latents.shape[-1],))
 
 
