@@ -64,7 +64,8 @@ def drawn(picture, tmp_path):
 
     path = epath.Path(tmp_path / "picture.png")
     plotting.write_figure(path, picture)
-    assert len(np.unique(np.asarray(Image.open(path)))) > 2
+    with Image.open(path) as picture:
+        assert len(np.unique(np.asarray(picture))) > 2
     return path.stat().length
 
 
@@ -298,18 +299,21 @@ def test_a_preview_is_of_the_finished_runs_alone(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["generator_loss", "trajectories", "chain_steps"])
+@pytest.mark.filterwarnings("ignore:.*biased upwards")
 def test_a_figure_of_tiny_runs_is_made_once(name, tmp_path, monkeypatch):
     one, settings = registry.FIGURES[name], tiny(tmp_path / "runs")
     rows = figure.rows_of(name, one, settings)
     figure.write(name, one, epath.Path(tmp_path), "some command", rows)
     read = results.read(tmp_path / f"{name}.json")
     assert one.sentence(read["rows"])
-    assert Image.open(tmp_path / f"{name}.png").size[0] > 100
+    with Image.open(tmp_path / f"{name}.png") as picture:
+        assert picture.size[0] > 100
     monkeypatch.setattr(runs.training, "train", None)  # would be called to train again
     assert figure.rows_of(name, one, settings) == read["rows"]
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*biased upwards")
 def test_cells_of_a_grid_share_their_programs_and_differ(tmp_path):
     settings = tiny_grid(tmp_path)._replace(
         changes=GRID | {"energy.start_step": 2, "prior.start_step": 2}

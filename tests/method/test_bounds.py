@@ -242,12 +242,11 @@ def test_mmvae_plus_draws_its_own_and_foreign_private_latents(family):
     assert abs(correlations).max() < 5 / np.sqrt(count)
 
 
-def test_the_hidden_share_of_foreign_private_latents_is_not_their_own():
+def test_the_hidden_share_of_foreign_private_latents_is_not_their_own(batch):
     """Elsewhere a foreign latent is the draw that the stratum of its own modality decodes too."""
     num_samples, count, share = 500, 3, 0.3
     bound = Bound(num_samples=num_samples, hidden_share=share)
     encoding = make_encoding("mixture", with_private=True)
-    batch = {"picture": np.zeros([3, 4, 4, 1]), "words": np.zeros([3, 2, 3])}
     _, (latents, *_) = evaluate(jax.random.key(4), encoding, batch, MASK, bound)
     for n, name in enumerate(NAMES):
         values = as_drawn(latents.private[name], num_samples, 2)

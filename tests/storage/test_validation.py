@@ -32,6 +32,8 @@ def allowed(name, field):
         return strategies.booleans()
     if choices(field):
         return strategies.sampled_from(choices(field))
+    if field.annotation is str:  # free text, as of a path
+        return strategies.just(field.default)
     ends = limits(field)
     if field.annotation is int:
         # The data are made for every example: few of them.
@@ -58,6 +60,8 @@ WRONG = {
 def wrong(field):
     """Values that a field may not hold: of another type, and beyond both ends of its range."""
     values = [*WRONG[field.annotation], {}, {"a": {"b": 1}}, "\0"]
+    if field.annotation is str and not choices(field):
+        values.remove("nowhere")
     if field.annotation in (int, float):
         ends, step = limits(field), 1 if field.annotation is int else 1e-3
         values += [ends.low if ends.open_low else ends.low - step]
@@ -95,6 +99,8 @@ def test_a_field_takes_what_it_may_hold_and_nothing_else(name):
 
 def test_whole_numbers_may_stand_where_any_number_may():
     for name, field in FIELDS.items():
+        if name == "elbo.hidden_share":  # at 0 only beside the objective mmvae
+            continue
         if field.annotation is float and limits(field).low <= 0 and not limits(field).open_low:
             schema.parse(replaced(as_tree(small_config()), name, 0))
 

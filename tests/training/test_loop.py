@@ -141,7 +141,8 @@ def test_base_priors_are_fitted_to_latents_of_what_is_observed(straight):
     complete, names = run.splits.train, tuple(run.splits.fields)
 
     def latents(source):
-        return base_prior.revised_latents(run._replace(train_source=source), weights, key, 20)
+        source_run = run._replace(train_source=source)
+        return base_prior.revised_latents(source_run, weights, key, 20).shared
 
     everything = latents(complete)
     assert everything.shape == (20, 3)
@@ -462,7 +463,8 @@ def test_a_metric_that_the_model_lacks_is_absent(straight, classifiers):
 @few_samples
 def test_a_curve_evaluates_each_checkpoint_once(straight, classifiers, tmp_path, monkeypatch):
     def steps_of(folder):
-        return [json.loads(line)["step"] for line in (folder / "curve.jsonl").open()]
+        lines = (folder / "curve.jsonl").read_text().splitlines()
+        return [json.loads(line)["step"] for line in lines]
 
     folder = epath.Path(shutil.copytree(straight.run.workdir, tmp_path / "run"))
     run, kept = train.prepare(make_config(), folder), folder / "classifiers"
