@@ -75,7 +75,8 @@ np.testing.assert_allclose(at_mean, -12 * np.log(np.pi * 0.1), rtol=1e-5)
 from mmebm_jax.metrics.agreement import pairwise_agreement
 found = pairwise_agreement({"a": np.array([1, 2]), "b": np.array([1, 3])})
 assert found == {"a+b": 0.5}
-assert measures.pairs in measures.MEASURES
+from experiments.measures import coherence as of_coherence
+assert of_coherence.pairs in measures.MEASURES
 print("every example ran")
 """
 
