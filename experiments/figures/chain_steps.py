@@ -24,7 +24,8 @@ from experiments.figures.runs import (
     variant,
 )
 from experiments.measures import Subject
-from mmebm_jax.metrics import coherence, diversity, frechet
+from experiments.measures.samples import diversity_ratio
+from mmebm_jax.metrics import coherence, frechet
 from mmebm_jax.runs.sampler import Sampler
 
 COUNTS = (0, 5, 10, 30, 60)
@@ -116,9 +117,7 @@ def data_chain(sampler: Sampler, key: jax.Array, given: dict[str, Any]) -> Chain
 
 def posterior_chain(sampler: Sampler, key: jax.Array, given: dict[str, Any]) -> Chain:
     """Revision of an expert's draw under the generator's posterior of what is given."""
-    chains = sampler.settings.chains
-    short = chains._replace(posterior=chains.posterior._replace(num_steps=STRETCH))
-    stretch = sampler.with_weights(sampler.weights, sampler.settings._replace(chains=short))
+    stretch = sampler.with_posterior_steps(STRETCH)
 
     def show(latents: Any) -> Samples:
         made = sampler.generate(latents)
@@ -162,19 +161,15 @@ def conditional_rows(
 def _diversity(subject: Subject, features: Mapping[str, Samples], count: int) -> float | None:
     """The mean ratio over sources and targets; None where no class has two real examples."""
     real, real_labels = subject.all_test
-    classes, numbers = np.unique(real_labels, return_counts=True)
-    known = np.isin(subject.labels[:count], classes[numbers >= 2])
-    if not known.any():
-        return None
-    ratios = []
-    for of_source in features.values():
-        for target, values in of_source.items():
-            draws = values.reshape(count, NUM_DRAWS, -1)[known]
-            of_class = subject.labels[:count][known]
-            ratios.append(
-                diversity.conditional_diversity(draws, of_class, real[target], real_labels)["ratio"]
-            )
-    return float(np.mean(ratios))
+    ratios = [
+        diversity_ratio(
+            values.reshape(count, NUM_DRAWS, -1), subject.labels[:count], real[target], real_labels
+        )
+        for of_source in features.values()
+        for target, values in of_source.items()
+    ]
+    known = [ratio for ratio in ratios if ratio is not None]
+    return float(np.mean(known)) if known else None
 
 
 def draw(rows: Sequence[Row]) -> Picture:

@@ -1,6 +1,7 @@
 """What a figure is, and how one is made: runs, rows, a file of results, a picture, a sentence."""
 
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -121,11 +122,8 @@ def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def spread(values: Sequence[float], digits: int) -> str:
     """A mean, with its standard deviation over seeds where there are several."""
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return f"{mean:.{digits}f}"
-    deviation = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def company(rows: Sequence[Mapping[str, Any]]) -> str:

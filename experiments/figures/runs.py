@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 
 from configs import methods, polydigits
 from experiments.classifiers import Classifiers
-from experiments.measures import Subject
+from experiments.measures import Subject, lack
+from experiments.measures.distances import distance_floor
 from mmebm_jax import method, training
-from mmebm_jax.metrics import frechet
 from mmebm_jax.runs import checkpoint
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.storage.files import write_whole
@@ -230,10 +230,7 @@ def classifiers(run: Run, settings: Settings) -> Classifiers:
 
 def floor(subject: Subject) -> Row:
     """The Fréchet distance that as many training examples have, where there are enough."""
-    count = subject.num_samples
-    if count <= subject.classifiers.num_features or len(subject.run.splits.train) < count:
-        return {}
-    return {"floor": frechet.frechet_floor(subject.train[1], subject.reference, count)["mean"]}
+    return {} if lack(distance_floor, subject.run) else distance_floor(subject)["frechet"]
 
 
 def curve(folder: epath.Path, names: Sequence[str]) -> dict[str, list[float]]:

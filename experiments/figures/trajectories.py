@@ -62,17 +62,18 @@ def data_chain(sampler: Sampler, key: jax.Array) -> Row:
 
 def posterior_chain(sampler: Sampler, key: jax.Array, batch: dict[str, jax.Array]) -> Row:
     """What the generator makes of latents, from the inference model's draw on."""
-    chains = sampler.settings.chains
-    one_step = chains._replace(posterior=chains.posterior._replace(num_steps=1))
-    stepping = sampler.with_weights(sampler.weights, sampler.settings._replace(chains=one_step))
-    start_key, *keys = jax.random.split(key, chains.posterior.num_steps + 2)
+    num_steps, stepping = (
+        sampler.settings.chains.posterior.num_steps,
+        sampler.with_posterior_steps(1),
+    )
+    start_key, *keys = jax.random.split(key, num_steps + 2)
     latents = sampler.infer(start_key, batch, method="sample")
     steps, energies = [jax.device_get(sampler.generate(latents))], []
     # One step more than the chain has: it tells the energy of the last position.
     for index, step_key in enumerate(keys):
         result = stepping.posterior_chain(step_key, latents, batch)
         energies.append(float(np.asarray(result.info.energy).mean()))
-        if index < chains.posterior.num_steps:
+        if index < num_steps:
             latents = result.position
             steps.append(jax.device_get(sampler.generate(latents)))
     given = jax.device_get(batch)

@@ -2,20 +2,20 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.measures.subject import Measure, Part, Subject, needs, shared_latents
-from mmebm_jax.method import prior, sampling
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.sampling import SamplerSettings, Trained
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.metrics import calibration
 from mmebm_jax.metrics.targets import model_target
 from mmebm_jax.modalities.modality import simulate
+from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.typing import Batch, Latents, Mask
 
 NUM_DRAWS = 19  # of each posterior: ranks take 20 values
@@ -30,7 +30,7 @@ class Case(NamedTuple):
 
     given: tuple[str, ...]
     method: str  # of `sampling.METHODS`, or "prior"
-    settings: SamplerSettings
+    sampler: Sampler
 
 
 @needs(shared_latents)
@@ -43,12 +43,14 @@ def posterior_calibration(subject: Subject) -> Part:
     """
     count = subject.run.config.evaluation.calibration_examples
     draw_key, chain_key = jax.random.split(subject.keys["calibration"])
-    truth, batch = _simulate(
-        draw_key,
+    latent_key, data_key = jax.random.split(draw_key)
+    truth = _resampling(subject.sampler).prior_latents(latent_key, count)
+    batch = _simulate(
+        data_key,
         subject.sampler.weights,
+        truth,
         model=subject.sampler.model,
         settings=subject.settings,
-        num_examples=count,
     )
     found = {
         name: _scores(subject, jax.random.fold_in(chain_key, index), truth, batch, case)
@@ -58,18 +60,26 @@ def posterior_calibration(subject: Subject) -> Part:
 
 
 def _cases(subject: Subject) -> dict[str, Case]:
-    names, settings = tuple(subject.names), subject.settings
+    names, sampler = tuple(subject.names), subject.sampler
     cases = {}
     if len(names) > 1:
-        cases = {f"expert {name}": Case((name,), "sample", settings) for name in names}
-    cases["aggregate"] = Case(names, "sample", settings)
-    num_steps = settings.chains.posterior.num_steps
+        cases = {f"expert {name}": Case((name,), "sample", sampler) for name in names}
+    cases["aggregate"] = Case(names, "sample", sampler)
+    num_steps = subject.settings.chains.posterior.num_steps
     for length in (num_steps, LONGER * num_steps) if num_steps else ():
-        chain = settings.chains.posterior._replace(num_steps=length)
-        of_length = settings._replace(chains=settings.chains._replace(posterior=chain))
-        cases[f"revised {length}"] = Case(names, "revised", of_length)
-    cases["prior"] = Case(names, "prior", settings)
+        longer = sampler.with_posterior_steps(length)
+        cases[f"revised {length}"] = Case(names, "revised", longer)
+    cases["prior"] = Case(names, "prior", _resampling(sampler))
     return cases
+
+
+def _resampling(sampler: Sampler) -> Sampler:
+    """A sampler whose prior is drawn by resampling; of its chain, which may be cold, no step."""
+    chains = sampler.settings.chains
+    chains = chains._replace(
+        prior=chains.prior._replace(num_steps=0), prior_candidates=NUM_CANDIDATES
+    )
+    return sampler.with_weights(sampler.weights, sampler.settings._replace(chains=chains))
 
 
 def _scores(subject: Subject, key: jax.Array, truth: Latents, batch: Batch, case: Case) -> Part:
@@ -85,15 +95,7 @@ def _scores(subject: Subject, key: jax.Array, truth: Latents, batch: Batch, case
             {name: np.repeat(np.asarray(v)[rows], NUM_DRAWS, 0) for name, v in side.items()}
             for side in (batch, mask)
         )
-        drawn = _draws(
-            jax.random.fold_in(key, start),
-            subject.sampler.weights,
-            repeated,
-            shown,
-            model=subject.sampler.model,
-            settings=case.settings,
-            method=case.method,
-        )
+        drawn = _draws(jax.random.fold_in(key, start), case, repeated, shown)
         parts.append(jax.tree.map(partial(_by_example, size), drawn))
     draws: Latents = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
     both = jax.tree.map(
@@ -131,54 +133,21 @@ def _by_example(count: int, leaf: jax.Array) -> jax.Array:
     return leaf.reshape(count, NUM_DRAWS, leaf.shape[-1])
 
 
-@partial(jax.jit, static_argnames=(*_STATIC, "num_examples"))
-def _simulate(
-    key: jax.Array, weights: Weights, *, model: Model, settings: SamplerSettings, num_examples: int
-) -> tuple[Latents, dict[str, jax.Array]]:
-    """Latents of the prior, and data of the generator given them."""
-    latent_key, data_key = jax.random.split(key)
-    trained = Trained(model, settings, weights)
-    latents = _prior_draws(latent_key, trained, num_examples)
-    outputs = trained.networks().decode_frozen(latents)
-    return latents, simulate(data_key, model.modalities, outputs)
-
-
-@partial(jax.jit, static_argnames=(*_STATIC, "method"))
 def _draws(
-    key: jax.Array,
-    weights: Weights,
-    batch: Batch,
-    mask: Mask,
-    *,
-    model: Model,
-    settings: SamplerSettings,
-    method: str,
+    key: jax.Array, case: Case, batch: Mapping[str, Any], mask: Mapping[str, Any]
 ) -> Latents:
-    trained = Trained(model, settings, weights)
-    if method == "prior":
-        return _prior_draws(key, trained, len(next(iter(batch.values()))))
-    return sampling.infer_latents(key, trained, batch, method=method, mask=mask)
+    if case.method == "prior":
+        return case.sampler.prior_latents(key, len(next(iter(batch.values()))))
+    return case.sampler.infer(key, batch, method=case.method, mask=mask)
 
 
-def _prior_draws(key: jax.Array, trained: Trained, count: int) -> Latents:
-    """Draws of the prior by resampling; of its chain, which may be cold, no step is taken."""
-    model, networks = trained.model, trained.networks()
-    shared_key, private_key = jax.random.split(key)
-    chain = trained.settings.chains.prior._replace(num_steps=0)
-    drawn = prior.sample(
-        shared_key,
-        trained.weights.base_prior,
-        networks.latent_energy,
-        count,
-        chain,
-        NUM_CANDIDATES,
-    )
-    keys = jax.random.split(private_key, len(model.private_names))
-    own = {
-        name: networks.draw_private(k, name, drawn.position)
-        for k, name in zip(keys, model.private_names, strict=True)
-    }
-    return Latents(drawn.position, own)
+@partial(jax.jit, static_argnames=_STATIC)
+def _simulate(
+    key: jax.Array, weights: Weights, latents: Latents, *, model: Model, settings: SamplerSettings
+) -> dict[str, jax.Array]:
+    """Data of the generator given latents."""
+    outputs = Trained(model, settings, weights).networks().decode_frozen(latents)
+    return simulate(key, model.modalities, outputs)
 
 
 @partial(jax.jit, static_argnames=_STATIC)

@@ -35,8 +35,7 @@ def reconstruction(subject: Subject) -> Part:
 @needs(enough_for_distances)
 def distance_floor(subject: Subject) -> Part:
     """Of training examples in the place of samples."""
-    floor = frechet.frechet_floor(subject.train[1], subject.reference, subject.num_samples)
-    return {"frechet": {"floor": floor["mean"]}}
+    return {"frechet": {"floor": _floor(subject)["mean"]}}
 
 
 @needs(two_modalities, enough_for_distances)
@@ -55,11 +54,17 @@ def conditional_distances(subject: Subject) -> Part:
         "expert_sample": frechet.conditional_frechet(crossed, subject.reference),
         "drawn": frechet.conditional_frechet(drawn, subject.reference),
     }
-    floor = frechet.frechet_floor(subject.train[1], subject.reference, subject.num_samples)
     return {
         "frechet": {"conditional": found["drawn"]["mean"]},
-        "conditional_frechet": found | {"floor": floor["by_modality"]},
+        "conditional_frechet": found | {"floor": _floor(subject)["by_modality"]},
     }
+
+
+def _floor(subject: Subject) -> Part:
+    return subject.once(
+        "floor",
+        lambda: frechet.frechet_floor(subject.train[1], subject.reference, subject.num_samples),
+    )
 
 
 def inception_file(run: Run) -> str:

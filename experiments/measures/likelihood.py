@@ -96,7 +96,11 @@ def _log_normaliser(subject: Subject) -> dict[str, float]:
     energy_fn = networks.latent_energy
     assert energy_fn is not None
     base = weights.base_prior
-    sample, log_prob = partial(_base_sample, prior=base), partial(base_log_prob, base)
+    log_prob = partial(base_log_prob, base)
+
+    def sample(key: jax.Array, count: int) -> jax.Array:
+        return base_sample(key, base, count)
+
     start_key, forward_key, reverse_key = jax.random.split(subject.keys["normaliser"], 3)
     forward = jax.jit(
         partial(
@@ -123,10 +127,6 @@ def _log_normaliser(subject: Subject) -> dict[str, float]:
     )(reverse_key, start=jnp.asarray(start))
     report = annealing.log_normaliser_report(forward, reverse, exact_start=is_exact)
     return report | {"num_chains": NUM_CHAINS, "num_reverse_chains": len(start)}
-
-
-def _base_sample(key: jax.Array, count: int, *, prior: object) -> jax.Array:
-    return base_sample(key, prior, count)  # type: ignore[arg-type]
 
 
 def _highest(normaliser: dict[str, float]) -> float:

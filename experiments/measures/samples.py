@@ -73,7 +73,7 @@ def conditional_diversity(subject: Subject) -> Part:
                 (of_data, real_features[target][alike], real_features[target], real_labels),
                 (pixels, values, subject.test[target], subject.labels),
             ):
-                ratio = _diversity(drawn, subject.labels[:count], real, real_classes)
+                ratio = diversity_ratio(drawn, subject.labels[:count], real, real_classes)
                 found += [] if ratio is None else [ratio]
     if not features:
         return {}
@@ -86,10 +86,17 @@ def conditional_diversity(subject: Subject) -> Part:
     }
 
 
-def _diversity(
+def diversity_ratio(
     draws: np.ndarray, classes: np.ndarray, real: np.ndarray, real_classes: np.ndarray
 ) -> float | None:
-    """The ratio over sources whose class has at least two real examples; None without any."""
+    """Conditional diversity over sources whose class has two real examples; None without any.
+
+    Args:
+      draws: `[S, D, ...]`, D draws for each of S sources.
+      classes: of the sources, `[S]`.
+      real: real data, `[N, ...]`.
+      real_classes: of them, `[N]`.
+    """
     known_classes, counts = np.unique(real_classes, return_counts=True)
     known = np.isin(classes, known_classes[counts >= 2])
     if not known.any():

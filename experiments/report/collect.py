@@ -4,10 +4,10 @@ import datetime
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from etils import epath
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from experiments.control import CONTROL, CONTROL_FOLDER
@@ -126,7 +126,7 @@ def read_evaluation(path: epath.Path, method: str, seed: int | None) -> Evaluati
         raise ValueError(f"{path} is damaged (no JSON object): evaluate the run again.")
     lines = tree.pop("warnings", ())
     numbers, words = {}, {}
-    for name, value in _leaves(tree):
+    for name, value in traverse_util.flatten_dict(tree, sep=".").items():
         if isinstance(value, str):
             words[name] = value
         elif _is_number(value):
@@ -167,14 +167,6 @@ def _parse(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _is_number(value: Any) -> bool:

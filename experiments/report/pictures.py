@@ -253,17 +253,16 @@ def _latent_energies(
     if not sampler.settings.prior_energy:
         return {}
     base_key, infer_key = jax.random.split(key)
-    count = len(latents.shared)
-    shared = {
-        "base prior": sampler.prior_latents(base_key, count, use_energy=False).shared,
-        "learned prior": latents.shared,
+    named = {
+        "base prior": sampler.prior_latents(base_key, len(latents.shared), use_energy=False),
+        "learned prior": latents,
     }
     if real:
-        shared["latents of test data"] = sampler.infer(infer_key, real, method="sample").shared
+        named["latents of test data"] = sampler.infer(infer_key, real, method="sample")
     params = sampler.weights.params["prior"]
     return {
-        name: np.asarray(sampler.model.latent_energy(params, values))
-        for name, values in shared.items()
+        name: np.asarray(sampler.model.latent_energy(params, *values))
+        for name, values in named.items()
     }
 
 

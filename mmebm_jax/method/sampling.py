@@ -9,11 +9,12 @@ from mmebm_jax.method import posterior
 from mmebm_jax.method.chains import Chains, Networks
 from mmebm_jax.method.langevin import LangevinResult
 from mmebm_jax.method.model import Model
+from mmebm_jax.method.posterior import Encoding
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.modalities.modality import means, uniform_noise
 from mmebm_jax.typing import Batch, Latents, Mask
 
-METHODS = ("sample", "mean", "revised", "drawn")
+METHODS = ("sample", "mean", "revised")
 
 
 class SamplerSettings(NamedTuple):
@@ -38,14 +39,8 @@ class Trained(NamedTuple):
         if self.settings.data_energy:
             params = {**params, "energy": self.model.normalised(params["energy"])}
         tilted = use_energy and self.settings.prior_energy
-        return Networks(
-            self.model,
-            self.settings.chains,
-            params,
-            params,
-            self.weights.base_prior,
-            is_tilted=tilted,
-        )
+        base_prior = self.weights.base_prior
+        return Networks(self.model, self.settings.chains, params, params, base_prior, tilted)
 
 
 def sample_latents(
@@ -72,38 +67,45 @@ def infer_latents(
       trained: the model.
       given: the observed modalities, name → `[B, *shape]` in model range.
       method: "sample" draws from the inference model, "mean" takes its mean, "revised" refines a
-        draw under the generator's posterior of what is given by the chain of training, "drawn" by
-        as many steps as conditional samples are drawn with.
+        draw under the generator's posterior of what is given.
       mask: name → `bool[B]`, which examples have which of the given modalities; None for all.
 
     Raises:
       ValueError: an unknown method, or nothing given.
     """
-    networks, model = trained.networks(), trained.model
-    observed = tuple(m for m in model.modalities if m.name in given)
-    if not observed:
+    if not given:
         raise ValueError("give at least one modality to infer latents from.")
     if method not in METHODS:
         raise ValueError(f"method {method!r} is not one of {METHODS}.")
+    networks = trained.networks()
     start_key, chain_key = jax.random.split(key)
-    num_examples = len(given[observed[0].name])
-    batch = {
-        m.name: given.get(m.name, jnp.zeros([num_examples, *m.shape])) for m in model.modalities
-    }
-    known = {m.name: jnp.full([num_examples], m.name in given) for m in model.modalities}
-    mask = known if mask is None else {name: known[name] & mask[name] for name in known}
-    encoding = networks.encode(batch, mask)
+    encoding, mask = _encode(networks, given, mask)
     latents = posterior.infer(
         start_key, encoding, networks.draw_private, mask, central=method == "mean"
     )
-    chain = networks.chains.posterior
-    if method == "drawn":
-        chain = chain._replace(num_steps=trained.settings.conditional_steps)
-    if method not in ("revised", "drawn") or not chain.num_steps:
+    if method != "revised":
         return latents
-    networks = networks._replace(chains=networks.chains._replace(posterior=chain))
-    given_mask = {m.name: mask[m.name] for m in observed}
+    given_mask = {name: mask[name] for name in given}
     return networks.revise_posterior(chain_key, latents, given, given_mask, encoding).position
+
+
+def revise_latents(
+    key: jax.Array, trained: Trained, latents: Latents, given: Batch
+) -> LangevinResult:
+    """The chain by which `infer_latents` revises, from any latents."""
+    networks = trained.networks()
+    encoding, mask = _encode(networks, given)
+    given_mask = {name: mask[name] for name in given}
+    return networks.revise_posterior(key, latents, given, given_mask, encoding)
+
+
+def _encode(networks: Networks, given: Batch, mask: Mask | None = None) -> tuple[Encoding, Mask]:
+    """The encoding of what is given, all else missing, and which example has what."""
+    modalities, num_examples = networks.model.modalities, len(next(iter(given.values())))
+    batch = {m.name: given.get(m.name, jnp.zeros([num_examples, *m.shape])) for m in modalities}
+    known = {m.name: jnp.full([num_examples], m.name in given) for m in modalities}
+    mask = known if mask is None else {name: known[name] & mask[name] for name in known}
+    return networks.encode(batch, mask), mask
 
 
 def generate(trained: Trained, latents: Latents) -> dict[str, jax.Array]:

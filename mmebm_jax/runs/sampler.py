@@ -48,9 +48,7 @@ _prior_chain = _jitted(
     lambda key, trained, num_samples: trained.networks().revise_prior(key, num_samples),
     "num_samples",
 )
-_posterior_chain = _jitted(
-    lambda key, trained, latents, given: trained.networks().revise_posterior(key, latents, given)
-)
+_posterior_chain = _jitted(sampling.revise_latents)
 _generate = _jitted(lambda _, trained, latents: sampling.generate(trained, latents))
 _refine = _jitted(sampling.refine, "num_steps", "keep_trajectory")
 _energy = jax.jit(
@@ -90,6 +88,12 @@ class Sampler:
     def with_weights(self, weights: Weights, settings: SamplerSettings) -> "Sampler":
         """The same model with other weights and settings, on the same devices."""
         return Sampler(self.model, weights, settings, self.mesh)
+
+    def with_posterior_steps(self, num_steps: int) -> "Sampler":
+        """The same model with a posterior chain of so many steps."""
+        chains = self.settings.chains
+        chains = chains._replace(posterior=chains.posterior._replace(num_steps=num_steps))
+        return self.with_weights(self.weights, self.settings._replace(chains=chains))
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -260,7 +264,7 @@ class Sampler:
     def posterior_chain(
         self, key: jax.Array, latents: Latents, given: Mapping[str, Any]
     ) -> LangevinResult:
-        """The chain under the generator's posterior; see `Networks.revise_posterior`."""
+        """The chain under the generator's posterior; see `sampling.revise_latents`."""
         arguments.check_key(key)
         arguments.check_in_model_range(given, self.modalities)
         return _posterior_chain(
@@ -348,7 +352,7 @@ class Sampler:
     ) -> dict[str, jax.Array]:
         latent_key, chain_key = jax.random.split(key)
         latents = (
-            self.infer(latent_key, batch, method="drawn")
+            self._latents_given(latent_key, batch)
             if batch
             else self.prior_latents(latent_key, count)
         )
@@ -365,6 +369,13 @@ class Sampler:
             if line := self.energy_warning(ends, num_steps, seen):
                 warnings.warn(line, RuntimeWarning, stacklevel=3)
         return samples
+
+    def _latents_given(self, key: jax.Array, batch: dict[str, jax.Array]) -> Latents:
+        """Latents of conditional samples: revised where the settings ask for it."""
+        steps = self.settings.conditional_steps
+        if not steps:
+            return self.infer(key, batch, method="sample")
+        return self.with_posterior_steps(steps).infer(key, batch, method="revised")
 
     def _split(self, tree: Any) -> Any:
         if self.mesh is None:

@@ -272,6 +272,35 @@ def test_revision_moves_private_latents_too(private_sampler, raw):
         assert (before != after).all()
 
 
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_the_posterior_chain_alone_is_the_one_that_revises(private_sampler, raw, is_scaled):
+    chains = SETTINGS.chains._replace(scaled_posterior=is_scaled)
+    settings = SETTINGS._replace(chains=chains)
+    sampler = private_sampler.with_weights(private_sampler.weights, settings)
+    given, key = sampler.as_batch({"picture": raw["picture"]}), jax.random.key(0)
+    start = sampler.infer(key, given, method="sample")
+    _, chain_key = jax.random.split(key)
+    jax.tree.map(
+        lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6),
+        sampler.posterior_chain(chain_key, start, given).position,
+        sampler.infer(key, given, method="revised"),
+    )
+
+
+@pytest.mark.parametrize("num_steps", [0, 5])
+def test_conditional_samples_take_as_many_posterior_steps_as_set(private_sampler, raw, num_steps):
+    settings = SETTINGS._replace(conditional_steps=num_steps)
+    sampler = private_sampler.with_weights(private_sampler.weights, settings)
+    given, key = sampler.as_batch({"picture": raw["picture"]}), jax.random.key(0)
+    latents = sampler.with_posterior_steps(num_steps).infer(
+        jax.random.split(key)[0], given, method="revised"
+    )
+    drawn = sampler.sample(key, given=given, num_steps=0)
+    np.testing.assert_allclose(
+        drawn["text"], sampler.generate(latents)["text"], rtol=1e-5, atol=1e-6
+    )
+
+
 def test_a_chain_trained_from_noise_ignores_the_generator(sampler, tiny_model, weights, raw):
     batch = sampler.as_batch(raw)
     chains = SETTINGS.chains._replace(data_start="noise")
