@@ -26,11 +26,14 @@ LOG_TWO_PI = float(np.log(2 * np.pi))
 
 
 class Mixture(NamedTuple):
-    """K · J Gaussians over a private latent, J for each component of z, in order."""
+    """N Gaussians over latents of D dimensions, fields as in `BasePrior`.
 
-    log_weight: jax.Array  # shape=[K · J], normalised over each J
-    mean: jax.Array  # shape=[K · J, W]
-    whitening: jax.Array  # shape=[K · J, W, W]; see `BasePrior`
+    Of a private latent there are N = K · J, J for each component of z, in order.
+    """
+
+    log_weight: jax.Array  # shape=[N]; of a private latent normalised over each J
+    mean: jax.Array  # shape=[N, D]
+    whitening: jax.Array  # shape=[N, D, D]
 
 
 class BasePrior(NamedTuple):
@@ -89,12 +92,12 @@ def log_responsibility(prior: BasePrior, latents: jax.Array) -> jax.Array:
 
 
 def private_log_prob(
-    prior: BasePrior, name: str, log_responsibility: jax.Array, values: jax.Array
+    prior: BasePrior, name: str, log_share: jax.Array, values: jax.Array
 ) -> jax.Array:
-    """log p_0(w_m | z) of private latents `[B, W]`; gives `[B]`, nats."""
+    """log p_0(w_m | z) of private latents `[B, W]` at `log_responsibility` of z; `[B]`, nats."""
     mixture = prior.private[name]
     each = _log_components(mixture.mean, mixture.whitening, values)
-    each = each + _conditional_weight(mixture, log_responsibility)
+    each = each + _conditional_weight(mixture, log_share)
     standard = log_density("laplace", values).sum(axis=-1)
     return jnp.where(prior.is_laplace, standard, jax.nn.logsumexp(each, axis=-1))
 
@@ -106,26 +109,23 @@ def private_log_prior(
     shared, private = latents
     if prior is None or not prior.private:
         return {name: log_density(family, w).sum(axis=-1) for name, w in private.items()}
-    share = log_responsibility(prior, shared)
-    return {n: private_log_prob(prior, n, share, w) for n, w in private.items()}
+    log_share = log_responsibility(prior, shared)
+    return {n: private_log_prob(prior, n, log_share, w) for n, w in private.items()}
 
 
-def private_sample(
-    key: jax.Array, prior: BasePrior, name: str, log_responsibility: jax.Array
-) -> jax.Array:
-    """A draw from p_0(w_m | z) for each row of `[B, K]`; gives `[B, W]`."""
+def private_sample(key: jax.Array, prior: BasePrior, name: str, log_share: jax.Array) -> jax.Array:
+    """A draw from p_0(w_m | z) for each row of `log_responsibility` `[B, K]`; gives `[B, W]`."""
     choice_key, noise_key = jax.random.split(key)
     mixture = prior.private[name]
-    weight = _conditional_weight(mixture, log_responsibility)
+    weight = _conditional_weight(mixture, log_share)
     chosen = jax.random.categorical(choice_key, weight)
     return _draw(noise_key, mixture, chosen, prior.is_laplace)
 
 
-def _conditional_weight(mixture: Mixture, log_responsibility: jax.Array) -> jax.Array:
+def _conditional_weight(mixture: Mixture, log_share: jax.Array) -> jax.Array:
     """log p(k, j | z) in the order of the mixture's components, `[B, K · J]`."""
-    num_components = log_responsibility.shape[-1]
-    weight = mixture.log_weight.reshape(1, num_components, -1) + log_responsibility[:, :, None]
-    return weight.reshape(len(log_responsibility), -1)
+    weight = mixture.log_weight.reshape(1, log_share.shape[-1], -1) + log_share[:, :, None]
+    return weight.reshape(len(log_share), -1)
 
 
 def _log_components(mean: jax.Array, whitening: jax.Array, values: jax.Array) -> jax.Array:

@@ -6,14 +6,15 @@ section 4): a prior that fits the aggregate posterior, where the model's own doe
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mmebm_jax import data
+from mmebm_jax.distributions.base_prior import BasePrior
 from mmebm_jax.fitting import mixture, tilt
 from mmebm_jax.method.sampling import METHODS
 from mmebm_jax.method.train_state import TrainState, Weights
@@ -22,7 +23,7 @@ from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.training import processes
 from mmebm_jax.training.run import Run
 from mmebm_jax.training.samplers import make_sampler
-from mmebm_jax.typing import OBSERVED, Latents
+from mmebm_jax.typing import OBSERVED, Latents, Params
 
 FIT_BATCH = 100
 # The fit during training uses this many times fewer examples than the final one.
@@ -87,52 +88,29 @@ def fit_prior(
         raise ValueError(
             f"num_components={num_components}, energy_steps={energy_steps}: give at least 1 and 0."
         )
-    key = jax.random.key(0) if key is None else key
-    latent_key, energy_key = jax.random.split(key)
-    seed = int(jax.random.key_data(key).ravel()[-1]) % 2**31
-    without_energy = model.settings._replace(prior_energy=False)
-    model = model.with_weights(model.weights, without_energy)
-    latents = infer_in_parts(model, examples, latent_key, method)
-    smallest_scale = NARROWEST * model.settings.chains.prior.step_size
-    base_prior = mixture.fit_mixture(
-        latents.shared,
-        num_components,
-        seed,
-        max_iterations=LAST_ITERATIONS,
-        smallest_scale=smallest_scale,
-    )
-    model = _with_private_components(model, key, num_private_components)
-    if num_private_components:
-        base_prior = mixture.fit_private(
-            base_prior, *latents, num_private_components, seed, smallest_scale
+    if num_private_components < 0 or (num_private_components and not model.model.num_private):
+        raise ValueError(
+            f"num_private_components={num_private_components}: give at least 0, and 0 for a model "
+            "without private latents."
         )
-    weights = model.weights._replace(base_prior=base_prior)
-    if not energy_steps:
-        return model.with_weights(weights, without_energy)
-    if num_private_components:
-        latents = draws_in_parts(model, examples, latent_key, method)
-    energy, worth = tilt.fit_latent_energy(
-        energy_key,
-        model.model,
-        weights.params["prior"],
-        latents,
-        base_prior,
-        num_steps=energy_steps,
+    key = jax.random.key(0) if key is None else key
+    without_energy = model.settings._replace(prior_energy=False)
+    model = _with_private_components(model, key, num_private_components)
+    model = model.with_weights(model.weights, without_energy)
+    settings = _FitSettings(
+        num_components=num_components,
+        num_private_components=num_private_components,
+        seed=int(jax.random.key_data(key).ravel()[-1]) % 2**31,
+        smallest_scale=NARROWEST * model.settings.chains.prior.step_size,
+        max_iterations=LAST_ITERATIONS,
+        energy_steps=energy_steps,
         learning_rate=LEARNING_RATE,
         weight_decay=WEIGHT_DECAY,
     )
-    log_worth(worth)
-    weights = weights._replace(params=weights.params | {"prior": energy})
-    return model.with_weights(weights, without_energy._replace(prior_energy=True))
-
-
-def log_worth(worth: tilt.TiltFit) -> None:
-    """Say what the latent energy is worth."""
-    LOGGER.info(
-        "fitted the latent energy: %.2f nats between base prior and data, %.2f held out.",
-        float(worth.training),
-        float(worth.held_out),
-    )
+    params = model.weights.params
+    base_prior, energy = _fit(key, model, params["prior"], examples, method, settings)
+    weights = model.weights._replace(base_prior=base_prior, params=params | {"prior": energy})
+    return model.with_weights(weights, without_energy._replace(prior_energy=bool(energy_steps)))
 
 
 def _with_private_components(model: Sampler, key: jax.Array, num_components: int) -> Sampler:
@@ -141,9 +119,79 @@ def _with_private_components(model: Sampler, key: jax.Array, num_components: int
     names = before.private_names if num_components else ()
     energy = before.prior.clone(private_names=names)
     after = before._replace(prior=energy, num_private_components=num_components)
-    params = after.init(key)["prior"]
-    weights = model.weights._replace(params=model.weights.params | {"prior": params})
+    weights = model.weights
+    if names != before.prior.private_names:
+        params = jax.jit(lambda key: after.init(key)["prior"])(key)  # the others are not computed
+        weights = weights._replace(params=weights.params | {"prior": params})
     return Sampler(after, weights, model.settings, model.mesh)
+
+
+class _FitSettings(NamedTuple):
+    """How a prior is fitted."""
+
+    num_components: int  # of p_0(z)
+    num_private_components: int  # of p_0(w_m | z) for each of them; 0 for none
+    seed: int
+    smallest_scale: float  # see `mixture.fit_mixture`
+    max_iterations: int  # of expectation maximisation
+    energy_steps: int  # of the latent energy's fit; 0 for none
+    learning_rate: float
+    weight_decay: float
+    start: BasePrior | None = None  # where the mixture starts
+
+
+def _fit(
+    key: jax.Array,
+    sampler: Sampler,
+    params: Params,
+    examples: Mapping[str, Any],
+    method: str,
+    settings: _FitSettings,
+) -> tuple[BasePrior, Params]:
+    """The mixtures, and the latent energy from `params` on; see `fit_prior`."""
+    latent_key, energy_key = jax.random.split(key)
+    latents = infer_in_parts(sampler, examples, latent_key, method)
+    base_prior = mixture.fit_mixture(
+        latents.shared,
+        settings.num_components,
+        settings.seed,
+        start=settings.start,
+        max_iterations=settings.max_iterations,
+        smallest_scale=settings.smallest_scale,
+    )
+    LOGGER.info(
+        "fitted the base prior to %d latents (standard deviation %.2f).",
+        len(latents.shared),
+        latents.shared.std(),
+    )
+    if settings.num_private_components and latents.private:
+        base_prior = mixture.fit_private(
+            base_prior,
+            *latents,
+            settings.num_private_components,
+            settings.seed,
+            settings.smallest_scale,
+        )
+    if not settings.energy_steps:
+        return base_prior, params
+    if base_prior.private:
+        latents = draws_in_parts(sampler, examples, latent_key, method)
+    params, worth = tilt.fit_latent_energy(
+        energy_key,
+        sampler.model,
+        params,
+        latents,
+        base_prior,
+        num_steps=settings.energy_steps,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )
+    LOGGER.info(
+        "fitted the latent energy: %.2f nats between base prior and data, %.2f held out.",
+        float(worth.training),
+        float(worth.held_out),
+    )
+    return base_prior, params
 
 
 def infer_in_parts(
@@ -187,17 +235,11 @@ def draws_in_parts(
     )
 
 
-def revised_latents(
-    run: Run,
-    weights: Weights,
-    key: jax.Array,
-    num_examples: int,
-    infer: Callable[..., Latents] = infer_in_parts,
-) -> Latents:
+def revised_latents(run: Run, weights: Weights, key: jax.Array, num_examples: int) -> Latents:
     """Latents of training examples, leaves `[num_examples, ...]`: revised where the run revises."""
     raw = data.whole(run.train_source, num_examples)
     sampler = make_sampler(run, weights, trained=())  # the base prior alone, without its tilt
-    return infer(sampler, raw, key, inference_method(run))
+    return infer_in_parts(sampler, raw, key, inference_method(run))
 
 
 def inference_method(run: Run) -> str:
@@ -223,47 +265,25 @@ def fit_base_prior(
     fits_energy = last and settings.learn and settings.fit_steps
     base_prior, params = sharding.local((state.weights.base_prior, state.params["prior"]))
     if processes.is_first():
-        latent_key, energy_key = jax.random.split(key)
         num_examples = settings.num_fit_examples if last else num_first_examples(run)
-        latents = revised_latents(run, state.weights, latent_key, num_examples)
-        smallest_scale = NARROWEST * settings.chain.step_size
-        base_prior = mixture.fit_mixture(
-            latents.shared,
-            settings.num_components,
-            run.config.seed,
-            start=jax.device_get(base_prior) if again else None,
-            max_iterations=LAST_ITERATIONS if last else FIRST_ITERATIONS,
-            smallest_scale=smallest_scale,
-        )
-        LOGGER.info(
-            "fitted the base prior to %d latents (standard deviation %.2f).",
-            len(latents.shared),
-            latents.shared.std(),
-        )
-        if settings.num_private_components and latents.private:
-            base_prior = mixture.fit_private(
-                base_prior,
-                *latents,
-                settings.num_private_components,
-                run.config.seed,
-                smallest_scale,
-            )
-        if fits_energy:
-            if base_prior.private:
-                latents = revised_latents(
-                    run, state.weights, latent_key, num_examples, infer=draws_in_parts
-                )
-            params, worth = tilt.fit_latent_energy(
-                energy_key,
-                run.model,
-                params,
-                latents,
-                base_prior,
-                num_steps=settings.fit_steps,
+        base_prior, params = _fit(
+            key,
+            make_sampler(run, state.weights, trained=()),  # without its tilt
+            params,
+            data.whole(run.train_source, num_examples),
+            inference_method(run),
+            _FitSettings(
+                num_components=settings.num_components,
+                num_private_components=settings.num_private_components,
+                seed=run.config.seed,
+                smallest_scale=NARROWEST * settings.chain.step_size,
+                max_iterations=LAST_ITERATIONS if last else FIRST_ITERATIONS,
+                energy_steps=settings.fit_steps if fits_energy else 0,
                 learning_rate=settings.fit_learning_rate,
                 weight_decay=settings.fit_weight_decay,
-            )
-            log_worth(worth)
+                start=jax.device_get(base_prior) if again else None,
+            ),
+        )
     base_prior, params = sharding.replicate(processes.from_first((base_prior, params)), run.mesh)
     return _with_prior(state, base_prior, params if fits_energy else None, settings.fit_steps)
 

@@ -281,8 +281,11 @@ def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
                 fit_private() if fits_private else fit(1),
                 num_steps=settings.fit_steps,
                 learning_rate=settings.fit_learning_rate,
+                weight_decay=settings.fit_weight_decay,
             )
         )
+        if fits_private:
+            last += settings.num_fit_examples * inferring * base_prior.NUM_DRAWS
     return first, last
 
 
