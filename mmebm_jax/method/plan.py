@@ -26,6 +26,7 @@ class Terms(NamedTuple):
     learn_energy: bool = False  # the data energy, from data against x̃
     synthesis_generator: float = 0.0  # λ_s: −log p(x̃ | u_p)
     synthesis_inference: float = 0.0  # λ_i: −log q(u_p | x̃)
+    fitted_energy: bool = False  # the latent energy, fitted before, tilts the prior
     standard_prior: bool = False  # p_0 is known to be standard still, which is cheaper
 
     @property
@@ -82,6 +83,6 @@ def bind(plan: Plan, params: Mapping[str, Params], base_prior: BasePrior) -> Net
         params,
         frozen=jax.lax.stop_gradient(params),
         base_prior=base_prior,
-        is_tilted=plan.terms.learn_prior,
+        is_tilted=plan.terms.learn_prior or plan.terms.fitted_energy,
         is_standard=plan.terms.standard_prior,
     )

@@ -103,7 +103,8 @@ def make_update(plan: Plan, optimisers: Optimisers, accumulation_steps: int = 1)
         batch, mask = _in_model_range(plan.model, raw_batch)
 
         def loss(trained: dict[str, Params]) -> tuple[jax.Array, Metrics]:
-            params = state.params | trained
+            # What stands still is at its averaged weights, from which samples are drawn.
+            params = {**state.weights.params, **trained}
             return losses(key, params, state.weights.base_prior, batch, mask, plan)
 
         trained = {name: state.params[name] for name in plan.terms.trained}

@@ -162,6 +162,9 @@ def build_sampler_settings(
 
 def terms_at(config: ConfigDict, step: int) -> Terms:
     """The losses that act at a step of the schedule."""
+    if 0 < config.schedule.freeze_step <= step:
+        tilted = config.prior.learn and config.prior.fit_mixture and config.prior.fit_steps > 0
+        return Terms(learn_energy=True, fitted_energy=tilted)
     if step < config.warmup_steps:
         return Terms(elbo=config.elbo.warmup_weight)
     fitted = config.prior.fit_mixture and step >= config.prior.fit_step
@@ -200,20 +203,21 @@ def build_schedules(config: ConfigDict, *, energy_scale: float = 1.0) -> dict[st
     """Network → number of its updates so far → learning rate.
 
     Each network warms up from the step at which it begins to learn and then decays by a cosine to
-    the run's end; the generator and the inference network to `schedule.settle_step`, if it is set.
+    the run's end; the generator and the inference network to `schedule.settle_step` or, without
+    one, to `schedule.freeze_step`, where these are set.
     The energies' rates are multiplied by `energy_scale`.
     """
     starts = {
         "inference": 0,
         "generator": 0,
         "prior": config.prior.start_step if config.prior.learn else 0,
-        "energy": config.energy.start_step if config.energy.learn else 0,
+        "energy": _energy_start(config),
     }
     schedules = {}
     for name in NETWORKS:
         end = config.num_steps
         if name in ("generator", "inference"):
-            end = config.schedule.settle_step or end
+            end = config.schedule.settle_step or config.schedule.freeze_step or end
         peak, length = config.optimiser[name].learning_rate, end - starts[name]
         if name in ("prior", "energy"):
             peak = energy_scale * peak
@@ -266,7 +270,14 @@ def first_update(config: ConfigDict, name: str) -> int:
     A latent energy whose start lies within the bound's warm start waits for its end.
     """
     changes = {0, config.warmup_steps, config.prior.start_step, config.energy.start_step}
+    changes |= {config.schedule.freeze_step}
     return next((s for s in sorted(changes) if name in terms_at(config, s).trained), 0)
+
+
+def _energy_start(config: ConfigDict) -> int:
+    if not config.energy.learn:
+        return 0
+    return min(config.energy.start_step, config.schedule.freeze_step or config.energy.start_step)
 
 
 def _scale_by_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:

@@ -377,7 +377,9 @@ def _may_extend(workdir: epath.Path, saved: dict[str, Any], given: dict[str, Any
     before = saved.get("num_steps")
     if not isinstance(before, int) or before > given["num_steps"]:
         return False
-    if saved.get("prior.fit_mixture") and saved.get("prior.fit_step", 0) >= before:
+    freeze_step = saved.get("schedule.freeze_step") or before
+    fit_step = min(saved.get("prior.fit_step", 0), freeze_step)
+    if saved.get("prior.fit_mixture") and fit_step >= before:
         raise ValueError(
             f"{workdir} holds a run of {before} steps whose base prior was fitted only at their "
             "end (prior.fit_step), so it cannot be continued: choose another --workdir."

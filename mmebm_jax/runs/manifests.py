@@ -35,6 +35,7 @@ class Progress(Record):
 
     elapsed_seconds: _Seconds = 0.0
     fitted: bool = False
+    frozen: bool = False
     finished: bool = False
     pending: list[_Row] = pydantic.Field([], description="Rows of metrics not written yet.")
     # `RETIRED`: of earlier versions, which could schedule a run by wall clock; nothing reads them.

@@ -305,6 +305,12 @@ class Schedule(Section):
         0,
         description="Step until which generator and inference model decay; 0 is the run's end.",
     )
+    freeze_step: Step = Field(
+        0,
+        description="Step from which generator and inference model stand still at their averaged "
+        "weights: the prior's last fit is made then, and the data energy alone learns on; 0 is "
+        "never.",
+    )
     final_fraction: Share = Field(0.1, description="Last learning rate over its peak.")
 
 
@@ -421,6 +427,16 @@ class Config(Section):
             raise ValueError(
                 f"prior.num_candidates is {self.prior.num_candidates}: with the batch that is "
                 f"{candidates} draws, more than {MOST_CANDIDATES}: lower it."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_learns_while_frozen(self) -> "Config":
+        step = self.schedule.freeze_step
+        if step and not self.energy.learn:
+            raise ValueError(
+                f"schedule.freeze_step is {step}, but energy.learn is False: nothing would learn "
+                "from that step on. Set it to 0, or learn the data energy."
             )
         return self
 

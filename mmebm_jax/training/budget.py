@@ -144,7 +144,7 @@ def predicted(config: ConfigDict, costs: Costs) -> float:
     total = costs.measuring + costs.last_fit
     for phase in phases(config):
         total += (phase.stop - phase.start) * costs.step[phase.terms]
-    if config.prior.fit_step < config.num_steps:
+    if config.prior.fit_step < (config.schedule.freeze_step or config.num_steps):
         total += costs.first_fit
     return total + (config.num_steps // config.picture_every + 1) * costs.drawing
 

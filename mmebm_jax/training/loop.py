@@ -35,6 +35,7 @@ class Progress(NamedTuple):
 
     elapsed_seconds: float = 0.0  # of training, without set-up; see `train`
     fitted: bool = False  # whether the base prior was fitted during training
+    frozen: bool = False  # whether its last fit was made, since generator and inference stand still
     finished: bool = False  # whether the schedule's end was reached
     pending: Sequence[Row] = ()  # metrics that no row of metrics.jsonl holds yet
 
@@ -173,6 +174,7 @@ class _Attempt:
                 # base prior.
                 if self.step % config.checkpoint_every == 0 and self.step != start:
                     self._save()
+                self._fit_where_frozen()
                 self._fit_during_training()
                 self._take_step(next(batches))
                 bar.update()
@@ -204,22 +206,35 @@ class _Attempt:
         self.log.add(self.step, metrics)
 
     def _fit_during_training(self) -> None:
-        settings = self.run.config.prior
-        if not settings.fit_mixture or self.progress.fitted or self.step < settings.fit_step:
+        settings, progress = self.run.config.prior, self.progress
+        done = progress.fitted or progress.frozen
+        if not settings.fit_mixture or done or self.step < settings.fit_step:
             return
         self.log.flush(self.run.config.batch_size)
         key = jax.random.fold_in(self.fit_key, 0)
         self.state = fit_base_prior(self.run, self.state, key, last=False)
         self.progress = self.progress._replace(fitted=True)
 
+    def _fit_where_frozen(self) -> None:
+        freeze_step = self.run.config.schedule.freeze_step
+        if self.progress.frozen or not 0 < freeze_step <= self.step:
+            return
+        self.log.flush(self.run.config.batch_size)
+        self._fit_at_last()
+        self.progress = self.progress._replace(frozen=True)
+
+    def _fit_at_last(self) -> None:
+        if self.run.config.prior.fit_mixture:
+            key = jax.random.fold_in(self.fit_key, 1)
+            again = self.progress.fitted
+            self.state = fit_base_prior(self.run, self.state, key, again=again)
+
     def _finish(self) -> float:
         """Fit the final base prior, save and draw; gives the seconds of training."""
         resumed_at_end = self.progress.finished
         if not resumed_at_end:
-            if self.run.config.prior.fit_mixture:
-                key = jax.random.fold_in(self.fit_key, 1)
-                again = self.progress.fitted
-                self.state = fit_base_prior(self.run, self.state, key, again=again)
+            if not self.progress.frozen:
+                self._fit_at_last()
             self.progress = self.progress._replace(finished=True)
             self._save()
         self._draw()

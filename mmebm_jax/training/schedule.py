@@ -20,6 +20,7 @@ STEP_FIELDS = (
     "prior.start_step",
     "energy.start_step",
     "schedule.settle_step",
+    "schedule.freeze_step",
 )
 
 
@@ -34,7 +35,7 @@ class Phase(NamedTuple):
 def phases(config: ConfigDict) -> list[Phase]:
     """The phases of a schedule in order; together they are all its steps."""
     starts = {0, config.warmup_steps, config.prior.fit_step}
-    starts |= {config.prior.start_step, config.energy.start_step}
+    starts |= {config.prior.start_step, config.energy.start_step, config.schedule.freeze_step}
     found: list[Phase] = []
     for start in sorted(start for start in starts if start < config.num_steps):
         terms = builders.terms_at(config, start)

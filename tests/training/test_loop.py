@@ -24,7 +24,7 @@ from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import train_state
 from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.runs.sampler import Sampler
-from mmebm_jax.training import base_prior, pictures
+from mmebm_jax.training import base_prior, loop, pictures
 from mmebm_jax.training.log import Log, read_events
 from mmebm_jax.training.run import sole_writer
 
@@ -631,3 +631,50 @@ def test_steps_compile_once_whatever_comes_between(tmp_path, caplog):
     # do not.
     assert starts[50] == starts[11]
     assert starts[2] > starts[1] > 0
+
+
+def frozen_config():
+    config = make_config()
+    config.schedule.freeze_step = 2
+    return config
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory):
+    """A run of four steps whose generator and inference model stand still after two."""
+    run = train.prepare(frozen_config(), epath.Path(tmp_path_factory.mktemp("frozen")))
+    fits = []
+
+    def fit(run, state, key, **options):
+        fits.append((int(state.step), options))
+        return base_prior.fit_base_prior(run, state, key, **options)
+
+    with mock.patch.object(loop, "fit_base_prior", fit):
+        state = train.train(run)[0]
+    return Finished(run, state), fits
+
+
+def test_from_the_freeze_step_the_data_energy_alone_learns(frozen):
+    (run, state), fits = frozen
+    assert fits == [(1, {"last": False}), (2, {"again": True})]
+    counts = {name: int(count) for name, count in state.num_updates.items()}
+    assert counts == {"inference": 2, "generator": 2, "prior": 1 + 3, "energy": 3}
+    # What the energy learned from is what the sampler draws.
+    sampler = mmebm_jax.load(run.workdir)
+    assert sampler.settings.prior_energy
+    assert sampler.settings.data_energy
+
+
+def test_a_frozen_run_is_resumed_as_if_it_had_not_been_stopped(frozen, tmp_path):
+    (run, state), _ = frozen
+    workdir = epath.Path(shutil.copytree(run.workdir, tmp_path / "run"))
+    shutil.rmtree(workdir / "checkpoints" / "4")
+    again, _ = train.train(train.prepare(frozen_config(), workdir))
+    assert_same(again, state)
+    longer = frozen_config()
+    longer.num_steps = 6
+    extended, _ = train.train(train.prepare(longer, workdir))
+    for name in ("inference", "generator", "prior"):
+        assert_same(extended.weights.params[name], state.weights.params[name])
+    assert_same(extended.weights.base_prior, state.weights.base_prior)
+    assert int(extended.num_updates["energy"]) == 5
