@@ -31,6 +31,7 @@ METHODS = methods.family(
     apart={"model.num_latents": 0, "model.num_private": 24},
     tilted={},
     learned={"schedule.settle_step": 150},
+    settled={"schedule.freeze_step": 5000},
 )
 # The same for every method, those of a bound alone included.
 SCHEDULE: Differences = {

@@ -57,6 +57,20 @@ PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
     "optimiser.inference.gradient_clip": 1e9,
     "optimiser.generator.gradient_clip": 1e9,
 }
+# And a data energy that learns on that prior's samples while the other networks stand still.
+SETTLED_ENERGY: Differences = {
+    "energy.learn": True,
+    "energy.start_step": 0,
+    "energy.penalty": 0.05,
+    "energy.data_noise": 0.05,
+    "energy.noisy_samples": True,
+    "energy.synthesis_generator": 0.0,
+    "energy.synthesis_inference": 0.0,
+    "model.energy_width": 16,
+    "model.energy_hidden": 64,
+    "model.spectral_gain": 1.5,
+    "optimiser.energy.learning_rate": 2e-4,
+}
 PAPER_B = NO_PRIOR_ENERGY | STANDARD_PRIOR
 NOISE_START = {
     "energy.start": "noise",
@@ -91,6 +105,7 @@ def family(
     apart: Differences,
     tilted: Differences,
     learned: Differences,
+    settled: Differences,
 ) -> dict[str, Differences]:
     """Every method, by name, with what a data set adds to its sizes and its schedule.
 
@@ -99,6 +114,7 @@ def family(
       apart: sizes of a generator for each modality.
       tilted: schedule of a latent energy that tilts N(0, I).
       learned: schedule of a prior that the bound holds.
+      settled: schedule and chain of a data energy beside networks that stand still.
     """
     paper_a = NO_DATA_ENERGY | TILTED_NORMAL | tilted | private
     full = LEARNED_PRIOR | learned | HELLINGER
@@ -112,6 +128,8 @@ def family(
         "mmvae_plus": PLAIN | private,
         # MMVAE+ with a learned prior for private latents too.
         "private_prior": PLAIN | private | PRIVATE_PRIOR,
+        # The same, and the data energy on its samples.
+        "private_full": PLAIN | private | PRIVATE_PRIOR | SETTLED_ENERGY | settled,
         "mvae": PLAIN | {"model.aggregator": "product_with_prior", "elbo.objective": "mvae"},
         "mvtcae": PLAIN | {"model.aggregator": "product", "elbo.objective": "mvtcae"},
         "mopoe": PLAIN | {"model.aggregator": "mixture_of_products", "elbo.objective": "joint"},

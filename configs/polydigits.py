@@ -31,6 +31,7 @@ METHODS = methods.family(
         "energy.start_step": 5000,
         "schedule.settle_step": 5000,
     },
+    settled={"schedule.freeze_step": 5000},
 )
 SMOKE = methods.SMOKE | {"data.num_train": 200, "data.num_test": 100}
 

@@ -57,10 +57,15 @@ METHODS = methods.family(
     apart={"model.num_latents": 0, "model.num_private": 32},
     tilted={},
     learned={"prior.fit_step": 20_000, "schedule.settle_step": 45_000},
+    settled={
+        "schedule.freeze_step": 16_000,
+        "energy.chain.step_size": 1.0,
+        "energy.chain.temperature": 2.5e-5,
+    },
 )
 
 # For a CPU: small batches, since many updates are worth more than their examples here.
-METHODS["private_prior"] |= {
+ON_CPU: Differences = {
     "batch_size": 64,
     "num_steps": 16_000,
     "model.width": 16,
@@ -68,6 +73,8 @@ METHODS["private_prior"] |= {
     "model.num_private": 64,
     "prior.num_fit_examples": 30_000,
 }
+METHODS["private_prior"] |= ON_CPU
+METHODS["private_full"] |= ON_CPU | {"num_steps": 17_000}
 
 # --- as published -------------------------------------------------------------------------------
 

@@ -59,6 +59,7 @@ class UpdateSettings(NamedTuple):
     prior_penalty: float  # of squared latent energies
     energy_penalty: float  # of squared data energies
     data_noise: float  # standard deviation of noise on data that the energy sees
+    noisy_samples: bool  # whether samples get that noise too
     independent_inference: bool  # each expert learns from ũ by itself
     revision_stride: int  # every n-th example of a batch is revised
     averaging: float  # decay of the moving average, in [0, 1)

@@ -129,11 +129,11 @@ def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synth
     terms, settings, modalities = plan.terms, plan.settings, plan.model.modalities
     both = {}
     for m, k in zip(modalities, jax.random.split(key, len(modalities)), strict=True):
-        values = synthesis.data[m.name]
-        noisy = values + settings.data_noise * cpu.normal(k, values.shape, values.dtype)
-        # Clipped as the chain is: what leaves the range would tell data from samples.
-        noisy = jnp.clip(noisy, *m.bounds)
-        both[m.name] = batching.interleave(noisy, synthesis.refined[m.name])
+        data, refined = synthesis.data[m.name], synthesis.refined[m.name]
+        data = _noisy(k, data, settings.data_noise, m.bounds)
+        if settings.noisy_samples:
+            refined = _noisy(jax.random.fold_in(k, 1), refined, settings.data_noise, m.bounds)
+        both[m.name] = batching.interleave(data, refined)
     energies = networks.model.data_energy(networks.params["energy"], both)
     of_data, of_samples = batching.deinterleave(energies)
     contrast = contrast_loss(of_data, of_samples, settings.energy_penalty)
@@ -150,6 +150,13 @@ def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synth
         each = posterior.inference_loss(networks.encode(synthesis.refined), synthesis.latents)
         metrics["loss/synthesis_inference"] = terms.synthesis_inference * each.mean()
     return metrics
+
+
+def _noisy(
+    key: jax.Array, values: jax.Array, scale: float, bounds: tuple[float, float]
+) -> jax.Array:
+    # Clipped as the chain is: what leaves the range would tell data from samples.
+    return jnp.clip(values + scale * cpu.normal(key, values.shape, values.dtype), *bounds)
 
 
 def contrast_loss(

@@ -142,6 +142,7 @@ def build_settings(config: ConfigDict) -> UpdateSettings:
         prior_penalty=config.prior.penalty,
         energy_penalty=config.energy.penalty,
         data_noise=config.energy.data_noise,
+        noisy_samples=config.energy.noisy_samples,
         independent_inference=config.posterior.independent_inference,
         revision_stride=config.revision_stride,
         averaging=config.averaging,

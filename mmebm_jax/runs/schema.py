@@ -259,6 +259,11 @@ class Energy(Section):
         0.15, description="Weight of E_α(x)² + E_α(x̃)², which holds the gap near its inverse."
     )
     data_noise: Share = Field(0.01, description="σ of noise on the data that the energy sees.")
+    noisy_samples: bool = Field(
+        False,
+        description="Whether refined samples get that noise too: the energy then learns nothing "
+        "that is finer than it.",
+    )
     synthesis_generator: Weight = Field(
         0.1, description="Weight λ_s of −log p(x̃ | u_p), from which the generator learns."
     )
