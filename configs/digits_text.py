@@ -31,7 +31,7 @@ METHODS = methods.family(
     apart={"model.num_latents": 0, "model.num_private": 24},
     tilted={},
     learned={"schedule.settle_step": 150},
-    settled={"schedule.freeze_step": 5000},
+    settled={"schedule.freeze_step": 150},
 )
 # The same for every method, those of a bound alone included.
 SCHEDULE: Differences = {
@@ -47,7 +47,8 @@ SCHEDULE: Differences = {
 SMOKE = methods.SMOKE | {"data.num_train": 200, "data.num_test": 100}
 
 VARIANTS = {name: DATA | PRIOR | method | SCHEDULE for name, method in METHODS.items()}
-VARIANTS["private_prior"] |= methods.FITTED_AT_THE_END
+for _name in ("private_prior", "private_full"):
+    VARIANTS[_name] |= methods.FITTED_AT_THE_END | {"energy.start_step": 10**7}
 VARIANTS["smoke"] = DATA | METHODS["full"] | SMOKE
 
 

@@ -46,6 +46,7 @@ PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
     "prior.fit_mixture": True,
     "prior.num_components": 30,
     "prior.num_private_components": 3,
+    "prior.private_temperature": 0.6,
     "prior.num_candidates": 64,
     "prior.learn": True,
     "prior.fit_steps": 1500,
@@ -60,7 +61,7 @@ PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
 # And a data energy that learns on that prior's samples while the other networks stand still.
 SETTLED_ENERGY: Differences = {
     "energy.learn": True,
-    "energy.start_step": 0,
+    "energy.start_step": 10**7,
     "energy.penalty": 0.05,
     "energy.data_noise": 0.05,
     "energy.noisy_samples": True,

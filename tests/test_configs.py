@@ -15,18 +15,30 @@ CASES = [
 ]
 # A config of other data has its own schedule and sizes.
 OF_THE_SCHEDULE = ("warmup_steps", "prior.fit_step", "prior.start_step", "energy.start_step")
-OF_THE_SCHEDULE += ("schedule.settle_step",)
+OF_THE_SCHEDULE += ("schedule.settle_step", "schedule.freeze_step")
+# Steps follow the number of values of an example.
+OF_THE_SCHEDULE += ("energy.chain.step_size", "energy.chain.temperature")
 SIZES = ("model.num_latents", "model.num_private")
 VAES = ("mmvae", "mmvae_iwae", "mmvae_dreg", "mmvae_plus", "mvae", "mvtcae", "mopoe")
 # The latent energy of private_prior is fitted after the last step.
 VAES += ("wasserstein", "helvae", "code", "private_prior")
+SETTLED = ("private_full",)
+# Until the others stand still, private_full is private_prior.
+VAES += SETTLED
 WITHOUT_REVISION = (*VAES, "paper_a_variational", "paper_a_no_revision", "ebm_prior")
 WITHOUT_REVISION += ("paper_b_no_revision",)
 WITHOUT_DATA_ENERGY = (*VAES, "paper_a", "paper_a_variational", "paper_a_no_prior")
 WITHOUT_DATA_ENERGY += ("paper_a_no_revision", "ebm_prior", "paper_b_no_energy")
 WITHOUT_PRIOR_ENERGY = (*VAES, "paper_a_no_prior", "paper_b", "paper_b_no_revision")
 WITHOUT_PRIOR_ENERGY += ("paper_b_no_energy", "independent_generators")
-PRIVATE = ("mmvae_plus", "private_prior", "paper_a", "paper_a_variational", "paper_a_no_prior")
+PRIVATE = (
+    *SETTLED,
+    "mmvae_plus",
+    "private_prior",
+    "paper_a",
+    "paper_a_variational",
+    "paper_a_no_prior",
+)
 PRIVATE += ("paper_a_no_revision", "independent_generators", "union")
 
 # Of what is made from the full method, all that has a shared latent.
@@ -38,14 +50,20 @@ LEARNED_PRIOR += ("steps_0", "steps_10", "steps_30", "steps_60", "paper_a_variat
 def test_every_variant_is_valid_and_begins_and_ends_as_it_says(module, variant):
     config = module.get_config(variant)
     builders.validate(config)
-    last = builders.terms_at(config, config.num_steps - 1)
+    end = config.schedule.freeze_step or config.num_steps
+    last = builders.terms_at(config, end - 1)
     assert last.elbo == 1.0
     assert last.learn_prior == (variant not in WITHOUT_PRIOR_ENERGY)
     assert last.learn_energy == (variant not in WITHOUT_DATA_ENERGY)
     assert (last.posterior_generator > 0) == (variant not in WITHOUT_REVISION)
     assert (last.posterior_inference > 0) == (variant not in WITHOUT_REVISION)
     assert last.elbo_learned_prior == (variant in LEARNED_PRIOR)
-    assert (last.synthesis_generator > 0) == (last.learn_energy and variant != "noise_start")
+    has_feedback = last.learn_energy and variant != "noise_start"
+    assert (last.synthesis_generator > 0) == has_feedback
+    assert (end < config.num_steps) == (variant in SETTLED)
+    if variant in SETTLED:
+        frozen = builders.terms_at(config, end)
+        assert frozen == Terms(learn_energy=True, fitted_energy=True)
     assert (config.model.num_private > 0) == (variant in PRIVATE)
     if config.warmup_steps:
         assert builders.terms_at(config, 0) == Terms(elbo=1.0)

@@ -213,6 +213,13 @@ class Prior(Section):
         description="Components of p_0(w_m | z) for each of them, fitted likewise; 0 leaves p(w_m) "
         "standard.",
     )
+    private_temperature: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="Factor on the covariances of p_0(w_m | z) after all fits: below 1 samples are "
+        "less diverse and more coherent.",
+    )
     num_fit_examples: int = Field(
         15_000, ge=2, le=10**7, description="Training examples that it is fitted to."
     )

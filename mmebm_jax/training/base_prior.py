@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmebm_jax import data
-from mmebm_jax.distributions.base_prior import BasePrior
+from mmebm_jax.distributions.base_prior import BasePrior, tempered
 from mmebm_jax.fitting import mixture, tilt
 from mmebm_jax.method.sampling import METHODS
 from mmebm_jax.method.train_state import TrainState, Weights
@@ -48,6 +48,7 @@ def fit_prior(
     *,
     num_components: int,
     num_private_components: int = 0,
+    private_temperature: float = 1.0,
     key: jax.Array | None = None,
     method: str = "sample",
     energy_steps: int = 0,
@@ -71,6 +72,8 @@ def fit_prior(
       num_components: of the mixture; at most N / 2.
       num_private_components: of the mixtures p_0(w_m | z) of each of these, which every latent
         energy then tilts too; 0 leaves private latents standard.
+      private_temperature: factor on the covariances of p_0(w_m | z) after all fits; below 1 draws
+        are less diverse and more coherent.
       key: of the latents' draws and the mixture's first guess; `jax.random.key(0)` when None.
       method: how latents are inferred, as in `Sampler.infer`: "sample", "mean" or "revised". A run
         with posterior revision fits its own prior to "revised" ones.
@@ -88,6 +91,8 @@ def fit_prior(
         raise ValueError(
             f"num_components={num_components}, energy_steps={energy_steps}: give at least 1 and 0."
         )
+    if not private_temperature > 0:
+        raise ValueError(f"private_temperature={private_temperature}: give a number above 0.")
     if num_private_components < 0 or (num_private_components and not model.model.num_private):
         raise ValueError(
             f"num_private_components={num_private_components}: give at least 0, and 0 for a model "
@@ -100,6 +105,7 @@ def fit_prior(
     settings = _FitSettings(
         num_components=num_components,
         num_private_components=num_private_components,
+        private_temperature=private_temperature,
         seed=int(jax.random.key_data(key).ravel()[-1]) % 2**31,
         smallest_scale=NARROWEST * model.settings.chains.prior.step_size,
         max_iterations=LAST_ITERATIONS,
@@ -134,6 +140,7 @@ class _FitSettings(NamedTuple):
     seed: int
     smallest_scale: float  # see `mixture.fit_mixture`
     max_iterations: int  # of expectation maximisation
+    private_temperature: float  # of p_0(w_m | z) after all fits; see `tempered`
     energy_steps: int  # of the latent energy's fit; 0 for none
     learning_rate: float
     weight_decay: float
@@ -172,8 +179,9 @@ def _fit(
             settings.seed,
             settings.smallest_scale,
         )
+    tempered_prior = tempered(base_prior, settings.private_temperature)
     if not settings.energy_steps:
-        return base_prior, params
+        return tempered_prior, params
     if base_prior.private:
         latents = draws_in_parts(sampler, examples, latent_key, method)
     params, worth = tilt.fit_latent_energy(
@@ -191,7 +199,7 @@ def _fit(
         float(worth.training),
         float(worth.held_out),
     )
-    return base_prior, params
+    return tempered_prior, params
 
 
 def infer_in_parts(
@@ -275,6 +283,7 @@ def fit_base_prior(
             _FitSettings(
                 num_components=settings.num_components,
                 num_private_components=settings.num_private_components,
+                private_temperature=settings.private_temperature,
                 seed=run.config.seed,
                 smallest_scale=NARROWEST * settings.chain.step_size,
                 max_iterations=LAST_ITERATIONS if last else FIRST_ITERATIONS,

@@ -15,6 +15,7 @@ from mmebm_jax.distributions.base_prior import (
     private_log_prob,
     private_sample,
     standard,
+    tempered,
 )
 from mmebm_jax.fitting.mixture import fit_mixture, fit_private
 
@@ -57,20 +58,22 @@ def expected_responsibility(shared):
     return softmax(np.transpose(each) + np.log(SHARES), axis=-1)
 
 
-def test_density_given_the_shared_latent():
+@pytest.mark.parametrize("temperature", [1.0, 0.4])
+def test_density_given_the_shared_latent(temperature):
     rng = np.random.default_rng(1)
     shared, values = rng.normal(size=(20, 2)), rng.normal(size=(20, 3), scale=2)
     means, covariances = planted()
     of_k = expected_responsibility(shared)
     terms = [
         np.log(of_k[:, k] * PRIVATE_SHARES[k, j])
-        + multivariate_normal(means[k, j], covariances[k][j]).logpdf(values)
+        + multivariate_normal(means[k, j], temperature * covariances[k][j]).logpdf(values)
         for k in range(NUM_COMPONENTS)
         for j in range(EACH)
     ]
     responsibility = log_responsibility(make_prior(), jnp.asarray(shared, jnp.float32))
     np.testing.assert_allclose(np.exp(responsibility), of_k, rtol=1e-4)
-    got = private_log_prob(make_prior(), "a", responsibility, jnp.asarray(values, jnp.float32))
+    prior = tempered(make_prior(), temperature)
+    got = private_log_prob(prior, "a", responsibility, jnp.asarray(values, jnp.float32))
     np.testing.assert_allclose(got, logsumexp(terms, axis=0), rtol=1e-4, atol=1e-4)
 
 

@@ -16,13 +16,14 @@ import pytest
 
 from configs import polydigits
 from mmebm_jax.distributions.base_prior import standard
+from mmebm_jax.method import terms as terms_of_losses
 from mmebm_jax.method import train_state
 from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.bounds import Bound
 from mmebm_jax.method.chains import Chains
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import NETWORKS, Model
-from mmebm_jax.method.plan import Plan, Terms, UpdateSettings
+from mmebm_jax.method.plan import Plan, Terms, UpdateSettings, bind
 from mmebm_jax.method.update import losses, make_update
 from mmebm_jax.modalities.modality import from_raw
 from mmebm_jax.runs import builders
@@ -41,6 +42,7 @@ SETTINGS = UpdateSettings(
     prior_penalty=0.01,
     energy_penalty=0.05,
     data_noise=0.02,
+    noisy_samples=False,
     independent_inference=False,
     averaging=0.5,
     revision_stride=1,
@@ -516,6 +518,58 @@ def test_a_constant_added_to_an_energy_changes_no_loss(tiny_model, state):
     )({name: state.params[name] for name in terms.trained})  # fmt: skip
     constants = [gradient["energy"]["energy"]["bias"], gradient["prior"]["Dense_2"]["bias"]]
     np.testing.assert_allclose(np.concatenate(constants), 0, atol=1e-2)
+
+
+def test_what_stands_still_enters_at_its_averaged_weights(tiny_model, state):
+    terms = Terms(learn_energy=True, fitted_energy=True)
+    update = jax.jit(make_update(Plan(tiny_model, SETTINGS, terms), OPTIMISERS))
+    raw, key = make_raw_batch(), jax.random.key(1)
+    _, expected = update(state, raw, key)
+
+    def moved(name, values):
+        return {**values, name: jax.tree.map(lambda leaf: leaf + 0.1, values[name])}
+
+    for name in ("inference", "generator", "prior"):
+        _, metrics = update(state._replace(params=moved(name, state.params)), raw, key)
+        assert metrics["energy_gap"] == expected["energy_gap"], name
+    for name in ("generator", "prior"):
+        weights = state.weights._replace(params=moved(name, state.weights.params))
+        _, metrics = update(state._replace(weights=weights), raw, key)
+        assert metrics["energy_gap"] != expected["energy_gap"], name
+
+
+def test_noise_on_both_sides_tells_no_data_from_samples(tiny_model, state):
+    """An energy that measures noise alone has a gap only where data alone are noisy."""
+    batch = {m.name: jnp.zeros([8, *m.shape]) for m in tiny_model.modalities}
+    synthesis = terms_of_losses.Synthesis(Latents(jnp.zeros([8, 1]), {}), {}, batch, batch, batch)
+    gaps = {}
+    for noisy_samples in (False, True):
+        settings = SETTINGS._replace(data_noise=0.1, noisy_samples=noisy_samples)
+        plan = Plan(tiny_model, settings, Terms(learn_energy=True))
+        networks = bind(plan, state.params, state.weights.base_prior)
+        picture = tiny_model.modalities[0].name
+        model = SquareEnergy(tiny_model, picture)
+        metrics = terms_of_losses.energy_term(
+            jax.random.key(0), plan._replace(model=model), networks._replace(model=model), synthesis
+        )
+        gaps[noisy_samples] = float(metrics["energy_gap"])
+    assert gaps[False] == pytest.approx(0.01, rel=0.2)
+    assert abs(gaps[True]) < 0.003
+
+
+class SquareEnergy(NamedTuple):
+    """A model whose data energy is the mean square of one modality."""
+
+    model: Any
+    name: str
+
+    @property
+    def modalities(self):
+        return self.model.modalities
+
+    def data_energy(self, params, batch):
+        del params
+        return jnp.square(batch[self.name]).mean(axis=(1, 2, 3))
 
 
 def test_energies_learn_to_be_low_on_data(tiny_model, state):

@@ -105,6 +105,7 @@ def test_a_source_can_be_given_as_it_is_read(model, examples):
         ({}, {"num_components": 61}, "120 latents cannot hold a mixture of 61"),
         ({}, {"num_components": 0}, "num_components=0"),
         ({}, {"energy_steps": -1}, "energy_steps=-1"),
+        ({}, {"private_temperature": 0.0}, "private_temperature=0.0"),
         ({}, {"num_private_components": -1}, "num_private_components=-1"),
         ({}, {"num_private_components": 2}, "0 for a model without private latents"),
         ({}, {"method": "guess"}, "method 'guess' is not one of"),
