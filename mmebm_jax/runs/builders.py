@@ -20,6 +20,7 @@ from mmebm_jax.method.plan import Plan, Terms, UpdateSettings
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Optimisers
 from mmebm_jax.method.update import Update, make_update
+from mmebm_jax.modalities.kind import KindNetworks
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
 from mmebm_jax.networks.parts import Part, Sizes
@@ -71,12 +72,17 @@ def build_modalities(config: ConfigDict, fields: dict[str, Field]) -> tuple[Moda
 
 
 def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
-    """The four networks for these fields."""
+    """The four networks for these fields.
+
+    Raises:
+      ValueError: a modality that cannot be served, or whose kind lacks the networks asked for.
+    """
     modalities, sizes = build_modalities(config, fields), config.model
+    networks = {m.name: _networks(m, sizes.networks) for m in modalities}
 
     def parts(role: str, width: int, hidden: int) -> tuple[Part, ...]:
         return tuple(
-            Part(m.name, getattr(m.of_kind.networks["small"], role)(m.shape, Sizes(width, hidden)))
+            Part(m.name, getattr(networks[m.name], role)(m.shape, Sizes(width, hidden)))
             for m in modalities
         )
 
@@ -110,6 +116,17 @@ def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
         num_private_components=config.prior.num_private_components,
         arithmetic=sizes.arithmetic,
     )
+
+
+def _networks(modality: Modality, name: str) -> KindNetworks:
+    """The set of networks of a modality's kind."""
+    choices = modality.of_kind.networks
+    if name not in choices:
+        raise ValueError(
+            f"config.model.networks is {name!r}, but kind {modality.kind!r} of modality "
+            f"{modality.name} has no such networks: choose one of {', '.join(choices)}."
+        )
+    return choices[name]
 
 
 def build_chain(settings: ConfigDict) -> Chain:

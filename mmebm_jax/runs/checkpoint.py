@@ -428,10 +428,15 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
 
 
 def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:
-    """A run's JSON file with the kind "text" under its name, which was "sequence" before 0.2."""
+    """A run's JSON file as this version names things.
+
+    The kind "text" was "sequence" before 0.2, and before `model.networks` all were "small".
+    """
     likelihood, fields = tree.get("likelihood"), tree.get("fields")
     if isinstance(likelihood, dict) and "sequence" in likelihood:
         likelihood.setdefault("text", likelihood.pop("sequence"))
+    if isinstance(tree.get("model"), dict):
+        tree["model"].setdefault("networks", "small")
     for field in fields.values() if isinstance(fields, dict) else ():
         if isinstance(field, dict) and field.get("kind") == "sequence":
             field["kind"] = "text"

@@ -19,7 +19,7 @@ from mmebm_jax.distributions.families import FAMILIES
 from mmebm_jax.method.aggregators import AGGREGATORS
 from mmebm_jax.method.bounds import ESTIMATORS, OBJECTIVES
 from mmebm_jax.method.model import ARITHMETIC
-from mmebm_jax.modalities.kinds import KINDS, likelihoods_of
+from mmebm_jax.modalities.kinds import KINDS, NETWORKS, likelihoods_of
 from mmebm_jax.storage import validation
 from mmebm_jax.storage.validation import OneOf, Record
 
@@ -110,8 +110,16 @@ class Model(Section):
     correlation: ShareBelowOne = Field(
         0.0, description="Correlation ρ of experts; `consensus` alone."
     )
+    networks: Annotated[str, OneOf(NETWORKS)] = Field(
+        "small",
+        description="Which networks: `small`, of a convolution or two; `resnet`, residual, of "
+        "images and of text; `transformer`, of text, beside residual ones of images. Vectors have "
+        "perceptrons in all.",
+    )
     width: Size = Field(16, description="Channels of the experts' and the generator's first layer.")
-    hidden: Size = Field(128, description="Units of their dense layers.")
+    hidden: Size = Field(
+        128, description="Units of their dense layers; channels of text's other networks."
+    )
     prior_hidden: Size = Field(256, description="Units of the latent energy's layers.")
     prior_bound: float = Field(
         10.0, gt=0, le=1e6, description="Bound c on the latent energy: c tanh(f / c)."
