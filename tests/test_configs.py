@@ -92,6 +92,14 @@ AS_PUBLISHED = {
 }
 
 
+def test_published_networks_are_residual_where_those_published_were():
+    networks = {v: polymnist.get_config(v).model.networks for v in polymnist.PUBLISHED}
+    plain = {v for v, name in networks.items() if name == "small"}
+    # The family of MoPoE was published with plain convolutions.
+    assert plain == {"mopoe_published", "mvtcae_published"}
+    assert set(networks.values()) == {"small", "resnet"}
+
+
 @pytest.mark.parametrize("variant", polymnist.PUBLISHED)
 def test_published_means_published(variant):
     config = polymnist.get_config(variant)
