@@ -20,6 +20,7 @@ SIZES = ("model.num_latents", "model.num_private")
 VAES = ("mmvae", "mmvae_iwae", "mmvae_dreg", "mmvae_plus", "mvae", "mvtcae", "mopoe")
 # The latent energy of private_prior is fitted after the last step.
 VAES += ("wasserstein", "helvae", "code", "private_prior")
+VAES += ("cmvae", "mwbvae", "mohelvae", "holder", "jmvae")
 WITHOUT_REVISION = (*VAES, "paper_a_variational", "paper_a_no_revision", "ebm_prior")
 WITHOUT_REVISION += ("paper_b_no_revision",)
 WITHOUT_DATA_ENERGY = (*VAES, "paper_a", "paper_a_variational", "paper_a_no_prior")
@@ -27,11 +28,11 @@ WITHOUT_DATA_ENERGY += ("paper_a_no_revision", "ebm_prior", "paper_b_no_energy")
 WITHOUT_PRIOR_ENERGY = (*VAES, "paper_a_no_prior", "paper_b", "paper_b_no_revision")
 WITHOUT_PRIOR_ENERGY += ("paper_b_no_energy", "independent_generators")
 PRIVATE = ("mmvae_plus", "private_prior", "paper_a", "paper_a_variational", "paper_a_no_prior")
-PRIVATE += ("paper_a_no_revision", "independent_generators", "union")
+PRIVATE += ("cmvae", "paper_a_no_revision", "independent_generators", "union")
 
 # Of what is made from the full method, all that has a shared latent.
 LEARNED_PRIOR = ("full", "union", "smoke", "noise_start", "independent_inference")
-LEARNED_PRIOR += ("steps_0", "steps_10", "steps_30", "steps_60", "paper_a_variational")
+LEARNED_PRIOR += ("cmvae", "steps_0", "steps_10", "steps_30", "steps_60", "paper_a_variational")
 
 
 @pytest.mark.parametrize(("module", "variant"), CASES)

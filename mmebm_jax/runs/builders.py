@@ -98,8 +98,13 @@ def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
             sizes.num_latents,
             sizes.num_private,
             sizes.rematerialise,
+            has_joint=sizes.aggregator == "joint_expert",
         ),
-        generator=Generator(parts("decoder", sizes.width, sizes.hidden), sizes.rematerialise),
+        generator=Generator(
+            parts("decoder", sizes.width, sizes.hidden),
+            sizes.rematerialise,
+            config.prior.num_components if config.prior.learn_clusters else 0,
+        ),
         prior=LatentEnergy(
             sizes.prior_hidden,
             sizes.prior_bound,
@@ -179,21 +184,22 @@ def build_sampler_settings(
 
 def terms_at(config: ConfigDict, step: int) -> Terms:
     """The losses that act at a step of the schedule."""
+    clusters = config.prior.learn_clusters
     if step < config.warmup_steps:
-        return Terms(elbo=config.elbo.warmup_weight)
+        return Terms(elbo=config.elbo.warmup_weight, elbo_learned_prior=clusters)
     fitted = config.prior.fit_mixture and step >= config.prior.fit_step
     learn_prior = config.prior.learn and step >= config.prior.start_step
     energy = config.energy.learn and step >= config.energy.start_step
     return Terms(
         elbo=config.elbo.weight,
-        elbo_learned_prior=config.elbo.learned_prior and (learn_prior or fitted),
+        elbo_learned_prior=config.elbo.learned_prior and (learn_prior or fitted or clusters),
         posterior_generator=config.posterior.generator_weight,
         posterior_inference=config.posterior.inference_weight,
         learn_prior=learn_prior,
         learn_energy=energy,
         synthesis_generator=config.energy.synthesis_generator if energy else 0.0,
         synthesis_inference=config.energy.synthesis_inference if energy else 0.0,
-        standard_prior=not fitted,
+        standard_prior=not (fitted or clusters),
     )
 
 
