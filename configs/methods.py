@@ -72,6 +72,14 @@ SETTLED_ENERGY: Differences = {
     "model.spectral_gain": 1.5,
     "optimiser.energy.learning_rate": 2e-4,
 }
+# CMVAE's bound and prior: log-mean-exp of ten samples a stratum, 40 clusters.
+CLUSTERS = {
+    "prior.learn_clusters": True,
+    "prior.num_components": 40,
+    "elbo.learned_prior": True,
+    "elbo.estimator": "iwae",
+    "elbo.num_samples": 10,
+}
 PAPER_B = NO_PRIOR_ENERGY | STANDARD_PRIOR
 NOISE_START = {
     "energy.start": "noise",
@@ -161,6 +169,12 @@ def family(
         "steps_60": full | {"energy.chain.num_steps": 60},
         # Both papers in one: paper A's private latents with paper B's energy.
         "union": LEARNED_PRIOR | learned | private,
+        # Further rivals.
+        "cmvae": PLAIN | private | CLUSTERS,
+        "mwbvae": PLAIN | {"model.aggregator": "mixture_of_wasserstein", "elbo.objective": "joint"},
+        "mohelvae": PLAIN | {"model.aggregator": "mixture_of_hellinger", "elbo.objective": "joint"},
+        "holder": PLAIN | {"model.aggregator": "holder"},
+        "jmvae": PLAIN | {"model.aggregator": "joint_expert", "elbo.objective": "jmvae"},
     }
 
 

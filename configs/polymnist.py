@@ -86,13 +86,13 @@ CONSTANT_RATE: Differences = {
 } | {f"optimiser.{name}.gradient_clip": 1e9 for name in ("inference", "generator")}
 # Scale .75 for images in [0, 1] is 1.5 in our [-1, 1].
 LAPLACE: Differences = {"likelihood.image.name": "laplace", "likelihood.image.scale": 1.5}
-# Palumbo et al. 2023, PolyMNIST: 250 epochs. Lacks: residual encoders, separate for z and w, and
-# residual decoders (here experts of two plain convolutions, decoders of one); AMSGrad. The number
-# of samples is not in our sources and stays 1.
+# Palumbo et al. 2023, PolyMNIST: 250 epochs. Lacks: AMSGrad; average pools of 3×3 in the residual
+# encoders (here 2×2). The number of samples is not in our sources and stays 1.
 MMVAE_PLUS: Differences = (
     LAPLACE
     | CONSTANT_RATE
     | {
+        "model.networks": "resnet",
         "model.posterior": "laplace",
         "prior.family": "laplace",
         "model.num_latents": 32,
@@ -160,6 +160,7 @@ PAPER_B: Differences = (
         "warmup_steps": 0,
         "elbo.warmup_weight": 0.0,
         "elbo.weight": 0.0,
+        "model.networks": "resnet",
         "model.spectral_gain": 1.0,
         "posterior.generator_weight": 1.0,
         "posterior.inference_weight": 1.0,

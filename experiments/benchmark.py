@@ -29,6 +29,7 @@ from experiments.benchmarks import (
     loop,
     memory,
     modalities,
+    network_sizes,
     scaling,
 )
 from experiments.benchmarks.measure import Options, Part
@@ -37,6 +38,7 @@ from mmebm_jax.storage.files import write_whole
 # Those of one shape first: its compiled update serves them all.
 PARTS = {
     "torch": "Against PyTorch",
+    "torch_resnet": "Residual networks against PyTorch",
     "cpu": "The CPU's own versions",
     "chains": "Chains and networks",
     "modalities": "Looped and stacked modalities",
@@ -46,6 +48,7 @@ PARTS = {
     "scaling": "Growth",
     "loop": "The guard and the input",
     "complexity": "Complexity of the methods",
+    "networks": "Sizes of the networks",
 }
 
 _PARTS = flags.DEFINE_list("parts", list(PARTS), f"Which parts: {', '.join(PARTS)}.")
@@ -66,11 +69,13 @@ def without_torch() -> Part:
     return Part({"skipped": line}, line)
 
 
-def against_torch(options: Options) -> Part:
+def against_torch(options: Options, networks: str = "small") -> Part:
     """The comparison, imported only where PyTorch is."""
+    if importlib.util.find_spec("torch") is None:
+        return without_torch()
     from experiments.benchmarks import torch_part
 
-    return torch_part.measure(options)
+    return torch_part.measure(options, networks)
 
 
 def main() -> None:
@@ -81,9 +86,9 @@ def main() -> None:
     workdir = epath.Path(command_line.WORKDIR.value or "runs/benchmark")
     workdir.mkdir(parents=True, exist_ok=True)
     options = Options(_PAIRS.value, _REPEATS.value, _QUICK.value)
-    has_torch = importlib.util.find_spec("torch") is not None
     measures: dict[str, Callable[[], Part]] = {
-        "torch": (lambda: against_torch(options)) if has_torch else without_torch,
+        "torch": lambda: against_torch(options),
+        "torch_resnet": lambda: against_torch(options, "resnet"),
         "cpu": lambda: cpu_part.measure(options),
         "chains": lambda: chains.measure(options),
         "modalities": lambda: modalities.measure(options),
@@ -93,6 +98,7 @@ def main() -> None:
         "scaling": lambda: scaling.measure(options),
         "loop": lambda: loop.measure(options),
         "complexity": lambda: complexity.measure(options, workdir),
+        "networks": lambda: network_sizes.measure(options),
     }
     device = f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} CPU cores"
     figures: dict[str, object] = {"device": device, "options": options._asdict()}

@@ -66,6 +66,12 @@ COLUMNS = {
     "measured": Column("measured", ("measured",)),
     **{f"chain_{n}": Column(f"{n} steps", (f"chain_{n}",)) for n in (0, 5, 10, 20, 40)},
     "promised": Column("promised", ("promised",)),
+    **{
+        f"millions_{n}": Column(f"{n}, 10⁶ parameters", (f"millions_{n}",), 2)
+        for n in ("inference", "generator", "energy")
+    },
+    "gflops_mmvae_plus": Column("GFLOP a step, MMVAE+", ("gflops_mmvae_plus",), 0),
+    "gflops_paper_b": Column("GFLOP a step, paper B", ("gflops_paper_b",), 0),
     "lines": Column("lines", ("lines",), 0),
     "slower": Column("without / with: min / median / max", ("ratio",)),
     "percent": Column("earns, %", ("percent",), 1),

@@ -25,25 +25,19 @@ VAES += ("wasserstein", "helvae", "code", "private_prior")
 SETTLED = ("private_full",)
 # Until the others stand still, private_full is private_prior.
 VAES += SETTLED
+VAES += ("cmvae", "mwbvae", "mohelvae", "holder", "jmvae")
 WITHOUT_REVISION = (*VAES, "paper_a_variational", "paper_a_no_revision", "ebm_prior")
 WITHOUT_REVISION += ("paper_b_no_revision",)
 WITHOUT_DATA_ENERGY = (*VAES, "paper_a", "paper_a_variational", "paper_a_no_prior")
 WITHOUT_DATA_ENERGY += ("paper_a_no_revision", "ebm_prior", "paper_b_no_energy")
 WITHOUT_PRIOR_ENERGY = (*VAES, "paper_a_no_prior", "paper_b", "paper_b_no_revision")
 WITHOUT_PRIOR_ENERGY += ("paper_b_no_energy", "independent_generators")
-PRIVATE = (
-    *SETTLED,
-    "mmvae_plus",
-    "private_prior",
-    "paper_a",
-    "paper_a_variational",
-    "paper_a_no_prior",
-)
-PRIVATE += ("paper_a_no_revision", "independent_generators", "union")
+PRIVATE = ("mmvae_plus", "private_prior", "paper_a", "paper_a_variational", "paper_a_no_prior")
+PRIVATE += ("cmvae", "paper_a_no_revision", "independent_generators", "union", *SETTLED)
 
 # Of what is made from the full method, all that has a shared latent.
 LEARNED_PRIOR = ("full", "union", "smoke", "noise_start", "independent_inference")
-LEARNED_PRIOR += ("steps_0", "steps_10", "steps_30", "steps_60", "paper_a_variational")
+LEARNED_PRIOR += ("cmvae", "steps_0", "steps_10", "steps_30", "steps_60", "paper_a_variational")
 
 
 @pytest.mark.parametrize(("module", "variant"), CASES)
@@ -66,7 +60,8 @@ def test_every_variant_is_valid_and_begins_and_ends_as_it_says(module, variant):
         assert frozen == Terms(learn_energy=True, fitted_energy=True)
     assert (config.model.num_private > 0) == (variant in PRIVATE)
     if config.warmup_steps:
-        assert builders.terms_at(config, 0) == Terms(elbo=1.0)
+        clusters = config.prior.learn_clusters  # which the bound learns from the first step
+        assert builders.terms_at(config, 0) == Terms(elbo=1.0, elbo_learned_prior=clusters)
 
 
 @pytest.mark.parametrize(("module", "variant"), CASES)
@@ -108,6 +103,14 @@ AS_PUBLISHED = {
     "paper_a_published": ("laplace", 1.5, 2.5, "laplace", 32, 32, 128, 250, 1e-3),
     "paper_b_published": ("gaussian", 0.3, 1.0, "gaussian", 32, 0, 100, 301, 3e-4),
 }
+
+
+def test_published_networks_are_residual_where_those_published_were():
+    networks = {v: polymnist.get_config(v).model.networks for v in polymnist.PUBLISHED}
+    plain = {v for v, name in networks.items() if name == "small"}
+    # The family of MoPoE was published with plain convolutions.
+    assert plain == {"mopoe_published", "mvtcae_published"}
+    assert set(networks.values()) == {"small", "resnet"}
 
 
 @pytest.mark.parametrize("variant", polymnist.PUBLISHED)

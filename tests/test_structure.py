@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "cpu": {"cpu"},
     "networks": NETWORKS,
     "modalities": MODALITIES,
-    "distributions": {"typing", "distributions"},
+    "distributions": {"typing", "batching", "distributions"},
     "method": METHOD,
     "fitting": FITTING,
     "data": DATA,

@@ -19,7 +19,7 @@ from experiments.benchmarks.measure import (
     typical,
 )
 from experiments.benchmarks.workload import Workload
-from mmebm_jax.method import posterior
+from mmebm_jax.distributions import diagonal_mixture
 
 
 def measure(options: Options) -> Part:
@@ -72,7 +72,9 @@ def _networks(work: Workload, options: Options) -> tuple[dict[str, Any], list[li
     normalised = jax.jit(model.normalised)(work.state.params["energy"])
 
     def inference_loss(params: Any) -> jax.Array:
-        return posterior.log_prob(model.encode(params, batch).posterior, latents.shared).mean()
+        return diagonal_mixture.log_prob(
+            model.encode(params, batch).posterior, latents.shared
+        ).mean()
 
     def generator_loss(params: Any) -> jax.Array:
         outputs = model.decode(params, latents)

@@ -48,7 +48,7 @@ class Workload:
     terms: Terms
     shape: Shape
     state: TrainState
-    raw: dict[str, jax.Array]  # name → uint8 `[B, H, W, 3]`
+    raw: dict[str, jax.Array]  # name → uint8 `[B, H, W, 3]`, or int32 tokens `[B, L]`
 
     @property
     def plan(self) -> Plan:
@@ -89,7 +89,12 @@ class Workload:
 
 
 def build(
-    variant: str, shape: Shape, *, quick: bool = False, arithmetic: str = "float32"
+    variant: str,
+    shape: Shape,
+    *,
+    quick: bool = False,
+    arithmetic: str = "float32",
+    networks: str = "small",
 ) -> Workload:
     """The update of a variant of configs/polymnist.py when all of its terms are on.
 
@@ -100,26 +105,44 @@ def build(
       shape: sizes; the networks' are the config's.
       quick: networks an eighth as wide.
       arithmetic: of the networks, float32 or bfloat16.
+      networks: which, as in `config.model.networks`.
     """
-    return _build(variant, shape, quick, arithmetic)
+    return _build(variant, shape, quick, arithmetic, networks)
 
 
 @lru_cache(maxsize=2)
-def _build(variant: str, shape: Shape, quick: bool, arithmetic: str) -> Workload:
+def _build(variant: str, shape: Shape, quick: bool, arithmetic: str, networks: str) -> Workload:
     config = polymnist.get_config(variant)
-    config.batch_size = shape.batch_size
-    config.model.arithmetic = arithmetic
-    config.posterior.chain.num_steps = config.energy.chain.num_steps = shape.num_steps
+    config.model.arithmetic, config.model.networks = arithmetic, networks
     if quick:
         for name in ("width", "hidden", "energy_width", "energy_hidden", "prior_hidden"):
             config.model[name] //= 8
         config.prior.num_components = 4
     size = shape.image_size
     names = [f"m{index}" for index in range(shape.num_modalities)]
-    fields = {name: Field("image", (size, size, 3)) for name in names}
+    return of_fields(config, {name: Field("image", (size, size, 3)) for name in names}, shape)
+
+
+def of_fields(config: ConfigDict, fields: dict[str, Field], shape: Shape) -> Workload:
+    """The update of a configuration on images and text of any shapes.
+
+    Args:
+      config: its batch and the length of its chains become those of `shape`.
+      fields: the modalities.
+      shape: of which the batch and the chains' steps are read.
+    """
+    config.batch_size = shape.batch_size
+    config.posterior.chain.num_steps = config.energy.chain.num_steps = shape.num_steps
     model = builders.build_model(config, fields)
     rng = np.random.default_rng(0)
-    pixels = (shape.batch_size, size, size, 3)
+    raw = {}
+    for name, field in fields.items():
+        lengths, largest, dtype = (
+            (field.shape[:1], field.shape[1], np.int32)
+            if field.kind == "text"
+            else (field.shape, 256, np.uint8)
+        )
+        raw[name] = jnp.asarray(rng.integers(0, largest, (shape.batch_size, *lengths), dtype))
     return Workload(
         config=config,
         model=model,
@@ -127,7 +150,7 @@ def _build(variant: str, shape: Shape, quick: bool, arithmetic: str) -> Workload
         terms=builders.terms_at(config, config.num_steps),
         shape=shape,
         state=_random_state(config, model, rng),
-        raw={name: jnp.asarray(rng.integers(0, 256, pixels, np.uint8)) for name in names},
+        raw=raw,
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 
 from mmebm_jax.distributions.families import log_density, standard_noise
-from mmebm_jax.typing import Latents
+from mmebm_jax.typing import Latents, Params
 
 LOG_TWO_PI = float(np.log(2 * np.pi))
 
@@ -76,6 +76,19 @@ def standard(
     mixtures = {name: equal(num_components * each, private.size, each) for name in private.names}
     shared = equal(num_components, num_latents, num_components)
     return BasePrior(*shared, jnp.asarray(family == "laplace"), mixtures)
+
+
+def with_clusters(prior: BasePrior, generator_params: Params) -> BasePrior:
+    """The prior p_0(z) = Σ_c π_c N(z; μ_c, I) where the generator's parameters hold π and μ.
+
+    CMVAE's (Palumbo et al. 2024, ICLR). Its bound takes Σ_c p(c | z) log [p(z | c) p(c) / p(c | z)]
+    for log p(z), which is the same number. Without such parameters `prior` is returned.
+    """
+    if "cluster_logit" not in generator_params:
+        return prior
+    mean = generator_params["cluster_mean"]
+    log_weight = jax.nn.log_softmax(generator_params["cluster_logit"])
+    return prior._replace(log_weight=log_weight, mean=mean)
 
 
 def base_log_prob(prior: BasePrior, latents: jax.Array) -> jax.Array:

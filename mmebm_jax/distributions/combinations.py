@@ -16,11 +16,12 @@ from mmebm_jax.typing import Diagonal
 
 
 class Experts(NamedTuple):
-    """One diagonal expert q_m(z | x_m) per modality."""
+    """One diagonal expert q_m(z | x_m) per modality, and perhaps one of all modalities."""
 
     location: jax.Array  # shape=[M, B, Z]
     scale: jax.Array  # shape=[M, B, Z], > 0
     observed: jax.Array  # shape=[M, B], dtype=bool
+    joint: Diagonal | None = None  # q(z | x) of complete examples, [1, B, Z]
 
 
 def subsets(num_modalities: int) -> np.ndarray:
@@ -66,11 +67,32 @@ def wasserstein(experts: Experts, member: jax.Array) -> Diagonal:
     return Diagonal(*average)
 
 
-def hellinger(experts: Experts, member: jax.Array) -> Diagonal:
-    """Moments of the density proportional to (Σ_m √q_m)², one diagonal Gaussian.
+def joint_or_product(experts: Experts, member: jax.Array) -> Diagonal:
+    """The joint expert where all modalities are members, elsewhere the product of the members.
 
-    Its terms are the experts and, for every pair, a Gaussian as heavy as their overlap S_ij.
+    Raises:
+      ValueError: these experts have no joint one.
     """
+    if experts.joint is None:
+        raise ValueError("the aggregator joint_expert needs an inference network with has_joint.")
+    complete = member.all(axis=1)[..., None]
+    both = zip(experts.joint, product(experts, member), strict=True)
+    return Diagonal(*(jnp.where(complete, joint, alone) for joint, alone in both))
+
+
+class Pairs(NamedTuple):
+    """The density proportional to (Σ_m √q_m)²: a Gaussian for every ordered pair of experts.
+
+    The pair of an expert with itself is that expert; others are as heavy as their overlap S_ij.
+    """
+
+    mean: jax.Array  # shape=[M, M, B, Z]
+    variance: jax.Array  # shape=[M, M, B, Z]
+    log_overlap: jax.Array  # shape=[K, M, M, B], −inf outside of each group
+
+
+def pairs(experts: Experts, member: jax.Array) -> Pairs:
+    """Hölder pooling of each group's experts with α = ½, exactly."""
     mean, log_scale = experts.location, jnp.log(experts.scale)
     of_i, of_j = log_scale[:, None], log_scale[None]
     log_sum = jnp.logaddexp(2 * of_i, 2 * of_j)  # log(σ_i² + σ_j²), shape=[M, M, B, Z]
@@ -83,10 +105,30 @@ def hellinger(experts: Experts, member: jax.Array) -> Diagonal:
     pair_mean = share * mean[:, None] + (1 - share) * mean[None]
     pair_variance = jnp.exp(jnp.log(2.0) + 2 * of_i + 2 * of_j - log_sum)
     both = member[:, :, None] & member[:, None]
-    weight = jax.nn.softmax(jnp.where(both, log_overlap[None], -jnp.inf), axis=(1, 2))[..., None]
+    return Pairs(pair_mean, pair_variance, jnp.where(both, log_overlap[None], -jnp.inf))
+
+
+def hellinger(experts: Experts, member: jax.Array) -> Diagonal:
+    """Moments of the density proportional to (Σ_m √q_m)², one diagonal Gaussian."""
+    pair_mean, pair_variance, log_overlap = pairs(experts, member)
+    weight = jax.nn.softmax(log_overlap, axis=(1, 2))[..., None]
     location = jnp.sum(weight * pair_mean[None], axis=(1, 2))
     spread = pair_variance[None] + jnp.square(pair_mean[None] - location[:, None, None])
     return Diagonal(location, jnp.sqrt(jnp.sum(weight * spread, axis=(1, 2))))
+
+
+def holder(experts: Experts, member: jax.Array) -> tuple[Diagonal, jax.Array]:
+    """The same density itself, of one group `bool[1, M, B]`, as a mixture of unordered pairs.
+
+    Returns:
+      Components `[M (M + 1) / 2, B, Z]`, and their log weights `[M (M + 1) / 2, B]`.
+    """
+    pair_mean, pair_variance, log_overlap = pairs(experts, member)
+    first, second = np.triu_indices(len(pair_mean))
+    # A pair of two stands for both of its orders.
+    orders = jnp.asarray(np.log(np.where(first < second, 2.0, 1.0))[:, None], pair_mean.dtype)
+    log_weight = jax.nn.log_softmax(log_overlap[0, first, second] + orders, axis=0)
+    return Diagonal(pair_mean[first, second], jnp.sqrt(pair_variance[first, second])), log_weight
 
 
 def consensus(experts: Experts, member: jax.Array, correlation: float) -> Diagonal:

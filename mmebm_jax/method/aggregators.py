@@ -13,8 +13,12 @@ is a field of `Aggregation`, which the builders fill from `config.model`'s field
 | product_with_prior | the same and N(0, I) | MVAE, Wu & Goodman 2018, arXiv:1802.05335 |
 | mixture_of_products | products of all subsets, N(0, I) in the full one | MoPoE, arXiv:2105.02470 |
 | geometric | weighted geometric mean with N(0, I) | mmJSD, Sutter et al. 2020, arXiv:2006.08242 |
-| wasserstein | 2-Wasserstein barycenter | WB-VAE |
-| hellinger | moments of the Hellinger barycenter | HELVAE |
+| wasserstein | 2-Wasserstein barycenter | WB-VAE, Qiu et al. 2024, arXiv:2412.20487 |
+| mixture_of_wasserstein | barycenters of all subsets | MWB-VAE, the same |
+| hellinger | moments of the Hellinger barycenter | HELVAE, arXiv:2601.06572 |
+| mixture_of_hellinger | these of all subsets | MoHELVAE |
+| holder | every pair of experts: that barycenter itself | Hölder, arXiv:2606.13381 |
+| joint_expert | an expert of all; product of experts for subsets | JMVAE, arXiv:1611.01891 |
 | consensus | weighted mean of correlated experts | CoDE-VAE |
 """
 
@@ -23,29 +27,21 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from mmebm_jax.distributions.combinations import (
     Experts,
     consensus,
     geometric,
     hellinger,
+    holder,
+    joint_or_product,
     product,
     subset_members,
     subsets,
     wasserstein,
 )
+from mmebm_jax.distributions.diagonal_mixture import Posterior, uniform_log_weight
 from mmebm_jax.typing import Diagonal, Mask
-
-
-@struct.dataclass
-class Posterior:
-    """q(z | x) as a mixture of K diagonal components of one family."""
-
-    location: jax.Array  # shape=[K, B, Z]
-    scale: jax.Array  # shape=[K, B, Z], > 0
-    log_weight: jax.Array  # shape=[K, B], −inf for a component that does not exist
-    family: str = struct.field(pytree_node=False, default="gaussian")
 
 
 class Aggregation(NamedTuple):
@@ -78,13 +74,9 @@ def aggregate(experts: Experts, aggregation: Aggregation, *, family: str = "gaus
     return posterior.replace(family=family)  # type: ignore[attr-defined]
 
 
-def uniform_log_weight(exists: jax.Array) -> jax.Array:
-    """Equal weights of the components that exist, `bool[K, B]` → log weights `[K, B]`."""
-    count = exists.sum(axis=0, keepdims=True).astype(jnp.float32)
-    return jnp.where(exists, -jnp.log(count), -jnp.inf)
-
-
-def _mixture(experts: Experts, _: Aggregation) -> Posterior:  # its density: `posterior.log_prob`
+def _mixture(
+    experts: Experts, _: Aggregation
+) -> Posterior:  # its density: `diagonal_mixture.log_prob`
     log_weight = uniform_log_weight(experts.observed)
     return Posterior(experts.location, experts.scale, log_weight)
 
@@ -94,6 +86,11 @@ def _mixture_of_products(experts: Experts, _: Aggregation) -> Posterior:
     full = jnp.asarray(subsets(len(experts.observed)).all(axis=1))[:, None]
     component = product(experts, members, prior=jnp.broadcast_to(full, exists.shape))
     return Posterior(*component, uniform_log_weight(exists))
+
+
+def _holder(experts: Experts, _: Aggregation) -> Posterior:
+    component, log_weight = holder(experts, experts.observed[None])
+    return Posterior(*component, log_weight)
 
 
 Aggregator = Callable[[Experts, Aggregation], Posterior]
@@ -109,6 +106,16 @@ def _single(combine: Callable[[Experts, jax.Array, Aggregation], Diagonal]) -> A
     return aggregator
 
 
+def _of_subsets(combine: Callable[[Experts, jax.Array], Diagonal]) -> Aggregator:
+    """The aggregator whose components are every observed subset's, with equal weights."""
+
+    def aggregator(experts: Experts, _: Aggregation) -> Posterior:
+        members, exists = subset_members(experts)
+        return Posterior(*combine(experts, members), uniform_log_weight(exists))
+
+    return aggregator
+
+
 def _with_prior(experts: Experts, member: jax.Array, _: Aggregation) -> Diagonal:
     return product(experts, member, prior=jnp.ones_like(member[:, 0]))
 
@@ -120,7 +127,11 @@ AGGREGATORS: dict[str, Aggregator] = {
     "mixture_of_products": _mixture_of_products,
     "geometric": _single(lambda experts, member, _: geometric(experts, member)),
     "wasserstein": _single(lambda experts, member, _: wasserstein(experts, member)),
+    "mixture_of_wasserstein": _of_subsets(wasserstein),
     "hellinger": _single(lambda experts, member, _: hellinger(experts, member)),
+    "mixture_of_hellinger": _of_subsets(hellinger),
+    "holder": _holder,
+    "joint_expert": _single(lambda experts, member, _: joint_or_product(experts, member)),
     "consensus": _single(
         lambda experts, member, settings: consensus(experts, member, settings.correlation)
     ),

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from mmebm_jax import batching
-from mmebm_jax.distributions import families
+from mmebm_jax.distributions import diagonal_mixture, families
 from mmebm_jax.distributions.families import log_density
-from mmebm_jax.method import aggregators, posterior
+from mmebm_jax.method import aggregators
 from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.posterior import Encoding
 from mmebm_jax.modalities.modality import Modality, joint_log_likelihood
@@ -37,6 +37,7 @@ class Bound(NamedTuple):
     num_samples: int = 1  # draws per stratum, of "mmvae"
     estimator: str = "elbo"  # of "mmvae", whose docstring describes the `ESTIMATORS`
     total_correlation: float = 0.5  # α of "mvtcae", in [0, 1]
+    expert_weight: float = 0.1  # α of "jmvae"
     entropy_weight: float = 0.0  # of the learned weights of subsets, of "code"
     shared_factor: float = 1.0  # on β for z, beside private latents, of "mmvae"
     hidden_share: float = 1.0  # of private latents that a stratum draws from r_n, of "mmvae"
@@ -163,14 +164,14 @@ def _draw_strata(key: jax.Array, problem: Problem, strata: jax.Array | None) -> 
             jax.random.fold_in(shown_key, index), problem.bound.hidden_share, is_source.shape
         )
         shown[name] = is_source | (~hidden & encoding.experts.observed[None, None, index])
-    z = taken(posterior.stratified_sample(z_key, encoding.posterior, count))
+    z = taken(diagonal_mixture.stratified_sample(z_key, encoding.posterior, count))
     return _Draws(z, own, noise, shown)
 
 
 def _log_weights(problem: Problem, encoding: Encoding, draws: _Draws) -> jax.Array:
     """log p(x, u) − log q(u | x) of the strata taken, `[S, J, B]`, with β on all but x."""
     setting, family, private = problem.setting, encoding.posterior.family, {}
-    ratio = _log_prior(setting, draws.z) - posterior.log_prob(encoding.posterior, draws.z)
+    ratio = _log_prior(setting, draws.z) - diagonal_mixture.log_prob(encoding.posterior, draws.z)
     ratio = problem.bound.shared_factor * ratio
     for name, values in draws.own.items():
         other = encoding.auxiliary_scale[name][None, None, None] * draws.noise[name]
@@ -249,12 +250,19 @@ def mvtcae(key: jax.Array, problem: Problem) -> jax.Array:
     encoding, bound = problem.encoding, problem.bound
     experts, alpha = encoding.experts, bound.total_correlation
     joint_rate, reconstruction = _joint_terms(key, problem)
-    joint_posterior = Diagonal(encoding.posterior.location, encoding.posterior.scale)
-    each = families.divergence(joint_posterior, Diagonal(experts.location, experts.scale))
-    each = jnp.where(experts.observed, each, 0.0).sum(axis=0)
-    count = experts.observed.sum(axis=0)
+    each, count = _divergence_from_experts(encoding), experts.observed.sum(axis=0)
     rate = (1 - alpha) * joint_rate + alpha / count * each
     return bound.beta * rate - (count - alpha) / count * reconstruction
+
+
+def jmvae(key: jax.Array, problem: Problem) -> jax.Array:
+    """−E_q [Σ_n log p(x_n | z)] + β KL(q ‖ p) + α Σ_m KL(q ‖ q_m), q with an expert of its own.
+
+    Suzuki et al. 2016 (JMVAE-kl, arXiv:1611.01891), equation 6.
+    """
+    rate, reconstruction = _joint_terms(key, problem)
+    each = _divergence_from_experts(problem.encoding)
+    return problem.bound.beta * rate + problem.bound.expert_weight * each - reconstruction
 
 
 def code(key: jax.Array, problem: Problem) -> jax.Array:
@@ -283,6 +291,7 @@ OBJECTIVES: dict[str, Callable[[jax.Array, Problem], jax.Array]] = {
     "joint": joint,
     "mvae": mvae,
     "mvtcae": mvtcae,
+    "jmvae": jmvae,
     "code": code,
 }
 
@@ -297,10 +306,19 @@ def _energy(setting: Setting, z: jax.Array) -> jax.Array:
     return batching.flatly(setting.prior_energy, z, z.shape[:-1])
 
 
+def _divergence_from_experts(encoding: Encoding) -> jax.Array:
+    """Σ_m KL(q ‖ q_m) over the observed experts, for a posterior of one component, `[B]`."""
+    experts, mixture = encoding.experts, encoding.posterior
+    each = families.divergence(
+        Diagonal(mixture.location, mixture.scale), Diagonal(experts.location, experts.scale)
+    )
+    return jnp.where(experts.observed, each, 0.0).sum(axis=0)
+
+
 def _joint_terms(key: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
     """The components' mean divergence from the prior, and the log-likelihood at one draw."""
     mixture, setting = problem.encoding.posterior, problem.setting
-    z = posterior.sample(key, mixture)
+    z = diagonal_mixture.sample(key, mixture)
     reconstruction = problem.log_likelihood(setting.decode(Latents(z, {})))
     each = families.divergence_from_standard(Diagonal(mixture.location, mixture.scale))
     weight = jnp.exp(mixture.log_weight)

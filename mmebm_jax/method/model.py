@@ -71,7 +71,7 @@ class Model(NamedTuple):
     def encode(self, params: Params, batch: Batch, mask: Mask | None = None) -> Encoding:
         """The inference network's experts and their aggregate; the mask names what is observed."""
         outputs = self._apply(self.inference, params, batch)
-        experts = aggregators.stack(outputs.shared, mask)
+        experts = aggregators.stack(outputs.shared, mask)._replace(joint=outputs.joint)
         posterior = aggregators.aggregate(experts, self.aggregation, family=self.posterior_family)
         private, scale, logit = outputs.private, outputs.auxiliary_scale, outputs.subset_logit
         return Encoding(experts, posterior, private, scale, logit)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from mmebm_jax.distributions.base_prior import BasePrior
+from mmebm_jax.distributions.base_prior import BasePrior, with_clusters
 from mmebm_jax.method.bounds import Bound
 from mmebm_jax.method.chains import Chains, Networks
 from mmebm_jax.method.model import NETWORKS, Model
@@ -83,7 +83,7 @@ def bind(plan: Plan, params: Mapping[str, Params], base_prior: BasePrior) -> Net
         plan.settings.chains,
         params,
         frozen=jax.lax.stop_gradient(params),
-        base_prior=base_prior,
+        base_prior=with_clusters(base_prior, params["generator"]),
         is_tilted=plan.terms.learn_prior or plan.terms.fitted_energy,
         is_standard=plan.terms.standard_prior,
     )

@@ -1,4 +1,4 @@
-"""The aggregate posterior q_φ(u | x): its density, its draws, and the loss of its learning.
+"""The aggregate posterior q_φ(u | x) of all latents: its draws, and the loss of its learning.
 
 `aggregators` makes it from the experts, a mixture of K diagonal components whatever the aggregator.
 """
@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from mmebm_jax import batching
 from mmebm_jax.distributions import families
-from mmebm_jax.distributions.families import log_density, standard_noise
-from mmebm_jax.method.aggregators import Experts, Posterior
+from mmebm_jax.distributions.combinations import Experts
+from mmebm_jax.distributions.diagonal_mixture import Posterior, log_prob, mean, sample
+from mmebm_jax.distributions.families import log_density
 from mmebm_jax.typing import Diagonal, Latents, Mask
 
 DrawPrivate = Callable[[jax.Array, str, jax.Array], jax.Array]
@@ -36,39 +37,6 @@ def every_nth(encoding: Encoding, stride: int) -> Encoding:
         posterior=batching.every_nth(encoding.posterior, stride, axis=1),
         private=batching.every_nth(encoding.private, stride),
     )
-
-
-def log_prob(posterior: Posterior, latents: jax.Array) -> jax.Array:
-    """log q(z | x) at latents `[..., B, Z]`; gives `[..., B]` nats.
-
-    For the aggregator "mixture" this is the density of the mixture of experts, (1/M) Σ_m q_m.
-    """
-    rank = latents.ndim + 1
-    location, scale = (batching.to_rank(x, rank) for x in (posterior.location, posterior.scale))
-    each = log_density(posterior.family, latents[..., None, :, :], location, scale).sum(axis=-1)
-    return jax.nn.logsumexp(each + batching.to_rank(posterior.log_weight, each.ndim), axis=-2)
-
-
-def sample(key: jax.Array, posterior: Posterior) -> jax.Array:
-    """One draw for each example, `[B, Z]`, reparametrised within its component."""
-    choice_key, noise_key = jax.random.split(key)
-    chosen = jax.random.categorical(choice_key, posterior.log_weight, axis=0)
-    location, scale = (
-        jnp.take_along_axis(values, chosen[None, :, None], axis=0)[0]
-        for values in (posterior.location, posterior.scale)
-    )
-    return location + scale * standard_noise(noise_key, posterior.family, location.shape)
-
-
-def stratified_sample(key: jax.Array, posterior: Posterior, num_samples: int = 1) -> jax.Array:
-    """Reparametrised draws from every component, `[num_samples, K, B, Z]`."""
-    noise = standard_noise(key, posterior.family, (num_samples, *posterior.location.shape))
-    return posterior.location[None] + posterior.scale[None] * noise
-
-
-def mean(posterior: Posterior) -> jax.Array:
-    """The mixture's mean, `[B, Z]`."""
-    return jnp.sum(jnp.exp(posterior.log_weight)[..., None] * posterior.location, axis=0)
 
 
 def infer(

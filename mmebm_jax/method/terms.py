@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmebm_jax import batching, cpu
+from mmebm_jax import batching
 from mmebm_jax.method import bounds, posterior, prior
 from mmebm_jax.method.chains import Networks
 from mmebm_jax.method.plan import Plan
@@ -20,6 +20,7 @@ from mmebm_jax.modalities.modality import (
     means,
     uniform_noise,
     where_observed,
+    with_noise,
 )
 from mmebm_jax.typing import Batch, Latents, Mask
 
@@ -130,9 +131,9 @@ def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synth
     both = {}
     for m, k in zip(modalities, jax.random.split(key, len(modalities)), strict=True):
         data, refined = synthesis.data[m.name], synthesis.refined[m.name]
-        data = _noisy(k, data, settings.data_noise, m.bounds)
+        data = with_noise(k, m, data, settings.data_noise)
         if settings.noisy_samples:
-            refined = _noisy(jax.random.fold_in(k, 1), refined, settings.data_noise, m.bounds)
+            refined = with_noise(jax.random.fold_in(k, 1), m, refined, settings.data_noise)
         both[m.name] = batching.interleave(data, refined)
     energies = networks.model.data_energy(networks.params["energy"], both)
     of_data, of_samples = batching.deinterleave(energies)
@@ -150,13 +151,6 @@ def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synth
         each = posterior.inference_loss(networks.encode(synthesis.refined), synthesis.latents)
         metrics["loss/synthesis_inference"] = terms.synthesis_inference * each.mean()
     return metrics
-
-
-def _noisy(
-    key: jax.Array, values: jax.Array, scale: float, bounds: tuple[float, float]
-) -> jax.Array:
-    # Clipped as the chain is: what leaves the range would tell data from samples.
-    return jnp.clip(values + scale * cpu.normal(key, values.shape, values.dtype), *bounds)
 
 
 def contrast_loss(

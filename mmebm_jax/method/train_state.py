@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmebm_jax.distributions.base_prior import BasePrior
+from mmebm_jax.distributions.base_prior import BasePrior, with_clusters
 from mmebm_jax.method.model import NETWORKS, Model
 from mmebm_jax.typing import Params
 
@@ -41,6 +41,6 @@ def create(key: jax.Array, model: Model, optimisers: Optimisers, num_components:
         num_updates={name: jnp.zeros((), jnp.int32) for name in NETWORKS},
         weights=Weights(
             params=jax.tree.map(jnp.array, params),
-            base_prior=model.standard_prior(num_components),
+            base_prior=with_clusters(model.standard_prior(num_components), params["generator"]),
         ),
     )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from mmebm_jax import batching
-from mmebm_jax.distributions.base_prior import BasePrior
+from mmebm_jax.distributions.base_prior import BasePrior, with_clusters
 from mmebm_jax.method import posterior, terms
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.plan import Plan, bind
@@ -145,7 +145,7 @@ def _stepped(
         count = num_updates[name] = num_updates[name] + 1
         decay = jnp.minimum(averaging, count / (count + 10.0))
         average[name] = optax.incremental_update(params[name], average[name], 1.0 - decay)
-    weights = Weights(average, state.weights.base_prior)
+    weights = Weights(average, with_clusters(state.weights.base_prior, average["generator"]))
     return TrainState(state.step + 1, params, optimiser, num_updates, weights), norms
 
 

@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mmebm_jax.distributions import families
+from mmebm_jax.distributions import diagonal_mixture, families
 from mmebm_jax.distributions.base_prior import private_log_prior
-from mmebm_jax.method import posterior, prior
+from mmebm_jax.method import prior
 from mmebm_jax.method.chains import Networks
 from mmebm_jax.metrics.likelihood import Target
 from mmebm_jax.modalities.modality import joint_log_likelihood
@@ -37,10 +37,10 @@ def model_target(networks: Networks, batch: Batch, mask: Mask) -> Target:
 
     def propose(key: jax.Array, num_samples: int) -> tuple[Latents, jax.Array]:
         shared_key, private_key = jax.random.split(key)
-        shared = jax.vmap(lambda k: posterior.sample(k, q))(
+        shared = jax.vmap(lambda k: diagonal_mixture.sample(k, q))(
             jax.random.split(shared_key, num_samples)
         )
-        log_proposal = posterior.log_prob(q, shared)
+        log_proposal = diagonal_mixture.log_prob(q, shared)
         private = {}
         for index, (name, own) in enumerate(encoding.private.items()):
             shape = (num_samples, *own.location.shape)

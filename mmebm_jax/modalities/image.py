@@ -7,7 +7,17 @@ import numpy as np
 from mmebm_jax.modalities.kind import Kind, KindNetworks, Shape
 from mmebm_jax.networks.classifier import ImageClassifier
 from mmebm_jax.networks.image import ImageDecoder, ImageExpert, ImageTrunk
+from mmebm_jax.networks.residual_image import (
+    ResidualImageDecoder,
+    ResidualImageExpert,
+    ResidualImageTrunk,
+)
 
+RESIDUAL = KindNetworks(
+    expert=lambda shape, sizes: ResidualImageExpert(sizes.width),
+    decoder=lambda shape, sizes: ResidualImageDecoder(shape, sizes.width),
+    trunk=lambda shape, sizes: ResidualImageTrunk(sizes.width),
+)
 MOST_SHIFT = 1  # pixels; a larger shift pushes the strokes of a 16x16 digit off the canvas
 
 
@@ -66,7 +76,9 @@ IMAGE = Kind(
             expert=lambda shape, sizes: ImageExpert(sizes.width, sizes.hidden),
             decoder=lambda shape, sizes: ImageDecoder(shape, sizes.width, sizes.hidden),
             trunk=lambda shape, sizes: ImageTrunk(sizes.width),
-        )
+        ),
+        "resnet": RESIDUAL,
+        "transformer": RESIDUAL,  # which is text's alone
     },
     classifier=ImageClassifier,
     augment=_shifted,

@@ -43,7 +43,8 @@ class Kind:
       to_raw: model range → raw data, the inverse of `from_raw`.
       problem_of_shape: what is wrong with a shape of the right rank, or "".
       problems: raw examples `[B, *raw_shape]`, shape → (which are refused, `bool[B]`, and why).
-      networks: by name, the choices of `config.model.networks`.
+      networks: by name, the choices of `config.model.networks`. A name stands for networks of
+        every kind; a kind that lacks it is refused, since others than asked would go unnoticed.
       classifier: number of classes → the classifier by which samples are judged.
       augment: (random generator, raw examples) → varied ones, for training the classifier.
       draw: (examples in model range, alphabet) → uint8 pictures `[N, H, W, 3]` or N lines of text.

@@ -8,6 +8,11 @@ from mmebm_jax.modalities.vector import VECTOR
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (IMAGE, TEXT, VECTOR)}
 
+# Every set of networks that a kind has, by name, in order of appearance.
+NETWORKS: tuple[str, ...] = tuple(
+    dict.fromkeys(name for kind in KINDS.values() for name in kind.networks)
+)
+
 
 def likelihoods_of(kind: str) -> tuple[str, ...]:
     """Names of the likelihoods that suit a kind."""

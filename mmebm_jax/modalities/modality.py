@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmebm_jax import cpu
 from mmebm_jax.batching import to_rank
 from mmebm_jax.modalities.kind import Kind
 from mmebm_jax.modalities.kinds import KINDS, likelihoods_of
@@ -147,6 +148,15 @@ def uniform_noise(
         for m, k in zip(modalities, keys, strict=True)
         if m.name in samples
     }
+
+
+def with_noise(key: jax.Array, modality: Modality, values: jax.Array, scale: float) -> jax.Array:
+    """Values `[B, *shape]` with Gaussian noise, clipped to the modality's bounds as chains are.
+
+    What leaves the bounds would tell data from a chain's samples.
+    """
+    noise = scale * cpu.normal(key, values.shape, values.dtype)
+    return jnp.clip(values + noise, *modality.bounds)
 
 
 def where_observed(mask: Mask, data: Batch, otherwise: Batch) -> dict[str, jax.Array]:

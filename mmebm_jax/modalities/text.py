@@ -9,7 +9,17 @@ import numpy as np
 from mmebm_jax.modalities.kind import Kind, KindNetworks, Shape, unchanged
 from mmebm_jax.networks.classifier import DenseClassifier
 from mmebm_jax.networks.perceptron import PerceptronDecoder
+from mmebm_jax.networks.residual_text import (
+    ResidualTextDecoder,
+    ResidualTextExpert,
+    ResidualTextTrunk,
+)
 from mmebm_jax.networks.text import TextExpert, TextTrunk
+from mmebm_jax.networks.transformer import (
+    TransformerDecoder,
+    TransformerExpert,
+    TransformerTrunk,
+)
 
 
 def _from_raw(raw: jax.Array | np.ndarray, shape: Shape) -> jax.Array:
@@ -52,7 +62,17 @@ TEXT = Kind(
             expert=lambda shape, sizes: TextExpert(sizes.hidden),
             decoder=lambda shape, sizes: PerceptronDecoder(shape, sizes.hidden),
             trunk=lambda shape, sizes: TextTrunk(sizes.hidden),
-        )
+        ),
+        "resnet": KindNetworks(
+            expert=lambda shape, sizes: ResidualTextExpert(sizes.hidden),
+            decoder=lambda shape, sizes: ResidualTextDecoder(shape, sizes.hidden),
+            trunk=lambda shape, sizes: ResidualTextTrunk(sizes.hidden),
+        ),
+        "transformer": KindNetworks(
+            expert=lambda shape, sizes: TransformerExpert(sizes.hidden),
+            decoder=lambda shape, sizes: TransformerDecoder(shape, sizes.hidden),
+            trunk=lambda shape, sizes: TransformerTrunk(sizes.hidden),
+        ),
     },
     classifier=DenseClassifier,
     augment=unchanged,

@@ -11,6 +11,11 @@ from mmebm_jax.networks.classifier import DenseClassifier
 from mmebm_jax.networks.perceptron import PerceptronDecoder
 from mmebm_jax.networks.vector import VectorExpert, VectorTrunk
 
+PERCEPTRONS = KindNetworks(
+    expert=lambda shape, sizes: VectorExpert(sizes.hidden),
+    decoder=lambda shape, sizes: PerceptronDecoder(shape, sizes.hidden),
+    trunk=lambda shape, sizes: VectorTrunk(sizes.hidden),
+)
 LIMIT = 100.0  # far outside the "about [-1, 1]" that a chain may reach
 
 
@@ -47,13 +52,8 @@ VECTOR = Kind(
     to_raw=lambda values: values.astype(np.float32),
     problem_of_shape=lambda shape: "",
     problems=_problems,
-    networks={
-        "small": KindNetworks(
-            expert=lambda shape, sizes: VectorExpert(sizes.hidden),
-            decoder=lambda shape, sizes: PerceptronDecoder(shape, sizes.hidden),
-            trunk=lambda shape, sizes: VectorTrunk(sizes.hidden),
-        )
-    },
+    # A few numbers in no grid: what is residual or attends is of the kinds beside them.
+    networks=dict.fromkeys(("small", "resnet", "transformer"), PERCEPTRONS),
     classifier=DenseClassifier,
     augment=unchanged,
     draw=_draw,

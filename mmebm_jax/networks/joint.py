@@ -30,6 +30,7 @@ class InferenceOutputs(NamedTuple):
     private: dict[str, Diagonal]  # name → q_m(w | x_m), [B, W]; empty when W = 0
     auxiliary_scale: dict[str, jax.Array]  # name → scale of r_m(w), [W]; empty when W = 0
     subset_logit: jax.Array  # shape=[2^M − 1]
+    joint: Diagonal | None = None  # q(z | x) of all modalities, [1, B, Z]
 
 
 class Inference(nn.Module):
@@ -40,12 +41,14 @@ class Inference(nn.Module):
       num_latents: Z.
       num_private: W, 0 for none.
       rematerialise: compute a modality's activations again to save memory.
+      has_joint: whether there is an expert of all modalities too, with features of its own.
     """
 
     experts: tuple[Part, ...]
     num_latents: int
     num_private: int
     rematerialise: bool = False
+    has_joint: bool = False
 
     @nn.compact
     def __call__(self, batch: Mapping[str, jax.Array]) -> InferenceOutputs:
@@ -66,7 +69,18 @@ class Inference(nn.Module):
                 auxiliary_scale[name] = nn.softplus(raw) + SMALLEST_SCALE
         num_subsets = 2 ** len(self.experts) - 1
         subset_logit = self.param("subset_logit", nn.initializers.zeros, (num_subsets,))
-        return InferenceOutputs(shared, private, auxiliary_scale, subset_logit)
+        joint = self._joint(batch) if self.has_joint else None
+        return InferenceOutputs(shared, private, auxiliary_scale, subset_logit, joint)
+
+    def _joint(self, batch: Mapping[str, jax.Array]) -> Diagonal:
+        features = [
+            placed(part, name=f"{part.name}_joint", rematerialise=self.rematerialise)(
+                batch[part.name]
+            )
+            for part in self.experts
+        ]
+        diagonal = self._diagonal(jnp.concatenate(features, axis=-1), self.num_latents, "joint")
+        return Diagonal(*(values[None] for values in diagonal))
 
     def _diagonal(self, features: jax.Array, size: int, name: str) -> Diagonal:
         if not size:
@@ -77,22 +91,33 @@ class Inference(nn.Module):
         return Diagonal(location, nn.softplus(raw) + SMALLEST_SCALE)
 
 
+def _between_minus_one_and_one(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jax.random.uniform(key, shape, minval=-1.0)
+
+
 class Generator(nn.Module):
     """One decoder per modality, from the shared latent and the modality's private one.
 
     Attributes:
       decoders: per modality, latents → the likelihood's parameters.
       rematerialise: compute a modality's activations again to save memory.
+      num_clusters: C of a learned prior of z; its parameters are "cluster_logit", `[C]`, and
+        "cluster_mean", `[C, Z]`, which `distributions.base_prior.with_clusters` reads. 0 for none.
     """
 
     decoders: tuple[Part, ...]
     rematerialise: bool = False
+    num_clusters: int = 0
 
     @nn.compact
     def __call__(
         self, latents: Latents, names: tuple[str, ...] | None = None
     ) -> dict[str, jax.Array]:
         """Latents → name → outputs `[B, *shape]`; `names` leaves other modalities out."""
+        if self.num_clusters:
+            shape = (self.num_clusters, latents.shared.shape[-1])
+            self.param("cluster_logit", nn.initializers.zeros, shape[:1])
+            self.param("cluster_mean", _between_minus_one_and_one, shape)
         outputs = {}
         for part in self.decoders:
             if names is not None and part.name not in names:

@@ -20,6 +20,7 @@ from mmebm_jax.method.plan import Plan, Terms, UpdateSettings
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Optimisers
 from mmebm_jax.method.update import Update, make_update
+from mmebm_jax.modalities.kind import KindNetworks
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy
 from mmebm_jax.networks.parts import Part, Sizes
@@ -71,12 +72,17 @@ def build_modalities(config: ConfigDict, fields: dict[str, Field]) -> tuple[Moda
 
 
 def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
-    """The four networks for these fields."""
+    """The four networks for these fields.
+
+    Raises:
+      ValueError: a modality that cannot be served, or whose kind lacks the networks asked for.
+    """
     modalities, sizes = build_modalities(config, fields), config.model
+    networks = {m.name: _networks(m, sizes.networks) for m in modalities}
 
     def parts(role: str, width: int, hidden: int) -> tuple[Part, ...]:
         return tuple(
-            Part(m.name, getattr(m.of_kind.networks["small"], role)(m.shape, Sizes(width, hidden)))
+            Part(m.name, getattr(networks[m.name], role)(m.shape, Sizes(width, hidden)))
             for m in modalities
         )
 
@@ -92,8 +98,13 @@ def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
             sizes.num_latents,
             sizes.num_private,
             sizes.rematerialise,
+            has_joint=sizes.aggregator == "joint_expert",
         ),
-        generator=Generator(parts("decoder", sizes.width, sizes.hidden), sizes.rematerialise),
+        generator=Generator(
+            parts("decoder", sizes.width, sizes.hidden),
+            sizes.rematerialise,
+            config.prior.num_components if config.prior.learn_clusters else 0,
+        ),
         prior=LatentEnergy(
             sizes.prior_hidden,
             sizes.prior_bound,
@@ -110,6 +121,17 @@ def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
         num_private_components=config.prior.num_private_components,
         arithmetic=sizes.arithmetic,
     )
+
+
+def _networks(modality: Modality, name: str) -> KindNetworks:
+    """The set of networks of a modality's kind."""
+    choices = modality.of_kind.networks
+    if name not in choices:
+        raise ValueError(
+            f"config.model.networks is {name!r}, but kind {modality.kind!r} of modality "
+            f"{modality.name} has no such networks: choose one of {', '.join(choices)}."
+        )
+    return choices[name]
 
 
 def build_chain(settings: ConfigDict) -> Chain:
@@ -166,21 +188,22 @@ def terms_at(config: ConfigDict, step: int) -> Terms:
     if 0 < config.schedule.freeze_step <= step:
         tilted = config.prior.learn and config.prior.fit_mixture and config.prior.fit_steps > 0
         return Terms(learn_energy=True, fitted_energy=tilted)
+    clusters = config.prior.learn_clusters
     if step < config.warmup_steps:
-        return Terms(elbo=config.elbo.warmup_weight)
+        return Terms(elbo=config.elbo.warmup_weight, elbo_learned_prior=clusters)
     fitted = config.prior.fit_mixture and step >= config.prior.fit_step
     learn_prior = config.prior.learn and step >= config.prior.start_step
     energy = config.energy.learn and step >= config.energy.start_step
     return Terms(
         elbo=config.elbo.weight,
-        elbo_learned_prior=config.elbo.learned_prior and (learn_prior or fitted),
+        elbo_learned_prior=config.elbo.learned_prior and (learn_prior or fitted or clusters),
         posterior_generator=config.posterior.generator_weight,
         posterior_inference=config.posterior.inference_weight,
         learn_prior=learn_prior,
         learn_energy=energy,
         synthesis_generator=config.energy.synthesis_generator if energy else 0.0,
         synthesis_inference=config.energy.synthesis_inference if energy else 0.0,
-        standard_prior=not fitted,
+        standard_prior=not (fitted or clusters),
     )
 
 

@@ -33,6 +33,12 @@ FILE_BYTES = 6 * 2**20
 LOGGER = logging.getLogger("mmebm_jax")
 # Of earlier versions, in which a run could be scheduled by wall clock; see `wall_clock_seconds`.
 RETIRED_FIELDS = ("budget_seconds",)
+# Fields that older runs lack, with what was done then.
+ADDED_SINCE: dict[str, dict[str, Any]] = {
+    "model": {"networks": "small"},
+    "elbo": {"expert_weight": 0.1},
+    "prior": {"learn_clusters": False},
+}
 FREE_FIELDS = (
     "log_every",
     "picture_every",
@@ -430,10 +436,16 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
 
 
 def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:
-    """A run's JSON file with the kind "text" under its name, which was "sequence" before 0.2."""
+    """A run's JSON file as this version names things.
+
+    The kind "text" was "sequence" before 0.2; fields that came later did as `ADDED_SINCE` says.
+    """
     likelihood, fields = tree.get("likelihood"), tree.get("fields")
     if isinstance(likelihood, dict) and "sequence" in likelihood:
         likelihood.setdefault("text", likelihood.pop("sequence"))
+    for section, fields_since in ADDED_SINCE.items():
+        if isinstance(tree.get(section), dict):
+            tree[section] = fields_since | tree[section]
     for field in fields.values() if isinstance(fields, dict) else ():
         if isinstance(field, dict) and field.get("kind") == "sequence":
             field["kind"] = "text"

@@ -19,7 +19,7 @@ from mmebm_jax.distributions.families import FAMILIES
 from mmebm_jax.method.aggregators import AGGREGATORS
 from mmebm_jax.method.bounds import ESTIMATORS, OBJECTIVES
 from mmebm_jax.method.model import ARITHMETIC
-from mmebm_jax.modalities.kinds import KINDS, likelihoods_of
+from mmebm_jax.modalities.kinds import KINDS, NETWORKS, likelihoods_of
 from mmebm_jax.storage import validation
 from mmebm_jax.storage.validation import OneOf, Record
 
@@ -29,6 +29,7 @@ DATA_STARTS = ("generator", "noise")
 AGGREGATOR_OF = {
     "mvae": ("product_with_prior",),
     "mvtcae": ("product",),
+    "jmvae": ("joint_expert",),
     "code": ("consensus",),
 }
 MOST_STEPS = 10**9
@@ -110,8 +111,16 @@ class Model(Section):
     correlation: ShareBelowOne = Field(
         0.0, description="Correlation ρ of experts; `consensus` alone."
     )
+    networks: Annotated[str, OneOf(NETWORKS)] = Field(
+        "small",
+        description="Which networks: `small`, of a convolution or two; `resnet`, residual, of "
+        "images and of text; `transformer`, of text, beside residual ones of images. Vectors have "
+        "perceptrons in all.",
+    )
     width: Size = Field(16, description="Channels of the experts' and the generator's first layer.")
-    hidden: Size = Field(128, description="Units of their dense layers.")
+    hidden: Size = Field(
+        128, description="Units of their dense layers; channels of text's other networks."
+    )
     prior_hidden: Size = Field(256, description="Units of the latent energy's layers.")
     prior_bound: float = Field(
         10.0, gt=0, le=1e6, description="Bound c on the latent energy: c tanh(f / c)."
@@ -145,6 +154,9 @@ class Elbo(Section):
         "`mmvae` alone.",
     )
     total_correlation: Share = Field(0.5, description="α of `mvtcae`.")
+    expert_weight: Weight = Field(
+        0.1, description="Weight α of the divergences from each expert in `jmvae`."
+    )
     entropy_weight: Weight = Field(
         0.0, description="Weight of the subset weights' entropy in `code`."
     )
@@ -204,6 +216,11 @@ class Prior(Section):
     )
     fit_mixture: bool = Field(
         True, description="Whether p_0 becomes a Gaussian mixture fitted to revised latents."
+    )
+    learn_clusters: bool = Field(
+        False,
+        description="Whether the bound learns p_0 as a mixture of `num_components` unit Gaussians, "
+        "their weights and means: CMVAE.",
     )
     num_components: Size = Field(60, description="Components of that mixture.")
     num_private_components: int = Field(
@@ -476,6 +493,14 @@ class Config(Section):
                 f"with the estimator {elbo.estimator!r} hides nothing at random: set it to 1, or "
                 "use objective mmvae with another estimator than dreg."
             )
+        if model.aggregator == "holder" and (
+            elbo.objective != "mmvae" or elbo.estimator == "stratum"
+        ):
+            raise ValueError(
+                f"elbo.objective {elbo.objective!r} with the estimator {elbo.estimator!r} has no "
+                "gradient for the weights that the aggregator holder learns: use objective mmvae "
+                "with estimator elbo or iwae."
+            )
         if elbo.objective == "mmvae":
             return self
         if "laplace" in (model.posterior, self.prior.family):
@@ -498,11 +523,19 @@ class Config(Section):
                 f"model.aggregator {model.aggregator!r} combines Gaussian experts alone: set "
                 "config.model.posterior to gaussian, or use the aggregator mixture."
             )
-        learned = prior.learn or prior.fit_mixture
+        learned = prior.learn or prior.fit_mixture or prior.learn_clusters
         if self.elbo.learned_prior and not learned:
             raise ValueError(
-                "elbo.learned_prior is True, but no prior is learned: set config.prior.learn or "
-                "config.prior.fit_mixture."
+                "elbo.learned_prior is True, but no prior is learned: set config.prior.learn, "
+                "config.prior.fit_mixture or config.prior.learn_clusters."
+            )
+        if prior.learn_clusters and (
+            prior.fit_mixture or prior.family != "gaussian" or not self.elbo.learned_prior
+        ):
+            raise ValueError(
+                "prior.learn_clusters is True: the bound learns them, as Gaussians, so set "
+                "config.elbo.learned_prior to True, config.prior.fit_mixture to False and "
+                "config.prior.family to gaussian."
             )
         if not model.num_latents and (not model.num_private or learned):
             raise ValueError(

@@ -76,11 +76,13 @@ def test_flops_of_a_matrix_product():
     assert flops.counted(jnp.matmul, jnp.ones([3, 5]), jnp.ones([5, 7])) == 2 * 3 * 5 * 7
 
 
-def test_the_torch_update_computes_what_ours_does():
+@pytest.mark.parametrize("networks", ["small", "resnet"])
+def test_the_torch_update_computes_what_ours_does(networks):
     pytest.importorskip("torch")
     from experiments.benchmarks import torch_check
 
-    found = torch_check.assert_equal(workload.build("paper_b", workload.SMALL, quick=True))
+    work = workload.build("paper_b", workload.SMALL, quick=True, networks=networks)
+    found = torch_check.assert_equal(work)
     assert len(found) == 15
 
 

@@ -44,9 +44,15 @@ BOUNDS = {
     "helvae": ("hellinger", Bound("joint", beta=2.5)),
     "mvae": ("product_with_prior", Bound("mvae", beta=0.3)),
     "mvtcae": ("product", Bound("mvtcae", beta=0.3, total_correlation=0.7)),
+    "mwbvae": ("mixture_of_wasserstein", Bound("joint", beta=0.3)),
+    "mohelvae": ("mixture_of_hellinger", Bound("joint", beta=0.3)),
+    "jmvae": ("joint_expert", Bound("jmvae", beta=0.3, expert_weight=0.7)),
     "code": ("consensus", Bound("code", beta=0.3, entropy_weight=1.7)),
 }
-MIXTURE = {"mmvae": ("mixture", Bound(beta=0.3, num_samples=2))}
+MIXTURE = {
+    "mmvae": ("mixture", Bound(beta=0.3, num_samples=2)),
+    "holder": ("holder", Bound(beta=0.3, num_samples=2)),
+}
 ALL = BOUNDS | MIXTURE
 
 
@@ -102,7 +108,8 @@ def make_encoding(aggregator, mask=MASK, *, with_private=False, family="gaussian
         auxiliary_scale = {
             name: rng.uniform(0.5, 2, NUM_PRIVATE).astype(np.float32) for name in NAMES
         }
-    stacked = aggregators.stack(experts, mask)
+    joint = Diagonal(*(x[None] for x in make_diagonal(rng, NUM_SHARED, num_examples)))
+    stacked = aggregators.stack(experts, mask)._replace(joint=joint)
     encoding = fast_encode(stacked, aggregator, private, auxiliary_scale, family)
     return jax.device_get(encoding)
 
@@ -454,6 +461,18 @@ def mvtcae_loop(bound, encoding, batch, example, decoded, seen):
     return bound.beta * rate - share * reconstruction(z, batch, example, seen)
 
 
+def jmvae_loop(bound, encoding, batch, example, decoded, seen):
+    means, scales = experts_of(encoding, example)
+    if len(seen) == 2:
+        joint = [x[0, example].astype(float) for x in encoding.experts.joint]
+        joint[1] = joint[1] ** 2
+    else:
+        joint = product_of(means[seen], scales[seen])
+    total = joint_loop(bound, encoding, batch, example, decoded, seen)
+    each = sum(divergence(*joint, means[m], scales[m] ** 2) for m in seen)
+    return total + bound.expert_weight * each
+
+
 def code_values(bound, encoding, batch, example, decoded, seen):
     """Each observed subset's index, and its bound."""
     z = as_drawn(decoded[0].shared, 3)[:, example]
@@ -475,7 +494,13 @@ def code_loop(*arguments):
     return -(weight * values).sum() - arguments[0].entropy_weight * entropy
 
 
-LOOPS = {"joint": joint_loop, "mvae": mvae_loop, "mvtcae": mvtcae_loop, "code": code_loop}
+LOOPS = {
+    "joint": joint_loop,
+    "mvae": mvae_loop,
+    "mvtcae": mvtcae_loop,
+    "jmvae": jmvae_loop,
+    "code": code_loop,
+}
 
 
 def test_every_objective_is_tested():
@@ -594,7 +619,7 @@ def test_what_is_missing_moves_nothing_and_the_rest_moves(batch, name):
     def values_and_gradient(location, scale, private, batch):
         def loss(location, scale, private, factor):
             changed = encode(
-                Experts(location, scale, encoding.experts.observed),
+                encoding.experts._replace(location=location, scale=scale),
                 aggregator,
                 private,
                 encoding.auxiliary_scale,

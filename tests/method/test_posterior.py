@@ -9,18 +9,11 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import laplace, norm
 
+from mmebm_jax.distributions.diagonal_mixture import log_prob, mean, sample, stratified_sample
 from mmebm_jax.distributions.families import standard_noise
 from mmebm_jax.method import aggregators
 from mmebm_jax.method.aggregators import AGGREGATORS, Aggregation, Experts
-from mmebm_jax.method.posterior import (
-    Encoding,
-    every_nth,
-    infer,
-    log_prob,
-    mean,
-    sample,
-    stratified_sample,
-)
+from mmebm_jax.method.posterior import Encoding, every_nth, infer
 from mmebm_jax.typing import Diagonal
 from tests.references import consensus_by_inverses
 
@@ -29,6 +22,7 @@ NAMES = ("a", "b", "c")
 PATTERNS = np.array(list(itertools.product([False, True], repeat=3))[1:]).T  # shape=[M, B]
 NUM_EXAMPLES = PATTERNS.shape[1]
 CORRELATION = 0.4
+JOINT = np.random.default_rng(5).uniform(0.3, 2, size=(2, 1, NUM_EXAMPLES, 2))  # mean and scale
 fast_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 fast = SimpleNamespace(
     aggregate=fast_jit(aggregators.aggregate, static_argnames=("aggregation", "family")),
@@ -45,7 +39,11 @@ def make_experts(observed=None, seed=0):
     shape = (3, NUM_EXAMPLES, 2)
     location, scale = rng.normal(size=shape), rng.uniform(0.3, 2, size=shape)
     observed = np.ones(shape[:2], bool) if observed is None else observed
-    return Experts(*(jnp.asarray(x, jnp.float32) for x in (location, scale)), jnp.array(observed))
+    # One of all modalities, too, which `joint_expert` alone looks at.
+    joint = Diagonal(jnp.asarray(JOINT[0], jnp.float32), jnp.asarray(JOINT[1], jnp.float32))
+    return Experts(
+        *(jnp.asarray(x, jnp.float32) for x in (location, scale)), jnp.array(observed), joint
+    )
 
 
 def repeated(values, num_examples):
@@ -93,7 +91,11 @@ PUBLISHED = {
     ("mixture_of_products", 0.0): [(1 / 3, 1, 4), (1 / 3, 0, 1), (1 / 3, 0.1111, 0.4444)],
     ("geometric", 0.0): [(1, 0.1111, 1.3333)],
     ("wasserstein", 0.0): [(1, 0.5, 2.25)],
+    ("mixture_of_wasserstein", 0.0): [(1 / 3, 1, 4), (1 / 3, 0, 1), (1 / 3, 0.5, 2.25)],
     ("hellinger", 0.0): [(1, 0.3621, 2.2437)],
+    ("mixture_of_hellinger", 0.0): [(1 / 3, 1, 4), (1 / 3, 0, 1), (1 / 3, 0.3621, 2.2437)],
+    # S = 0.8508 in both orders of the pair.
+    ("holder", 0.0): [(0.2702, 0, 1), (0.4597, 0.2, 1.6), (0.2702, 1, 4)],
     ("consensus", 0.4): [(1, 0.0588, 0.9882)],
     ("consensus", 0.0): [(1, 0.2, 0.8)],
 }
@@ -114,6 +116,24 @@ def test_the_published_moments_of_the_mixture():
     mean = sum(w * m for w, m, _ in parts)
     second = sum(w * (v + m**2) for w, m, v in parts)
     np.testing.assert_allclose([mean[0], (second - mean**2)[0]], [0.5, 2.75], rtol=1e-6)
+
+
+def test_holder_has_the_moments_of_hellinger_and_its_density():
+    experts = make_experts(PATTERNS)
+    exact, moments = (fast.aggregate(experts, Aggregation(n)) for n in ("holder", "hellinger"))
+    weight = np.exp(exact.log_weight)[..., None]
+    np.testing.assert_allclose(weight.sum(0), 1, rtol=1e-5)
+    first = (weight * exact.location).sum(0)
+    second = (weight * (np.square(exact.scale) + np.square(exact.location))).sum(0)
+    np.testing.assert_allclose(first, moments.location[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(second - first**2, np.square(moments.scale[0]), rtol=1e-4)
+    # The same density up to its constant: the square of the sum of square roots.
+    latents = np.random.default_rng(1).normal(size=(20, 1, 2)).repeat(NUM_EXAMPLES, axis=1)
+    latents = latents.astype(np.float32)
+    each = norm.logpdf(latents[:, None], experts.location[None], experts.scale[None]).sum(-1)
+    roots = np.where(PATTERNS[None], np.exp(each / 2), 0).sum(1)
+    constant = 2 * np.log(roots) - fast.log_prob(exact, latents)
+    np.testing.assert_allclose(constant, constant[:1].repeat(20, axis=0), rtol=1e-3, atol=1e-4)
 
 
 def product_of(means, scales):
@@ -159,16 +179,40 @@ FORMULAS = {
 }
 
 
-def reference(aggregator, means, scales, seen):
+OF_SUBSETS = {"mixture_of_wasserstein": "wasserstein", "mixture_of_hellinger": "hellinger"}
+
+
+def holder_of(means, scales):
+    """(weight, mean, variance) of every pair of experts, by the product of their square roots."""
+    parts = []
+    for i, j in itertools.combinations_with_replacement(range(len(means)), 2):
+        pair = [i, j]
+        mean, variance = product_of(means[pair], np.sqrt(2) * scales[pair])
+        overlap = [norm.logpdf(0, means[k], scales[k]) / 2 for k in pair]
+        log_weight = np.sum(sum(overlap) - norm.logpdf(0, mean, np.sqrt(variance)))
+        parts.append((np.exp(log_weight) * (1 if i == j else 2), mean, variance))
+    total = sum(weight for weight, _, _ in parts)
+    return [(weight / total, mean, variance) for weight, mean, variance in parts]
+
+
+def reference(aggregator, means, scales, seen, joint):
     """(weight, mean, variance) of the components of one example in float64."""
+    if aggregator == "holder":
+        return holder_of(means[seen], scales[seen])
+    if aggregator == "joint_expert":
+        alone = product_of(means[seen], scales[seen])
+        return [(1, *((joint[0], joint[1] ** 2) if len(seen) == 3 else alone))]
     if aggregator == "mixture":
         parts = [(means[m], scales[m] ** 2) for m in seen]
-    elif aggregator == "mixture_of_products":
+    elif aggregator == "mixture_of_products" or aggregator in OF_SUBSETS:
         parts = []
         for chosen in itertools.product([False, True], repeat=3):
             members = np.flatnonzero(chosen)
             if len(members) and set(members) <= set(seen):
                 group = means[members], scales[members]
+                if aggregator in OF_SUBSETS:
+                    parts.append(FORMULAS[OF_SUBSETS[aggregator]](*group))
+                    continue
                 parts.append(product_of(*(with_standard(*group) if all(chosen) else group)))
     else:
         parts = [FORMULAS[aggregator](means[seen], scales[seen])]
@@ -183,7 +227,7 @@ def test_aggregate_against_formulas(aggregator):
     means, scales = (np.asarray(x, np.float64) for x in experts[:2])
     for b in range(NUM_EXAMPLES):
         seen = np.flatnonzero(PATTERNS[:, b])
-        expected = reference(aggregator, means[:, b], scales[:, b], seen)
+        expected = reference(aggregator, means[:, b], scales[:, b], seen, JOINT[:, 0, b])
         got = components(posterior, b)
         assert len(got) == len(expected)
         for one, other in zip(got, expected, strict=True):
@@ -245,7 +289,9 @@ def test_a_missing_modality_has_no_influence(aggregator):
     gradient, values = values_and_gradient(experts)
     gradient_wild, values_wild = values_and_gradient(wild)
     jax.tree.map(np.testing.assert_array_equal, values, values_wild)
-    seen = np.broadcast_to(PATTERNS[..., None], experts.location.shape)
+    # Of complete examples the joint expert alone says what z is.
+    moving = PATTERNS & ~PATTERNS.all(axis=0) if aggregator == "joint_expert" else PATTERNS
+    seen = np.broadcast_to(moving[..., None], experts.location.shape)
     for got, changed in zip(gradient, gradient_wild, strict=True):
         np.testing.assert_array_equal(got, changed)
         np.testing.assert_array_equal(np.asarray(got)[~seen], 0)
@@ -271,7 +317,8 @@ def extreme_experts(dtype=np.float32):
     mean = np.where(half, mean, rng.uniform(-10, 10, size=scale.shape))
     # Rounded to float32 in either case, so that both mean the same numbers.
     mean, scale = (jnp.asarray(x.astype(np.float32), dtype) for x in (mean, scale))
-    return Experts(mean, scale, jnp.array(mask))
+    joint = Diagonal(mean[:1], scale[:1])
+    return Experts(mean, scale, jnp.array(mask), joint)
 
 
 @pytest.mark.parametrize("aggregator", AGGREGATORS)

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from configs import polydigits
-from mmebm_jax.distributions.base_prior import standard
+from mmebm_jax.distributions.base_prior import standard, with_clusters
 from mmebm_jax.method import terms as terms_of_losses
 from mmebm_jax.method import train_state
 from mmebm_jax.method.aggregators import Aggregation
@@ -380,6 +380,38 @@ def test_the_bound_holds_the_prior_that_was_fitted(tiny_model, state, standard_p
     np.testing.assert_allclose(rise, expected, atol=1e-3)
 
 
+def test_the_bound_learns_clusters_that_samples_are_then_drawn_from(tiny_model):
+    model = tiny_model._replace(generator=tiny_model.generator.clone(num_clusters=2))
+    state = make_state(model)
+    drawn = jax.jit(lambda key: train_state.create(key, model, OPTIMISERS, 2))(jax.random.key(0))
+    np.testing.assert_array_equal(
+        drawn.weights.base_prior.mean, drawn.params["generator"]["cluster_mean"]
+    )
+    assert (np.abs(drawn.weights.base_prior.mean) < 1).all()
+    plan = Plan(model, SETTINGS, Terms(elbo=1.0, elbo_learned_prior=True))
+    batch = as_batch(model, make_raw_batch())
+
+    def bound(params, plan, base):
+        return losses(jax.random.key(1), params, base, batch, None, plan)[0]
+
+    learned = jax.jit(bound, static_argnums=1)(state.params, plan, state.weights.base_prior)
+    # The same as of a prior that was fitted to just these.
+    base = with_clusters(standard(2, 3), state.params["generator"])
+    plain = {k: v for k, v in state.params["generator"].items() if not k.startswith("cluster")}
+    given = jax.jit(bound, static_argnums=1)(
+        state.params | {"generator": plain}, plan._replace(model=tiny_model), base
+    )
+    np.testing.assert_allclose(learned, given, rtol=1e-6)
+    new, _ = jax.jit(make_update(plan, OPTIMISERS))(state, make_raw_batch(), jax.random.key(0))
+    for name in ("cluster_logit", "cluster_mean"):
+        assert (new.params["generator"][name] != state.params["generator"][name]).all()
+    average = new.weights.params["generator"]
+    np.testing.assert_array_equal(new.weights.base_prior.mean, average["cluster_mean"])
+    np.testing.assert_allclose(
+        new.weights.base_prior.log_weight, jax.nn.log_softmax(average["cluster_logit"]), rtol=1e-6
+    )
+
+
 @pytest.mark.parametrize("start", ["generator", "noise"])
 def test_samples_from_noise_owe_nothing_to_the_generator(tiny_model, state, start):
     batch = as_batch(tiny_model, make_raw_batch())
@@ -464,6 +496,9 @@ def test_every_bound_trains_on_incomplete_data(tiny_model, state, way, family):
         posterior_family=config.model.posterior,
         prior_family=config.prior.family,
     )
+    if config.model.aggregator == "joint_expert":
+        model = model._replace(inference=model.inference.clone(has_joint=True))
+        state = make_state(model)
     settings = SETTINGS._replace(bound=builders.build_settings(config).bound)
     update = jax.jit(make_update(Plan(model, settings, Terms(elbo=1.0)), OPTIMISERS))
     raw = make_raw_batch() | {OBSERVED: PARTLY}

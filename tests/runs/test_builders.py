@@ -36,7 +36,7 @@ def build(config):
 
 
 @pytest.mark.parametrize(
-    "variant", ["full", "mmvae_plus", "mvae", "code", "independent_generators", "union"]
+    "variant", ["full", "mmvae_plus", "mvae", "code", "jmvae", "independent_generators", "union"]
 )
 def test_a_variant_builds(variant):
     config = make_config(variant)
@@ -56,6 +56,7 @@ def test_a_variant_builds(variant):
     else:
         assert params["prior"] == {}
     assert ("word_private" in params["inference"]) == (sizes.num_private > 0)
+    assert ("word_joint" in params["inference"]) == (variant == "jmvae")
     assert params["inference"]["subset_logit"].shape == (3,)
     assert state.weights.base_prior.mean.shape == (config.prior.num_components, latents)
 
@@ -70,7 +71,8 @@ def test_every_variant_gives_its_settings(variant):
     elbo = config.elbo
     assert settings.bound == Bound(
         elbo.objective, elbo.beta, elbo.num_samples, elbo.estimator, elbo.total_correlation,
-        elbo.entropy_weight, elbo.shared_factor, elbo.hidden_share,
+        elbo.expert_weight, elbo.entropy_weight, elbo.shared_factor,
+        elbo.hidden_share,
     )  # fmt: skip
     assert settings.chains == sampler.chains
     chains = sampler.chains
@@ -198,7 +200,7 @@ def test_impossible_values_are_named(field, value):
         ("model.aggregator", "mixture, product, .*, consensus"),
         ("model.posterior", "gaussian, laplace"),
         ("prior.family", "gaussian, laplace"),
-        ("elbo.objective", "mmvae, joint, mvae, mvtcae, code"),
+        ("elbo.objective", "mmvae, joint, mvae, mvtcae, jmvae, code"),
         ("elbo.estimator", "elbo, stratum, iwae, dreg"),
         ("energy.start", "generator, noise"),
     ],
@@ -224,6 +226,7 @@ NO_PRIVATE = (
 NO_LAPLACE = r"config\.elbo\.objective '{}' knows Gaussian divergences alone"
 ONE_SAMPLE = r"config\.elbo\.objective '{}' takes one sample"
 NO_SHARED = r"config\.model\.num_latents is 0 .*: set config\.model\.num_private, and"
+CLUSTERS = r"config\.prior\.learn_clusters is True: the bound learns them, as Gaussians, so set"
 NOISE = r"config\.energy\.start is 'noise': its samples come from no latent"
 
 
@@ -233,6 +236,10 @@ NOISE = r"config\.energy\.start is 'noise': its samples come from no latent"
         ("mvae", {"model__aggregator": "product"},
          NEEDS.format("mvae", "product_with_prior", "product")),
         ("mvtcae", {"model__aggregator": "mixture"}, NEEDS.format("mvtcae", "product", "mixture")),
+        ("jmvae", {"model__aggregator": "product"},
+         NEEDS.format("jmvae", "joint_expert", "product")),
+        ("holder", {"elbo__objective": "joint"}, "no gradient for the weights .* holder learns"),
+        ("holder", {"elbo__estimator": "stratum"}, "no gradient for the weights .* holder learns"),
         ("code", {"model__aggregator": "product"}, NEEDS.format("code", "consensus", "product")),
         ("mopoe", {"model__num_private": 2}, NO_PRIVATE.format("joint", "mixture_of_products")),
         ("mmvae_plus", {"model__aggregator": "wasserstein", "model__num_private": 2},
@@ -243,6 +250,9 @@ NOISE = r"config\.energy\.start is 'noise': its samples come from no latent"
          r"config\.model\.aggregator 'product' combines Gaussian experts alone"),
         ("mvtcae", {"elbo__num_samples": 2}, ONE_SAMPLE.format("mvtcae")),
         ("code", {"elbo__estimator": "iwae"}, ONE_SAMPLE.format("code")),
+        ("cmvae", {"elbo__learned_prior": False}, CLUSTERS),
+        ("cmvae", {"prior__fit_mixture": True}, CLUSTERS),
+        ("cmvae", {"model__posterior": "laplace", "prior__family": "laplace"}, CLUSTERS),
         ("mmvae", {"elbo__learned_prior": True},
          r"config\.elbo\.learned_prior is True, but no prior is learned"),
         ("full", {"energy__start": "noise"}, NOISE),

@@ -161,6 +161,9 @@ def test_a_run_of_before_0_2_is_sampled_from_and_not_trained_on(tmp_path):
     checkpoint.check_resumable(folder)
     saved = json.loads((folder / "config.json").read_text())
     saved["likelihood"]["sequence"] = saved["likelihood"].pop("text")
+    for section, fields in checkpoint.ADDED_SINCE.items():
+        for name, value in fields.items():
+            assert saved[section].pop(name) == value  # as it was before there was a choice
     (folder / "config.json").write_text(json.dumps(saved))
     facts = json.loads((folder / "data.json").read_text())
     del facts["version"]

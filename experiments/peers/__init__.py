@@ -1,0 +1,1 @@
+"""Libraries that no one here wrote, held beside this one."""

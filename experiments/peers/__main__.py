@@ -1,0 +1,33 @@
+"""MultiVae beside this library.
+
+    python -m experiments.peers bounds
+
+prints, for identical weights, data and latents, every bound of ours beside theirs and the relative
+difference; the status is 1 where one is above 1e-4. MultiVae comes with the extra `peers`.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import app
+
+PARTS = ("bounds",)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the named comparison."""
+    if len(arguments) != 2 or arguments[1] not in PARTS:
+        raise app.UsageError(f"name one of {', '.join(PARTS)}.")
+    from experiments.peers import bounds
+
+    try:
+        found = bounds.compare()
+    except ValueError as error:
+        sys.exit(str(error))
+    print(bounds.table(found))
+    if any(not compared.difference <= bounds.TOLERANCE for compared in found):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)
