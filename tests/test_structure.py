@@ -16,10 +16,11 @@ METHOD = MODALITIES | {"batching", "distributions", "method"}
 FITTING = METHOD | {"fitting"}
 DATA = GROUND | MODALITIES | {"data"}
 METRICS = DATA | FITTING | {"metrics"}
-RUNS = DATA | FITTING | {"runs"}
+RUNS = DATA | FITTING | {"version", "runs"}
 TRAINING = RUNS | METRICS | {"training"}
 MAY_IMPORT = {
     "typing": {"typing"},
+    "version": {"version"},
     "storage": {"storage"},
     "batching": {"typing", "batching"},
     "cpu": {"cpu"},
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "training": TRAINING,
     "experiments": TRAINING | {"configs", "experiments"},
     "configs": RUNS | {"configs"},  # the schema
-    "__init__": RUNS | TRAINING | {"__init__"},  # on demand
+    "__init__": {"version"} | RUNS | TRAINING | {"__init__"},  # on demand
 }
 FILES = sorted(
     path.relative_to(ROOT)

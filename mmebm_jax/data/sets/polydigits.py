@@ -20,6 +20,10 @@ SIZE = 16
 WORD_LENGTH = 8
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ALPHABET = " " + "".join(sorted(set("".join(WORDS))))
+LICENCE = (
+    "Digits: UCI Optical Recognition of Handwritten Digits, CC BY 4.0. Photographs: coffee CC0, "
+    "rocket and astronaut public domain, flower (vultilion) and china (danielbuechele) CC BY 2.0."
+)
 
 _NUM_TEST_HANDWRITING = 297
 # At this scale a 16 x 16 crop shows structure rather than one flat colour.

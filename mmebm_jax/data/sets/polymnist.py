@@ -33,6 +33,10 @@ from mmebm_jax.storage.validation import PRINTABLE, OneOf, Record, brief, shown
 SIZE = 28
 MODALITIES = ("m0", "m1", "m2", "m3", "m4")
 VARIANTS = ("from_mnist", "official_png", "official_pt")
+LICENCE = (
+    "Digits: MNIST, CC BY-SA 3.0. Photographs of from_mnist: coffee and retina CC0, rocket and "
+    "hubble_deep_field public domain, flower (vultilion) CC BY 2.0. Official variants: CC BY 4.0."
+)
 
 _SPLITS = ("train", "test")
 _MNIST_PREFIX = {"train": "train", "test": "t10k"}
