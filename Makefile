@@ -18,7 +18,7 @@ space := $(empty) $(empty)
 
 configs = $(subst $(space),$(comma),$(1:%=configs/polydigits.py:%))
 
-.PHONY: venv demo compare family missing figures toy polymnist benchmark test lint clean
+.PHONY: venv demo compare family missing figures toy polymnist benchmark test lint docs package clean
 
 venv: $(VENV)/.ready
 
@@ -83,6 +83,22 @@ lint: venv
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# The documentation, strictly: a warning or a dead link is an error. Into site/, without network.
+docs: venv
+	$(RUN) -m mkdocs build --quiet
+
+# The wheel in an environment that holds nothing else: trains, evaluates and samples there. Needs the
+# registry; a test does the same with what is installed.
+package: venv
+	rm -rf build dist
+	$(RUN) -m pip wheel --quiet --no-deps --wheel-dir=dist .
+	rm -rf build
+	$(PYTHON) -m venv --clear dist/empty
+	dist/empty/bin/python -m pip install --quiet "$$(echo dist/*.whl)[data,train]"
+	cd dist && empty/bin/mmebm train --config=configs/polydigits.py:smoke --workdir=smoke
+	cd dist && empty/bin/mmebm evaluate --workdir=smoke
+	cd dist && empty/bin/mmebm sample --workdir=smoke --num_samples=4
+
 # Runs stay: they are yours.
 clean:
-	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .mypy_cache .pytest_cache .ruff_cache build site

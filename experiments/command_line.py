@@ -14,6 +14,7 @@ from absl import app, flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
+from mmebm_jax.storage.validation import brief
 from mmebm_jax.training import processes
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder to work in.")
@@ -36,6 +37,13 @@ _CONNECT_SECONDS = flags.DEFINE_integer(
 USAGE_ERROR = 2
 # What libraries raise for bad input; any other exception is a defect and keeps its traceback.
 EXPECTED = (ValueError, OSError, FloatingPointError)
+# Of a module that is not installed, by its first name: the extra of ours that it belongs to.
+EXTRA_OF = {
+    **dict.fromkeys(("array_record", "pooch", "skimage", "tensorflow_datasets"), "data"),
+    **dict.fromkeys(("arviz_stats", "clu", "filelock", "grain", "matplotlib", "PIL"), "train"),
+    **dict.fromkeys(("sklearn", "tabulate", "tensorboardX", "threadpoolctl", "tqdm"), "train"),
+    **{"gradio": "app", "huggingface_hub": "hub", "jinja2": "report"},
+}
 # A config is Python: what a user's mistake in it, or in a flag that sets a field of it, raises.
 CONFIG_ERRORS = (
     *(flags.Error, OSError, ImportError, SyntaxError),
@@ -67,6 +75,15 @@ def guarded(main: Callable[[], None]) -> None:
         main()
     except EXPECTED as error:
         fail(error)
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRA_OF:
+            raise
+        fail(f"this command needs {name}: pip install 'mmebm_jax[{EXTRA_OF[name]}]'.")
+    except RuntimeError as error:
+        if "Unable to initialize backend" not in str(error):
+            raise
+        fail(f"{brief(str(error))} Correct JAX_PLATFORMS, or see docs/hardware.md.")
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

@@ -9,10 +9,12 @@ and then scales its schedule to the budget. What counts is the time of that meas
 compilation, steps, fits of the base prior, pictures and diagnostics; data, initialisation and
 evaluation do not. A model without any energy or fitted prior is also evaluated after ex-post
 density estimation, with a Gaussian mixture fitted to its latents: the control for energy-based
-priors. With --jobs=N, N runs go on at a time, each on its own share of the processor's cores.
+priors. With --jobs=N, N runs go on at a time, each on its own share of the processor's cores; with
+--shard=i/n this is one of n machines that divide the runs and share WORKDIR, see `shards`.
 At the end, `WORKDIR/report.html` shows all of it; --noreport leaves that out.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -32,7 +34,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from experiments import command_line, evaluate, measures, report, results
+from experiments import command_line, evaluate, measures, report, results, shards
 from experiments.control import CONTROL, CONTROL_FOLDER, with_fitted_prior
 from experiments.results import lookup
 from mmebm_jax import training
@@ -48,6 +50,9 @@ _MINUTES = flags.DEFINE_float(
 )
 _STEPS = flags.DEFINE_integer("budget_steps", None, "Training steps of each run.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time, each on its share of the cores.", 1)
+_SHARD = flags.DEFINE_string(
+    "shard", None, "i/n: one of n machines that divide the runs and share --workdir."
+)
 _TABLE = flags.DEFINE_bool("table", True, "Write the table of all runs; a job of --jobs does not.")
 _REPORT = flags.DEFINE_bool(
     "report", True, "Write report.html about all runs; needs the extra of the same name."
@@ -112,33 +117,38 @@ def run_one(
         checkpoint.check_config(folder, budget.resumed_schedule(config, folder, seconds))
     else:
         checkpoint.check_config(folder, config)
-    plain = not (config.prior.learn or config.energy.learn or config.prior.fit_mixture)
-    wanted = {"": folder} | ({CONTROL: folder / CONTROL_FOLDER} if plain else {})
-    files = {name: path / "evaluation.json" for name, path in wanted.items()}
+    folders = wanted(config, folder)
+    files = {name: path / "evaluation.json" for name, path in folders.items()}
     if not all(file.exists() for file in files.values()):
-        _train_and_evaluate(config, wanted, classifiers, seconds)
+        _train_and_evaluate(config, folders, classifiers, seconds)
     # As written: a table is the same whether a run is new or read.
     return {name: json.loads(file.read_text()) for name, file in files.items()}
 
 
+def wanted(config: ConfigDict, folder: epath.Path) -> dict[str, epath.Path]:
+    """Ending of a row's name → folder of its evaluation.json: the run's, and its control's."""
+    plain = not (config.prior.learn or config.energy.learn or config.prior.fit_mixture)
+    return {"": folder} | ({CONTROL: folder / CONTROL_FOLDER} if plain else {})
+
+
 def _train_and_evaluate(
     config: ConfigDict,
-    wanted: dict[str, epath.Path],
+    folders: dict[str, epath.Path],
     classifiers: epath.Path,
     seconds: float | None,
 ) -> None:
     if seconds is None:
-        run = training.prepare(config, wanted[""])
+        run = training.prepare(config, folders[""])
         measures.check(run)
         state, used = training.train(run)
     else:
-        run, updates, used = budget.prepare_for(config, wanted[""], seconds)
+        run, updates, used = budget.prepare_for(config, folders[""], seconds)
         measures.check(run)
         state, training_seconds = training.train(run, updates)
         used += training_seconds
     trained_classifiers = evaluate.Classifiers(run, classifiers)
     sampler = training.make_sampler(run, state.weights, checkpoint.trained_networks(state))
-    for name, path in wanted.items():
+    for name, path in folders.items():
         if name == CONTROL:
             begin = time.monotonic()
             sampler = with_fitted_prior(run, sampler)
@@ -272,6 +282,10 @@ def main() -> None:
             command_line.fail(f"--{flag.name}={flag.value} must be more than 0.")
     if _MINUTES.value is not None and _STEPS.value is not None:
         command_line.fail("--budget_minutes and --budget_steps exclude each other: give one.")
+    if _SHARD.value is not None:
+        shards.parse(_SHARD.value)
+        if _JOBS.value > 1:
+            command_line.fail("--shard and --jobs exclude each other: start a shard for each job.")
     if _JOBS.value > (num_cores := len(os.sched_getaffinity(0))):
         command_line.fail(f"--jobs={_JOBS.value}, but there are {num_cores} cores: lower it.")
     workdir = epath.Path(command_line.WORKDIR.value or "runs/compare")
@@ -282,15 +296,77 @@ def main() -> None:
     configs = {label: read_config(name) for label, name in names.items()}
     for config in configs.values():
         builders.validate(config)
-    if _JOBS.value > 1:
-        first = with_flags(next(iter(configs.values())), seeds[0])
-        # Once, before the jobs would each train their own.
-        run = training.prepare(first, workdir / "none")
-        evaluate.Classifiers(run, workdir / "classifiers").complete()
+    first = with_flags(next(iter(configs.values())), seeds[0])
+    seconds = None if _MINUTES.value is None else 60.0 * _MINUTES.value
+    if _SHARD.value is not None:
+        grid = {
+            workdir / f"seed{seed}" / name: with_flags(base, seed)
+            for seed in seeds
+            for name, base in configs.items()
+        }
+        shard = shards.parse(_SHARD.value)
+        if not run_shard(grid, first, shard, workdir, seconds):
+            return
+    elif _JOBS.value > 1:
+        _train_classifiers(first, workdir)
         run_jobs(names, seeds, workdir, _JOBS.value)
+    # Several machines may find that everything is done at the same time.
+    with shards.alone(workdir, "comparison") if _SHARD.value else contextlib.nullcontext():
+        _collect(configs, seeds, workdir, seconds)
+
+
+def run_shard(
+    grid: dict[epath.Path, ConfigDict],
+    first: ConfigDict,
+    shard: shards.Shard,
+    workdir: epath.Path,
+    seconds: float | None,
+) -> bool:
+    """Do what this machine can of a grid; gives whether all of it is done.
+
+    Args:
+      grid: folder → configuration of every run.
+      first: of these, for the classifiers.
+      shard: this machine.
+      workdir: of the comparison.
+      seconds: the budget of a run, or None.
+    """
+
+    def is_done(folder: epath.Path) -> bool:
+        return all(
+            (path / "evaluation.json").exists() for path in wanted(grid[folder], folder).values()
+        )
+
+    if not all(is_done(folder) for folder in grid):
+        # Once, before the machines would each train their own.
+        with shards.alone(workdir, "classifiers"):
+            _train_classifiers(first, workdir)
+    for folder in shards.claims(list(grid), shard, is_done):
+        print(f"{folder.name}, {folder.parent.name}", flush=True)
+        run_one(grid[folder], folder, workdir / "classifiers", seconds)
+    left = [folder for folder in grid if not is_done(folder)]
+    if left:
+        print(
+            f"{len(left)} of {len(grid)} runs are under way elsewhere, as {left[0]}: whichever "
+            "machine ends last writes the table; run any shard again if one has died."
+        )
+    return not left
+
+
+def _train_classifiers(config: ConfigDict, workdir: epath.Path) -> None:
+    run = training.prepare(config, workdir / "none")
+    evaluate.Classifiers(run, workdir / "classifiers").complete()
+
+
+def _collect(
+    configs: dict[str, ConfigDict],
+    seeds: Sequence[int],
+    workdir: epath.Path,
+    seconds: float | None,
+) -> None:
+    """Run or read every run, and write what compares them."""
     found: dict[str, list[dict[str, Any]]] = {}
     rows = []
-    seconds = None if _MINUTES.value is None else 60.0 * _MINUTES.value
     for seed in seeds:
         for name, base in configs.items():
             print(f"{name}, seed {seed}", flush=True)

@@ -71,59 +71,84 @@ def check_flags() -> None:
 def main() -> None:
     """Dispatch on the mode."""
     check_flags()
-    # Imported late: a misspelt flag should not wait for the networks.
-    import jax
-
-    from experiments import check, curve, evaluate, measures, report, sample
-    from mmebm_jax import training as train
-    from mmebm_jax.runs import checkpoint
-
     if command_line.WORKDIR.value is None:
         command_line.fail("--workdir is missing: name the folder of the run.")
+    # Imported late: a misspelt flag should not wait for the networks, nor a sampler need what only
+    # training does.
+    import jax
+
     if _MODE.value != "train" and jax.process_count() > 1:
         command_line.fail(f"--mode={_MODE.value} takes one process: start it on one host alone.")
     workdir = epath.Path(command_line.WORKDIR.value)
     if _MODE.value == "sample":
-        if _CONFIG.value is not None:  # What it sets should not be ignored without a word.
-            checkpoint.check_config(workdir, _CONFIG.value)
-        sample.sample(
-            workdir,
-            num_samples=_NUM_SAMPLES.value,
-            given=_GIVEN.value,
-            num_steps=_REFINEMENT.value,
-            seed=_SEED.value,
-        )
+        _sample(workdir)
     elif _MODE.value == "report":
-        if _CONFIG.value is not None:
-            command_line.fail("--config does not act in --mode=report: leave it out.")
-        print(f"wrote {report.write(workdir, seed=_SEED.value)}")
+        _report(workdir)
     elif _MODE.value in ("evaluate", "curve"):
-        run = train.prepare(_CONFIG.value or checkpoint.read_config(workdir), workdir)
-        classifiers = epath.Path(_CLASSIFIERS.value or workdir / "classifiers")
-        if _MODE.value == "curve":
-            print(curve.draw(run, classifiers, _NUM_SAMPLES.value))
-            return
-        measures.check(run)
-        sampler, step = train.restore_sampler(run)
-        evaluate.check_refinement(sampler, _REFINEMENT.value)
-        result = evaluate.evaluate(
-            run,
-            sampler,
-            step,
-            evaluate.Classifiers(run, classifiers),
-            num_steps=_REFINEMENT.value,
-        )
-        evaluate.write(workdir, result)
-        print(evaluate.table(result))
+        _evaluate(workdir)
     elif _CONFIG.value is None:
         command_line.fail("--config is missing: for example --config=configs/polydigits.py.")
     else:
-        only_check = _MODE.value == "check"
-        run = train.prepare(_CONFIG.value, workdir, prepare_data=not only_check)
-        if only_check:
-            print(check.plan(run))
-        else:
-            train.train(run)
+        _train_or_check(workdir)
+
+
+def _sample(workdir: epath.Path) -> None:
+    from experiments import sample
+    from mmebm_jax.runs import checkpoint
+
+    if _CONFIG.value is not None:  # What it sets should not be ignored without a word.
+        checkpoint.check_config(workdir, _CONFIG.value)
+    sample.sample(
+        workdir,
+        num_samples=_NUM_SAMPLES.value,
+        given=_GIVEN.value,
+        num_steps=_REFINEMENT.value,
+        seed=_SEED.value,
+    )
+
+
+def _report(workdir: epath.Path) -> None:
+    from experiments import report
+
+    if _CONFIG.value is not None:
+        command_line.fail("--config does not act in --mode=report: leave it out.")
+    print(f"wrote {report.write(workdir, seed=_SEED.value)}")
+
+
+def _evaluate(workdir: epath.Path) -> None:
+    from experiments import curve, evaluate, measures
+    from mmebm_jax import training
+    from mmebm_jax.runs import checkpoint
+
+    run = training.prepare(_CONFIG.value or checkpoint.read_config(workdir), workdir)
+    classifiers = epath.Path(_CLASSIFIERS.value or workdir / "classifiers")
+    if _MODE.value == "curve":
+        print(curve.draw(run, classifiers, _NUM_SAMPLES.value))
+        return
+    measures.check(run)
+    sampler, step = training.restore_sampler(run)
+    evaluate.check_refinement(sampler, _REFINEMENT.value)
+    result = evaluate.evaluate(
+        run,
+        sampler,
+        step,
+        evaluate.Classifiers(run, classifiers),
+        num_steps=_REFINEMENT.value,
+    )
+    evaluate.write(workdir, result)
+    print(evaluate.table(result))
+
+
+def _train_or_check(workdir: epath.Path) -> None:
+    from experiments import check
+    from mmebm_jax import training
+
+    only_check = _MODE.value == "check"
+    run = training.prepare(_CONFIG.value, workdir, prepare_data=not only_check)
+    if only_check:
+        print(check.plan(run))
+    else:
+        training.train(run)
 
 
 if __name__ == "__main__":

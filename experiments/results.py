@@ -18,6 +18,7 @@ from etils import epath
 
 from mmebm_jax import method
 from mmebm_jax.storage.files import write_whole
+from mmebm_jax.version import VERSION
 
 REQUIRED = ("command", "version", "method_revision", "machine", "date", "rows")
 
@@ -77,7 +78,9 @@ def lookup(result: Mapping[str, Any], path: Sequence[str]) -> float | None:
 
 
 def version() -> str:
-    """The commit of the checkout, with "-dirty" where files have changed."""
+    """The commit of the checkout, with "-dirty" where files have changed; else the version."""
+    if not (Path(__file__).parents[1] / ".git").exists():
+        return VERSION
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--exclude=*"],
         cwd=Path(__file__).parent,

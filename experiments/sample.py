@@ -1,5 +1,6 @@
 """Draw samples of a trained run, jointly or given some modalities."""
 
+import importlib.util
 import io
 import logging
 import math
@@ -14,7 +15,6 @@ from mmebm_jax.runs import arguments, checkpoint
 from mmebm_jax.runs.sampler import Sampler, load
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.storage.npz import MOST_BYTES, read_npz
-from mmebm_jax.training import plotting
 
 DEFAULT_NUM_SAMPLES = 16
 NUM_DRAWN = 32
@@ -35,6 +35,7 @@ def sample(
 ) -> None:
     """Write `samples.npz` (uint8 images, int32 tokens) and `samples.png` into the run's folder.
 
+    Without Matplotlib there is no picture, and a line says so.
     The arrays are `[num_samples, *shape]`. With `given` they are `[N, *shape]`, one draw for each
     of its N examples, or `[N, num_samples, *shape]` when `num_samples` is given.
 
@@ -71,6 +72,12 @@ def sample(
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **sampler.as_raw(samples))  # type: ignore[arg-type]
     write_whole(workdir / "samples.npz", buffer.getvalue())
+    if importlib.util.find_spec("matplotlib") is None:
+        LOGGER.warning("samples.png needs matplotlib: pip install 'mmebm_jax[train]'.")
+        print(f"wrote {workdir / 'samples.npz'}")
+        return
+    from mmebm_jax.training import plotting
+
     title = f"given {', '.join(observed)}" if observed else "samples"
     blocks = picture_blocks(
         samples, title, several=observed is not None and num_samples is not None

@@ -1,11 +1,15 @@
 """The library's own rules: imports go one way, and the method can be read in an hour."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from experiments.command_line import EXTRA_OF
 
 ROOT = Path(__file__).parents[1]
 # Room → those that it may import, itself included. `method` knows neither data nor runs.
@@ -16,10 +20,12 @@ METHOD = MODALITIES | {"batching", "distributions", "method"}
 FITTING = METHOD | {"fitting"}
 DATA = GROUND | MODALITIES | {"data"}
 METRICS = DATA | FITTING | {"metrics"}
-RUNS = DATA | FITTING | {"runs"}
+RUNS = DATA | FITTING | {"version", "runs"}
 TRAINING = RUNS | METRICS | {"training"}
 MAY_IMPORT = {
     "typing": {"typing"},
+    "version": {"version"},
+    "console": {"console"},  # reaches the commands by name
     "storage": {"storage"},
     "batching": {"typing", "batching"},
     "cpu": {"cpu"},
@@ -34,7 +40,7 @@ MAY_IMPORT = {
     "training": TRAINING,
     "experiments": TRAINING | {"configs", "experiments"},
     "configs": RUNS | {"configs"},  # the schema
-    "__init__": RUNS | TRAINING | {"__init__"},  # on demand
+    "__init__": {"version"} | RUNS | TRAINING | {"__init__"},  # on demand
 }
 FILES = sorted(
     path.relative_to(ROOT)
@@ -109,6 +115,42 @@ def test_the_method_needs_no_more_than_flax_and_optax():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[] True"
+
+
+def test_a_sampler_needs_no_more_than_the_base_install():
+    """Where no module of the extras can be imported, a model loads and samples all the same.
+
+    So do the commands that sample; one that trains names the extra.
+    """
+    absent = sorted(set(EXTRA_OF))
+    program = (
+        "import sys\n"
+        f"sys.modules |= dict.fromkeys({absent})\n"
+        "import jax, mmebm_jax\n"
+        "model = mmebm_jax.load('tests/runs/old_exports/format1')\n"
+        "print(model.prior_latents(jax.random.key(0), 2).shared.shape)\n"
+        "import experiments.sample\n"
+        "from experiments import command_line\n"
+        "sys.argv = ['x', '--traceback=false']\n"
+        "def train():\n"
+        "    from mmebm_jax.training import train\n"
+        "command_line.run(train)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.stdout.strip() == "(2, 8)", result.stderr
+    assert result.returncode == 2
+    assert re.search(
+        r"error: this command needs \w+: pip install 'mmebm_jax\[train\]'", result.stderr
+    )
+
+
+def test_every_extra_is_told_by_what_it_installs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(EXTRA_OF.values()) <= project["optional-dependencies"].keys()
+    base = " ".join(project["dependencies"])
+    assert not [name for name in ("scikit", "tensorflow", "matplotlib", "grain") if name in base]
 
 
 def test_the_method_is_short():

@@ -6,9 +6,6 @@ and flower (vultilion) are CC BY 2.0.
 """
 
 import numpy as np
-import skimage.data
-from skimage.transform import resize
-from sklearn.datasets import load_sample_image
 
 PHOTOGRAPHS = ("coffee", "rocket", "flower", "china", "astronaut")
 """PolyDigits' photographs, ordered so that neighbours differ in colour and texture. None is
@@ -32,6 +29,11 @@ def photograph(name: str, short_side: int | None = None) -> np.ndarray:
     """
     if name not in _KNOWN:
         raise ValueError(f"unknown photograph {name!r}: choose one of {', '.join(_KNOWN)}")
+    # Here: naming a data set in a configuration needs neither library.
+    import skimage.data
+    from skimage.transform import resize
+    from sklearn.datasets import load_sample_image
+
     if name in ("china", "flower"):
         image = load_sample_image(f"{name}.jpg")
     else:

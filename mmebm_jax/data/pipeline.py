@@ -5,12 +5,14 @@ needs the step alone, whatever the number of processes.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grain
 import numpy as np
 
 from mmebm_jax.data.source import Source
+
+if TYPE_CHECKING:  # A sampler needs no Grain.
+    import grain
 
 
 def index_batches(
@@ -20,7 +22,7 @@ def index_batches(
     *,
     process_index: int = 0,
     process_count: int = 1,
-) -> grain.MapDataset:
+) -> "grain.MapDataset":
     """The endless sequence of batches' indices; element i is the batch of step i.
 
     Every epoch visits each example once, in its own order; a batch may span two epochs.
@@ -51,6 +53,8 @@ def index_batches(
         )
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index is {process_index}: set it to 0..{process_count - 1}")
+    import grain
+
     local = batch_size // process_count
     start = process_index * local
     return (
@@ -70,7 +74,7 @@ def batches(
     *,
     process_index: int = 0,
     process_count: int = 1,
-) -> grain.MapDataset:
+) -> "grain.MapDataset":
     """The endless sequence of training batches, `Source.gather` dicts; see `index_batches`."""
     # Batching indices, not examples, leaves one gather a batch as the only work on the data.
     return index_batches(
@@ -78,7 +82,7 @@ def batches(
     ).map(source.gather)
 
 
-def iterate(dataset: grain.MapDataset, start_step: int = 0, prefetch: int = 2) -> Iterator[Any]:
+def iterate(dataset: "grain.MapDataset", start_step: int = 0, prefetch: int = 2) -> Iterator[Any]:
     """Iterates over ``dataset`` from step ``start_step`` on.
 
     Args:
@@ -86,6 +90,8 @@ def iterate(dataset: grain.MapDataset, start_step: int = 0, prefetch: int = 2) -
         start_step: the first batch's step.
         prefetch: how many batches a background thread reads ahead; 0 reads each when asked.
     """
+    import grain
+
     threads = 1 if prefetch else 0
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     return iter(dataset[start_step:].to_iter_dataset(options))

@@ -278,7 +278,7 @@ def write_config(workdir: epath.Path, config: ConfigDict, splits: DataSplits) ->
     workdir.mkdir(parents=True, exist_ok=True)
     path, before = workdir / "config.json", None
     if path.exists():
-        before = _read_json(path)["num_steps"]
+        before = read_json(path)["num_steps"]
         if before >= config.num_steps:
             return None
     else:
@@ -297,7 +297,7 @@ def read_data_facts(workdir: epath.Path) -> DataFacts:
       ValueError: it is damaged or describes modalities that no network can serve.
     """
     path = workdir / "data.json"
-    tree = _read_json(path)
+    tree = read_json(path)
     fields, alphabet = tree.get("fields"), tree.get("alphabet")
     version = tree.get("version", FIRST_VERSION)
     try:
@@ -339,7 +339,7 @@ def check_resumable(workdir: epath.Path) -> None:
       ValueError: one line that says what can still be done.
     """
     path = workdir / "data.json"
-    if path.exists() and "version" not in _read_json(path):
+    if path.exists() and "version" not in read_json(path):
         raise ValueError(
             f"{workdir} holds a run of mmebm_jax before 0.2, whose optimisers cannot be read: "
             "sample from it or evaluate it, or train anew in another --workdir."
@@ -360,7 +360,7 @@ def check_config(workdir: epath.Path, config: ConfigDict, *, may_extend: bool = 
     path = workdir / "config.json"
     if not path.exists():
         return
-    saved = _flatten(_read_json(path))
+    saved = _flatten(read_json(path))
     given = _flatten(json.loads(config.to_json_best_effort()))
     if saved.get("data.name") == config.data.name:
         # A version that knew fewer options of this data set did as their defaults do.
@@ -395,7 +395,7 @@ def _may_extend(workdir: epath.Path, saved: dict[str, Any], given: dict[str, Any
 
 def wall_clock_seconds(workdir: epath.Path) -> float:
     """The wall-clock budget by which an earlier version scheduled a run; 0 for steps."""
-    return float(_read_json(workdir / "config.json").get("budget_seconds") or 0)
+    return float(read_json(workdir / "config.json").get("budget_seconds") or 0)
 
 
 def read_config(workdir: epath.Path) -> ConfigDict:
@@ -406,7 +406,7 @@ def read_config(workdir: epath.Path) -> ConfigDict:
       ValueError: the file is damaged, or a field is missing, unknown or holds what it may not.
     """
     path = workdir / "config.json"
-    tree = {n: value for n, value in _read_json(path).items() if n not in RETIRED_FIELDS}
+    tree = {n: value for n, value in read_json(path).items() if n not in RETIRED_FIELDS}
     if isinstance(tree.get("evaluation"), dict):  # An older run lacks what is measured since.
         tree["evaluation"] = schema.Evaluation().model_dump() | tree["evaluation"]
     try:
@@ -419,7 +419,13 @@ def read_config(workdir: epath.Path) -> ConfigDict:
     return ConfigDict(tree)
 
 
-def _read_json(path: epath.Path) -> dict[str, Any]:
+def read_json(path: epath.Path) -> dict[str, Any]:
+    """A JSON object of a run's folder or of an export.
+
+    Raises:
+      FileNotFoundError: the file is missing.
+      ValueError: it is damaged or absurdly large.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path.parent} holds no run (no {path.name}): train there first.")
     reason = "it holds no JSON object"

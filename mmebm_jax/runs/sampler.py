@@ -14,7 +14,7 @@ from mmebm_jax.method.model import Model
 from mmebm_jax.method.sampling import SamplerSettings, Trained
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.modalities.modality import Modality, to_raw
-from mmebm_jax.runs import arguments, builders, checkpoint, sharding
+from mmebm_jax.runs import arguments, builders, checkpoint, exports, hub, sharding
 from mmebm_jax.runs.template import template
 from mmebm_jax.typing import Latents
 
@@ -385,18 +385,22 @@ class Sampler:
         return jax.device_put(tree, place(self.mesh))
 
 
-def load(workdir: epath.PathLike) -> Sampler:
-    """The sampler of a trained run; only the sampling weights of its checkpoint are read.
+def load(path: epath.PathLike) -> Sampler:
+    """The sampler of a trained model; only sampling weights are read, never optimisers.
 
     Args:
-      workdir: a run's folder, local or remote.
+      path: a run's folder, local or remote; an export, see `mmebm_jax.export`; or an export on the
+        Hugging Face Hub, `hf://user/name@revision`.
 
     Raises:
-      FileNotFoundError: no run or no checkpoint is there.
-      ValueError: a file of the run is damaged, does not fit this version or claims absurd sizes.
+      FileNotFoundError: no run, no checkpoint or no export is there.
+      ValueError: a file of it is damaged, does not fit this version or claims absurd sizes, or the
+        extra `hub` is not installed.
+      ConnectionError: the hub cannot be reached.
     """
-    folder = epath.Path(workdir)
-    config = checkpoint.read_config(folder)
+    folder = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else epath.Path(path)
+    is_export = exports.is_export(folder)
+    config = (exports if is_export else checkpoint).read_config(folder)
     try:
         builders.validate(config)
         model = builders.build_model(config, checkpoint.read_data_facts(folder).fields)
@@ -404,6 +408,10 @@ def load(workdir: epath.PathLike) -> Sampler:
     except ValueError as error:
         line = str(error)
         raise ValueError(line if str(folder) in line else f"{folder}: {line}") from error
-    weights, _, trained = checkpoint.restore_weights(folder, shapes)
+    if is_export:
+        facts = exports.read_facts(folder)
+        weights, trained = exports.read_weights(folder, facts, model, shapes), facts.trained
+    else:
+        weights, _, trained = checkpoint.restore_weights(folder, shapes)
     settings = builders.build_sampler_settings(config, trained)
     return Sampler(model, weights, settings, sharding.data_mesh())

@@ -1,5 +1,8 @@
 """Data parallelism: one mesh axis over all devices, batches split along it, the rest replicated."""
 
+import importlib.util
+import os
+from collections import Counter
 from typing import Any
 
 import jax
@@ -7,12 +10,43 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
+# Word of JAX_PLATFORMS, modules of JAX's plugins, and what to look at.
+ACCELERATORS = (
+    ("cuda", ("jax_cuda13_plugin", "jax_cuda12_plugin"), "check the driver with nvidia-smi"),
+    ("tpu", ("libtpu",), "check that this is a TPU VM"),
+)
 
 
 def data_mesh(devices: list[Any] | None = None) -> Mesh:
     """A one-axis mesh over `devices`, by default all of every process."""
     devices = devices or jax.devices()
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def describe(mesh: Mesh) -> str:
+    """The devices of a mesh for a line of the log, as "8 x NVIDIA H100, 1 process"."""
+    kinds = Counter(device.device_kind for device in mesh.devices.flat)
+    count = jax.process_count()
+    names = ", ".join(f"{number} x {kind}" for kind, number in kinds.items())
+    return f"{names}, {count} process{'es' if count > 1 else ''}"
+
+
+def lacking_accelerator(mesh: Mesh) -> str:
+    """What to warn of where an accelerator was asked for and there are CPUs alone; else empty.
+
+    It was asked for by `JAX_PLATFORMS`, or by installing JAX's plugin for it.
+    """
+    if any(device.platform != "cpu" for device in mesh.devices.flat):
+        return ""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    if asked == "cpu":  # That is what was asked for.
+        return ""
+    for word, plugins, mend in ACCELERATORS:
+        installed = next((name for name in plugins if importlib.util.find_spec(name)), "")
+        if word in asked.lower() or installed:
+            by = f"JAX_PLATFORMS={asked}" if word in asked.lower() else f"{installed} is installed"
+            return f"{by}, but JAX found a CPU alone: {mend}, or set JAX_PLATFORMS=cpu."
+    return ""
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -70,6 +70,9 @@ def train(
       OSError: the disk is full; everything written so far stays intact.
     """
     checkpoint.check_resumable(run.workdir)
+    LOGGER.info("training on %s.", sharding.describe(run.mesh))
+    if warning := sharding.lacking_accelerator(run.mesh):
+        LOGGER.warning("warning: %s", warning)
     tries, farthest = 0, -1
     with sole_writer(run.workdir), Interruption() as interruption:
         if processes.is_first():

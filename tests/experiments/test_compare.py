@@ -2,13 +2,14 @@ import json
 import os
 import subprocess
 
+import filelock
 import pytest
 from absl.testing import flagsaver
 from etils import epath
 
 from configs import methods
 from configs.polydigits import get_config
-from experiments import compare
+from experiments import compare, shards
 from tests.commands import assert_one_line, run_here, small_config
 from tests.training.test_loop import few_samples
 
@@ -111,6 +112,8 @@ def test_a_run_under_a_budget_records_what_was_asked_and_used(tmp_path, monkeypa
             "exclude each other",
         ),
         (["--configs=configs/polydigits.py:smoke", "--jobs=4096"], "--jobs=4096"),
+        (["--configs=configs/polydigits.py:smoke", "--shard=3/2"], "--shard=3/2: give i/n"),
+        (["--configs=configs/polydigits.py:smoke", "--shard=1/2", "--jobs=2"], "exclude each"),
     ],
 )
 def test_bad_flags_end_with_one_line(tmp_path, capsys, arguments, message):
@@ -158,4 +161,33 @@ def test_a_comparison_ends_with_its_report(tmp_path, monkeypatch, capsys, wanted
     printed = capsys.readouterr().out
     assert (f"wrote {tmp_path / 'report.html'}" in printed) == (wanted and installed)
     assert ("pip install 'mmebm_jax[report]'" in printed) == (not installed)
+    assert (tmp_path / "comparison.md").exists()
+
+
+@pytest.mark.usefixtures("parsed_flags")
+def test_the_shard_that_ends_last_writes_the_table(tmp_path, monkeypatch, capsys):
+    """The first of two does its own runs and the other's; what another holds is left to it."""
+    begun = []
+
+    def run_one(config, folder, *_):
+        begun.append(folder.name)
+        for path in compare.wanted(config, folder).values():
+            path.mkdir(parents=True, exist_ok=True)
+            one = result({"generator": 0.5}, {"generator": 4.0}, 0.5)
+            (path / "evaluation.json").write_text(json.dumps(one))
+        return {"": one}
+
+    monkeypatch.setattr(compare, "run_one", run_one)
+    monkeypatch.setattr(compare, "_train_classifiers", lambda *_: None)
+    configs = [f"configs/polydigits.py:{name}" for name in ("full", "paper_b", "union")]
+    flags = {"configs": configs, "workdir": str(tmp_path), "report": False, "shard": "1/2"}
+    (tmp_path / "seed0" / "paper_b").mkdir(parents=True)
+    with flagsaver.flagsaver(**flags):
+        with filelock.FileLock(tmp_path / "seed0" / "paper_b" / shards.LOCK):
+            compare.main()
+        assert begun == ["full", "union"]
+        assert "1 of 3 runs are under way elsewhere" in capsys.readouterr().out
+        assert not (tmp_path / "comparison.md").exists()
+        compare.main()
+    assert begun == ["full", "union", "paper_b", "full", "paper_b", "union"]  # read, for the table
     assert (tmp_path / "comparison.md").exists()

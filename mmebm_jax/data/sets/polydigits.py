@@ -8,9 +8,6 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import pydantic
-from scipy import ndimage
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from mmebm_jax.data.photographs import PHOTOGRAPHS, draw_over, photograph
 from mmebm_jax.data.source import ArraySource, DataSplits, Field
@@ -20,6 +17,10 @@ SIZE = 16
 WORD_LENGTH = 8
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ALPHABET = " " + "".join(sorted(set("".join(WORDS))))
+LICENCE = (
+    "Digits: UCI Optical Recognition of Handwritten Digits, CC BY 4.0. Photographs: coffee CC0, "
+    "rocket and astronaut public domain, flower (vultilion) and china (danielbuechele) CC BY 2.0."
+)
 
 _NUM_TEST_HANDWRITING = 297
 # At this scale a 16 x 16 crop shows structure rather than one flat colour.
@@ -60,6 +61,10 @@ def handwriting(seed: int) -> tuple[Handwriting, Handwriting]:
     The 8 x 8 digits are enlarged smoothly to 16 x 16, then thresholded at half intensity. The
     split is stratified by class and shuffled by ``seed``.
     """
+    from scipy import ndimage
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     images, labels = load_digits(return_X_y=True)
     smooth = ndimage.zoom(
         images.reshape(-1, 8, 8), (1, 2, 2), order=3, mode="nearest", grid_mode=True

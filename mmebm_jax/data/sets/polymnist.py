@@ -5,7 +5,6 @@ variants: built from MNIST over bundled photographs, or read from the official r
 of the layouts it circulates in. Prepared once into ArrayRecord files; TensorFlow is not needed.
 """
 
-import dataclasses
 import gzip
 import hashlib
 import itertools
@@ -15,26 +14,29 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
-import pooch
 import pydantic
-import tensorflow_datasets as tfds
-from PIL import Image
 
 from mmebm_jax.data.photographs import POLYMNIST_PHOTOGRAPHS, draw_over, photograph
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
 from mmebm_jax.data.torch_file import read_tensor
 from mmebm_jax.storage.validation import PRINTABLE, OneOf, Record, brief, shown
 
+if TYPE_CHECKING:
+    from mmebm_jax.data.polymnist_builder import PolyMnist
+
 SIZE = 28
 MODALITIES = ("m0", "m1", "m2", "m3", "m4")
 VARIANTS = ("from_mnist", "official_png", "official_pt")
+LICENCE = (
+    "Digits: MNIST, CC BY-SA 3.0. Photographs of from_mnist: coffee and retina CC0, rocket and "
+    "hubble_deep_field public domain, flower (vultilion) CC BY 2.0. Official variants: CC BY 4.0."
+)
 
-_SPLITS = ("train", "test")
+SPLITS = ("train", "test")
 _MNIST_PREFIX = {"train": "train", "test": "t10k"}
 _PHOTO_SHORT_SIDE = 6 * SIZE
 _MOST_IDX_BYTES = 2**26  # MNIST's largest file has 45 MiB
@@ -54,10 +56,10 @@ _MNIST_DIGESTS = {
     ),
 }
 _PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
-_RELEASE = "the PolyMNIST archive (Zenodo record 4899160)"
+RELEASE = "the PolyMNIST archive (Zenodo record 4899160)"
 # Of each variant, oldest first: examples that change need a new version.
-_RELEASE_NOTES = {variant: {"1.0.0": "First version."} for variant in VARIANTS}
-_RELEASE_NOTES["from_mnist"]["2.0.0"] = "m3 and m4 over photographs that do not hide their digits."
+RELEASE_NOTES = {variant: {"1.0.0": "First version."} for variant in VARIANTS}
+RELEASE_NOTES["from_mnist"]["2.0.0"] = "m3 and m4 over photographs that do not hide their digits."
 
 
 Text = Annotated[str, pydantic.Field(max_length=4096, pattern=PRINTABLE)]
@@ -166,7 +168,7 @@ def _mnist_files(source: Path, split: str) -> tuple[Path, Path]:
     return Path(f"{prefix}-images-idx3-ubyte.gz"), Path(f"{prefix}-labels-idx1-ubyte.gz")
 
 
-def _from_mnist(source: Path, split: str, seed: int) -> Examples:
+def from_mnist(source: Path, split: str, seed: int) -> Examples:
     """PolyMNIST's published rule over the bundled photographs, from MNIST's own split."""
     digits, labels = (read_idx(path) for path in _mnist_files(source, split))
     if digits.shape != (len(labels), SIZE, SIZE):
@@ -175,7 +177,7 @@ def _from_mnist(source: Path, split: str, seed: int) -> Examples:
         raise ValueError(f"MNIST {split} labels leave 0..9: download them again")
     images = {}
     for m, (name, photo_name) in enumerate(zip(MODALITIES, POLYMNIST_PHOTOGRAPHS, strict=True)):
-        rng = np.random.default_rng([seed, _SPLITS.index(split), m])
+        rng = np.random.default_rng([seed, SPLITS.index(split), m])
         drawn = np.arange(len(labels))
         for digit in range(10):
             of_class = np.flatnonzero(labels == digit)
@@ -213,6 +215,8 @@ def _check_picture(path: Path) -> None:
 
 def _read_picture(path: Path) -> np.ndarray:
     _check_picture(path)
+    from PIL import Image  # here, as TFDS below: of the extra `data`
+
     try:
         # PNG alone: a damaged file should not be tried with every reader there is.
         with Image.open(path, formats=("PNG",)) as image:
@@ -253,7 +257,7 @@ def _tuples(source: Path, split: str) -> dict[tuple[int, int], str]:
     return {identity: every[identity] for identity in sorted(every)}
 
 
-def _from_png(source: Path, split: str) -> Examples:
+def from_png(source: Path, split: str) -> Examples:
     """Reads ``{split}/m{k}/{i}.{digit}.png``, ordered by i."""
     tuples = _tuples(source, split)
     images: dict[str, np.ndarray] = {}
@@ -281,7 +285,7 @@ def _pictures(path: Path) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(tensor, 1, -1))
 
 
-def _from_pt(source: Path, split: str) -> Examples:
+def from_pt(source: Path, split: str) -> Examples:
     """Reads ``MMNIST/{split}/m{k}.pt`` and ``labels.pt``."""
     folder = _release_root(source) / split
     labels = read_tensor(folder / "labels.pt").astype(np.int64).reshape(-1)
@@ -294,14 +298,14 @@ def _from_pt(source: Path, split: str) -> Examples:
     return Examples(images, labels)
 
 
-# --- the builder ------------------------------------------------------------------------------
+# --- opening it -------------------------------------------------------------------------------
 
 
 def _required(variant: str, source: Path) -> list[Path]:
     """The files and folders that a variant is built from."""
     if variant == "from_mnist":
-        return [path for split in _SPLITS for path in _mnist_files(source, split)]
-    folders = [_release_root(source) / split for split in _SPLITS]
+        return [path for split in SPLITS for path in _mnist_files(source, split)]
+    folders = [_release_root(source) / split for split in SPLITS]
     if variant == "official_png":
         return [folder / name for folder in folders for name in MODALITIES]
     names = [f"{name}.pt" for name in MODALITIES] + ["labels.pt"]
@@ -317,7 +321,7 @@ def _check_source(variant: str, source_dir: str, check_source: bool) -> None:
             for path in _required(variant, source):
                 _check_mnist(path, check_source)
         elif variant == "official_png":
-            for split in _SPLITS:
+            for split in SPLITS:
                 files = _tuples(source, split).values()
                 for name in MODALITIES:
                     for file_name in files:
@@ -326,72 +330,11 @@ def _check_source(variant: str, source_dir: str, check_source: bool) -> None:
     if variant == "from_mnist":
         wanted = "MNIST's files " + ", ".join(path.name for path in _required(variant, source))
     else:
-        wanted = _RELEASE
+        wanted = RELEASE
     where = f"{missing[0]} is missing" if source_dir else "source_dir is empty"
     raise FileNotFoundError(
         f"polymnist {variant}: {where}: download {wanted} into a folder and name it in source_dir"
     )
-
-
-@dataclasses.dataclass(kw_only=True)
-class PolyMnistConfig(tfds.core.BuilderConfig):
-    """What to build: ``variant`` is one of `VARIANTS`; ``seed`` matters to from_mnist alone."""
-
-    variant: str = "from_mnist"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Gives each variant a version of its own: what an older one prepared is made anew."""
-        self.release_notes = _RELEASE_NOTES[self.variant]
-        self.version = list(self.release_notes)[-1]
-
-
-class PolyMnist(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder: "m0" … "m4" uint8 ``[28, 28, 3]``, and "label" in 0..9."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    # TFDS would look for checksums beside this file, through importlib_resources, which it uses
-    # but does not require. There are none: it downloads nothing here.
-    code_path = None
-    BUILDER_CONFIGS = [  # noqa: RUF012
-        PolyMnistConfig(name=variant, variant=variant) for variant in VARIANTS
-    ]
-    MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"from_mnist: the four gzipped MNIST IDX files. official_*: {_RELEASE}, unpacked."
-    )
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        """See the base class."""
-        # Bytes, not TFDS's default list of int64: an eighth of the size, many times faster.
-        image = tfds.features.Tensor(shape=(SIZE, SIZE, 3), dtype=np.uint8, encoding="bytes")
-        features = dict.fromkeys(MODALITIES, image)
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=__doc__,
-            features=tfds.features.FeaturesDict(
-                {**features, "label": tfds.features.ClassLabel(num_classes=10)}
-            ),
-            # The pipeline shuffles; stored order keeps the source's numbering.
-            disable_shuffling=True,
-        )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        """See the base class."""
-        source = Path(dl_manager.manual_dir)
-        return {split: self._generate_examples(source, split) for split in _SPLITS}
-
-    def _generate_examples(self, source: Path, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        """See the base class."""
-        config = self.builder_config
-        if config.variant == "from_mnist":
-            examples = _from_mnist(source, split, config.seed)
-        elif config.variant == "official_png":
-            examples = _from_png(source, split)
-        else:
-            examples = _from_pt(source, split)
-        for i, label in enumerate(examples.labels):
-            views = {name: images[i] for name, images in examples.images.items()}
-            yield i, {**views, "label": int(label)}
 
 
 def fetch_archive(url: str, sha256: str, folder: str) -> None:
@@ -406,6 +349,8 @@ def fetch_archive(url: str, sha256: str, folder: str) -> None:
         raise ValueError("sha256 is empty: set it to the archive's checksum from its release page")
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise ValueError(f"sha256 is {shown(sha256)}: give its 64 hexadecimal digits")
+    import pooch
+
     try:
         archive = pooch.retrieve(url, f"sha256:{sha256}", fname="download.archive", path=folder)
     except ValueError as error:
@@ -422,7 +367,7 @@ def fetch_archive(url: str, sha256: str, folder: str) -> None:
         raise ValueError(f"{url} is no safe zip or tar archive ({brief(str(error))})") from error
 
 
-def _open(builder: PolyMnist, split: str, in_memory: bool) -> Source:
+def _open(builder: "PolyMnist", split: str, in_memory: bool) -> Source:
     records = RecordSource(builder.as_data_source(split))
     return ArraySource(records.gather(np.arange(len(records)))) if in_memory else records
 
@@ -443,6 +388,9 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
             should not be.
         FileNotFoundError: a source file is missing; nothing has been written then.
     """
+    from mmebm_jax.data import polymnist_builder
+    from mmebm_jax.data.polymnist_builder import PolyMnist, PolyMnistConfig
+
     data_dir, source_dir, variant = options.data_dir, options.source_dir, options.variant
     seed, check_source = options.seed, options.check_source
     # Data of unchecked files must not be taken for MNIST's later.
@@ -463,11 +411,8 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
             raise ValueError(
                 f"PolyMNIST is not prepared in {data_dir} yet: training prepares it, once."
             )
-        manual_dir = str(Path(source_dir).expanduser())
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-        )
-    train, test = (_open(builder, split, options.in_memory) for split in _SPLITS)
+        polymnist_builder.prepare(builder, Path(source_dir).expanduser())
+    train, test = (_open(builder, split, options.in_memory) for split in SPLITS)
     fields = {name: Field("image", (SIZE, SIZE, 3)) for name in MODALITIES}
     return DataSplits(
         train, test, fields, num_classes=10, alphabet="", version=str(builder.version)

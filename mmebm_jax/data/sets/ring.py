@@ -9,6 +9,7 @@ from mmebm_jax.data.source import ArraySource, DataSplits, Field
 from mmebm_jax.storage.validation import Record
 
 NUM_MODES = 8
+LICENCE = "Drawn from a formula: no licence applies."
 
 Count = Annotated[int, pydantic.Field(ge=1, le=10**7)]
 Length = Annotated[float, pydantic.Field(gt=0, lt=1)]

@@ -1,0 +1,116 @@
+"""The model card of an export: what the model is, how good, made of which data."""
+
+import importlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from mmebm_jax.data import sets
+from mmebm_jax.runs.checkpoint import DataFacts
+from mmebm_jax.storage.validation import plain
+
+# Column → section of evaluation.json and entries of it, the first of which that there is counts.
+# No coherence without a diversity beside it, no distance without its floor.
+COLUMNS: dict[str, Sequence[str]] = {
+    "joint coherence": ("joint_coherence", "energy", "generator"),
+    "cross coherence": ("cross_coherence", "drawn", "mean"),
+    "conditional diversity": ("diversity", "conditional"),
+    "Fréchet distance": ("frechet", "energy", "generator"),
+    "its floor": ("frechet", "floor"),
+}
+NO_DATA_LICENCE = "State here what the model was trained on and under which licence."
+
+
+def model_card(
+    workdir: epath.Path,
+    config: ConfigDict,
+    data: DataFacts,
+    facts: Mapping[str, Any],
+    licence: str = "",
+) -> str:
+    """The card as Markdown, with the front matter that model hubs read.
+
+    Args:
+      workdir: of the run; its evaluation.json gives the table.
+      config: of the run.
+      data: what the run's modalities are.
+      facts: of export.json.
+      licence: of the model, an SPDX identifier; "" says that none is stated.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9.+-]*", licence):
+        raise ValueError(f"licence is {plain(licence)}: give an SPDX identifier, as apache-2.0.")
+    head = ["---", "library_name: mmebm_jax", "tags: [energy-based-model, multimodal, vae, jax]"]
+    head += [f"license: {licence.lower()}"] if licence else []
+    modalities = ", ".join(
+        f"{plain(name)} ({field.kind}, {'×'.join(map(str, field.shape))})"
+        for name, field in data.fields.items()
+    )
+    parts = [
+        "\n".join([*head, "---"]),
+        f"# A multimodal energy-based model of {config.data.name}",
+        f"Sampling weights of a run of {facts['step']} steps, exported by "
+        f"[mmebm_jax](https://arxiv.org/abs/2605.00644) {facts['library']} in {facts['dtype']}. "
+        f"Modalities: {modalities}. Networks that learned: {', '.join(facts['trained']) or 'none'}."
+        " Its configuration is in `config.json`.",
+        "```text\n"
+        "import jax, mmebm_jax\n\n"
+        'model = mmebm_jax.load("this/folder")  # or hf://user/name@revision\n'
+        "samples = model.sample(jax.random.key(0), num_samples=16)\n"
+        "```",
+        "## How good",
+        scores(workdir, config.seed),
+        "## Data",
+        _data_licence(config.data.name, data.version),
+        "## Licence",
+        licence or "None is stated.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def scores(workdir: epath.Path, seed: int) -> str:
+    """The table row of a run's evaluation.json as Markdown, or a sentence that there is none."""
+    path = workdir / "evaluation.json"
+    if not path.exists():
+        return "Not evaluated before it was exported."
+    try:
+        result = json.loads(path.read_text())
+        numbers = {c: n for c, places in COLUMNS.items() if (n := _entry(result, places))}
+        step, count = int(result["step"]), int(result["num_samples"])
+        if not numbers:
+            raise ValueError("it holds none")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "Its evaluation.json could not be read."
+    table = [
+        f"| {' | '.join(numbers)} |",
+        f"|{'---|' * len(numbers)}",
+        f"| {' | '.join(numbers.values())} |",
+    ]
+    return "\n".join(
+        [
+            *table,
+            "",
+            f"At step {step}, {count} samples, one seed ({seed}). Coherence is judged by a trained "
+            "classifier; the distance is one of classifier features, not FID, and its floor is "
+            "that between training and test data.",
+        ]
+    )
+
+
+def _entry(result: Mapping[str, Any], places: Sequence[str]) -> str:
+    section = result.get(places[0])
+    if not isinstance(section, Mapping):
+        return ""
+    value = next((section[name] for name in places[1:] if name in section), None)
+    if value is None:
+        return ""
+    return f"{float(value):.1f}" if places[0] == "frechet" else f"{float(value):.3f}"
+
+
+def _data_licence(name: str, version: str) -> str:
+    module = importlib.import_module(f"{sets.__name__}.{name}")
+    licence = getattr(module, "LICENCE", "")
+    return f"{name}, version {plain(version)}. {licence or NO_DATA_LICENCE}"

@@ -1,0 +1,246 @@
+"""A trained model as a few small files, to hand to others: `mmebm_jax.export`.
+
+An export holds `model.safetensors` (the sampling weights alone), `config.json` and `data.json` as a
+run has them, `export.json` (what this file writes of itself) and `README.md`, the model card.
+`mmebm_jax.load` reads it as it reads a run, and needs neither checkpoints nor data.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import pydantic
+import safetensors.numpy
+from etils import epath
+from ml_collections import ConfigDict
+
+from mmebm_jax.method.model import NETWORKS, Model
+from mmebm_jax.method.train_state import Weights
+from mmebm_jax.runs import builders, cards, checkpoint, schema
+from mmebm_jax.runs.template import MOST_BYTES, template
+from mmebm_jax.storage import validation
+from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.validation import PRINTABLE, OneOf, Record, brief, plain, shown
+from mmebm_jax.version import VERSION
+
+FORMAT = 1
+FACTS, TENSORS = "export.json", "model.safetensors"
+FILES = (TENSORS, "config.json", "data.json", FACTS, "README.md")
+DTYPES = ("float32", "float16")
+# What only training or measuring reads; an export's own may be of any version.
+NOT_SAMPLED = ("data", "evaluation", "guard", "input")
+_Text = Annotated[str, pydantic.Field(max_length=200, pattern=PRINTABLE)]
+
+
+class Facts(Record):
+    """What `export.json` holds."""
+
+    format: int = pydantic.Field(ge=1, le=FORMAT)
+    library: _Text  # the version of mmebm_jax that wrote it
+    step: int = pydantic.Field(ge=0, le=2**31)
+    trained: list[Annotated[str, OneOf(NETWORKS)]]  # networks that learned
+    dtype: Annotated[str, OneOf(DTYPES)]  # in which the networks' parameters are stored
+    sha256: _Text  # of model.safetensors
+
+
+def export(
+    workdir: epath.PathLike,
+    folder: epath.PathLike,
+    *,
+    dtype: str = "float32",
+    licence: str = "",
+) -> None:
+    """Write a trained run's sampling weights and a model card into a new folder.
+
+    Only what sampling needs is written: the averaged weights of the networks and the base prior.
+    An energy that never learned is left out, and `load` initialises it anew. Left out too are texts
+    of the configuration that may name folders of this machine.
+
+    Args:
+      workdir: of a trained run.
+      folder: to write to; it must be new or empty.
+      dtype: in which the networks' parameters are stored: "float32" gives the run's samples bit
+        for bit, "float16" half the size. The base prior stays float32: its log-density is a
+        difference of large numbers. `load` computes in float32 either way.
+      licence: of the model, an SPDX identifier for the card; "" says that none is stated.
+
+    Raises:
+      FileNotFoundError: no run or no checkpoint is in `workdir`.
+      ValueError: the folder holds files, the dtype is another, or a weight leaves its range.
+    """
+    source, target = epath.Path(workdir), epath.Path(folder)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {shown(dtype)}: choose one of {', '.join(DTYPES)}.")
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ValueError(f"{target} is there already and not empty: name a new folder.")
+    if is_export(source):
+        raise ValueError(f"{source} is an export already: copy it, or export the run again.")
+    config = checkpoint.read_config(source)
+    data = checkpoint.read_data_facts(source)
+    model = builders.build_model(config, data.fields)
+    shapes = template(model, config.prior.num_components)
+    weights, step, trained = checkpoint.restore_weights(source, shapes)
+    stored = _stored(weights, _stored_networks(trained), dtype)
+    tensors = safetensors.numpy.save(stored, {"format": "mmebm_jax"})
+    facts = Facts(
+        format=FORMAT,
+        library=VERSION,
+        step=step,
+        trained=trained,
+        dtype=dtype,
+        sha256=hashlib.sha256(tensors).hexdigest(),
+    )
+    target.mkdir(parents=True, exist_ok=True)
+    card = cards.model_card(source, config, data, facts.model_dump(), licence)
+    write_whole(target / TENSORS, tensors)
+    write_whole(target / "config.json", _json(_shared_config(config)))
+    write_whole(target / "data.json", (source / "data.json").read_text())
+    write_whole(target / "README.md", card)
+    # Last: a folder without it is no export.
+    write_whole(target / FACTS, _json(facts.model_dump()))
+
+
+def is_export(folder: epath.Path) -> bool:
+    """Whether a folder holds an export, whole or damaged."""
+    return (folder / FACTS).exists()
+
+
+def read_config(folder: epath.Path) -> ConfigDict:
+    """An export's configuration, with this version's default for every field that it lacks.
+
+    Raises:
+      FileNotFoundError: the file is missing.
+      ValueError: it is damaged, or has fields that this version does not know.
+    """
+    path = folder / "config.json"
+    saved = {n: v for n, v in checkpoint.read_json(path).items() if n not in NOT_SAMPLED}
+    tree = _merged(schema.defaults().to_dict(), saved)
+    try:
+        schema.parse(tree)
+    except ValueError as error:
+        raise ValueError(f"{path} is of another version: {error}") from error
+    return ConfigDict(tree)
+
+
+def read_facts(folder: epath.Path) -> Facts:
+    """What an export says of itself.
+
+    Raises:
+      FileNotFoundError: the file is missing.
+      ValueError: it is damaged, or of a format that this version does not read.
+    """
+    path = folder / FACTS
+    tree = checkpoint.read_json(path)
+    number = tree.get("format")
+    if isinstance(number, int) and number > FORMAT:
+        raise ValueError(
+            f"{folder} is an export of format {shown(number)}, made by mmebm_jax "
+            f"{plain(tree.get('library'))}, and this is {VERSION}: install that one."
+        )
+    try:
+        return validation.parse(Facts, tree, "export")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({str(error).rstrip('.')}): fetch it anew.") from error
+
+
+def read_weights(folder: epath.Path, facts: Facts, model: Model, like: Weights) -> Weights:
+    """The weights of an export, in float32.
+
+    Args:
+      folder: of the export.
+      facts: from `read_facts`.
+      model: initialises what never learned.
+      like: shapes and types of the weights.
+
+    Raises:
+      FileNotFoundError: the file is missing.
+      ValueError: it is damaged, or its tensors are not this model's.
+    """
+    path = folder / TENSORS
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: fetch the export anew.")
+    if path.stat().length > MOST_BYTES:
+        raise ValueError(f"{path} is larger than {MOST_BYTES >> 30} GiB: fetch the export anew.")
+    content = path.read_bytes()
+    try:
+        if hashlib.sha256(content).hexdigest() != facts.sha256:
+            raise ValueError("its checksum differs")
+        tensors = safetensors.numpy.load(content)
+        stored = like._replace(params={n: like.params[n] for n in _stored_networks(facts.trained)})
+        _check(tensors, stored, facts.dtype)
+    except Exception as error:  # safetensors raises many kinds for damaged files.
+        reason = brief(str(error) or type(error).__name__)
+        raise ValueError(f"{path} is damaged ({reason}): fetch the export anew.") from error
+    weights = jax.tree_util.tree_map_with_path(
+        lambda place, leaf: jax.numpy.asarray(tensors[_name(place)].astype(leaf.dtype)), stored
+    )
+    if weights.params.keys() == like.params.keys():
+        return weights
+    fresh = jax.jit(model.init)(jax.random.key(0))
+    return weights._replace(params=fresh | weights.params)
+
+
+def _stored_networks(trained: Sequence[str]) -> list[str]:
+    return [n for n in NETWORKS if n in ("inference", "generator") or n in trained]
+
+
+def _stored(weights: Weights, networks: Sequence[str], dtype: str) -> dict[str, np.ndarray]:
+    """Tensors by name, such as "params/generator/…/kernel"."""
+    tensors = {}
+    weights = weights._replace(params={name: weights.params[name] for name in networks})
+    for place, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(weights)):
+        name, values = _name(place), np.ascontiguousarray(leaf)
+        tensors[name] = values.reshape(np.shape(leaf)).astype(_dtype(name, values.dtype, dtype))
+        if not np.isfinite(tensors[name]).all():
+            raise ValueError(
+                f"{name} holds values that {dtype} cannot: export in float32, or from another "
+                "checkpoint if they are not finite."
+            )
+    return tensors
+
+
+def _check(tensors: Mapping[str, np.ndarray], like: Weights, dtype: str) -> None:
+    wanted = {_name(place): leaf for place, leaf in jax.tree_util.tree_leaves_with_path(like)}
+    for name in sorted(wanted.keys() ^ tensors.keys()):
+        raise ValueError(f"{plain(name)} is {'missing' if name in wanted else 'unknown'}")
+    for name, leaf in wanted.items():
+        found, stored = tensors[name], _dtype(name, leaf.dtype, dtype)
+        if found.shape != leaf.shape or found.dtype != stored:
+            raise ValueError(f"{plain(name)} is {found.dtype}{list(found.shape)}")
+
+
+def _dtype(name: str, dtype: Any, chosen: str) -> np.dtype:
+    is_parameter = name.startswith("params/") and np.dtype(dtype) == np.float32
+    return np.dtype(chosen if is_parameter else dtype)
+
+
+def _name(place: Any) -> str:
+    return jax.tree_util.keystr(place, simple=True, separator="/")
+
+
+def _shared_config(config: ConfigDict) -> dict[str, Any]:
+    """The configuration without what is measured, and without free texts of the data's section."""
+    tree = {n: v for n, v in config.to_dict().items() if n not in ("evaluation", "guard", "input")}
+    fields = type(schema.parse(config).data).model_fields
+    tree["data"] = {
+        name: value
+        for name, value in tree["data"].items()
+        if validation.choices(fields[name]) or not isinstance(value, str)
+    }
+    return tree
+
+
+def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(defaults)
+    for name, value in given.items():
+        usual = merged.get(name)
+        both = isinstance(usual, Mapping) and isinstance(value, Mapping)
+        merged[name] = _merged(usual, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _json(tree: Mapping[str, Any]) -> str:
+    return json.dumps(tree, indent=2, sort_keys=True) + "\n"
