@@ -8,7 +8,7 @@ MINUTES ?= 3
 FLAGS ?=
 SAMPLES ?= 2000
 JOBS ?= 1
-VARIANTS := mmvae ebm_prior paper_b full
+VARIANTS := mmvae ebm_prior paper_b full private_full
 VAES := mvae mmvae mopoe mmvae_plus helvae
 ENERGIES := paper_a paper_a_no_prior paper_a_no_revision paper_b union full
 INCOMPLETE := mvae mmvae mopoe mmvae_plus paper_a paper_b
@@ -30,9 +30,9 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 
 # Trains the full method, evaluates and samples it: minutes on two cores.
 demo: venv
-	$(RUN) -m experiments.compare $(CACHE) --configs=configs/polydigits.py:full --seeds=0 \
+	$(RUN) -m experiments.compare $(CACHE) --configs=configs/polydigits.py:private_full --seeds=0 \
 		--budget_minutes=$(MINUTES) --workdir=runs/polydigits $(FLAGS)
-	$(RUN) -m experiments.main $(CACHE) --mode=sample --workdir=runs/polydigits/seed0/full \
+	$(RUN) -m experiments.main $(CACHE) --mode=sample --workdir=runs/polydigits/seed0/private_full \
 		--num_samples=32
 
 # Sets the baselines and ablations beside the demo's run.
