@@ -85,7 +85,7 @@ lint: venv
 
 # The documentation, strictly: a warning or a dead link is an error. Into site/, without network.
 docs: venv
-	$(RUN) -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
 
 # The wheel in an environment that holds nothing else: trains, evaluates and samples there. Needs the
 # registry; a test does the same with what is installed.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"```(python file=(\S+)|diff)\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"```(python title=\"([^\"]+)\"|diff)\n(.*?)```", re.DOTALL)
 SCRIPT = """
 import jax, jax.numpy as jnp, numpy as np, PIL.Image
 from configs import moons
