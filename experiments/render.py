@@ -70,6 +70,10 @@ COLUMNS = {
         f"millions_{n}": Column(f"{n}, 10⁶ parameters", (f"millions_{n}",), 2)
         for n in ("inference", "generator", "energy")
     },
+    "loss_ours": Column("ours, nats", ("loss_ours",), 2),
+    "loss_theirs": Column("MultiVae's, nats", ("loss_theirs",), 2),
+    "loss_difference": Column("relative difference", ("loss_difference",)),
+    "note": Column("what differs otherwise", ("note",)),
     "gflops_mmvae_plus": Column("GFLOP a step, MMVAE+", ("gflops_mmvae_plus",), 0),
     "gflops_paper_b": Column("GFLOP a step, paper B", ("gflops_paper_b",), 0),
     "lines": Column("lines", ("lines",), 0),

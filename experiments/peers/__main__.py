@@ -3,14 +3,18 @@
     python -m experiments.peers bounds
 
 prints, for identical weights, data and latents, every bound of ours beside theirs and the relative
-difference; the status is 1 where one is above 1e-4. MultiVae comes with the extra `peers`.
+difference; the status is 1 where one is above 1e-4. With --results the rows go to that file, from
+which docs/methods.md is rendered. MultiVae comes with the extra `peers`.
 """
 
 import sys
 from collections.abc import Sequence
 
-from absl import app
+from absl import app, flags
 
+from experiments import results
+
+_RESULTS = flags.DEFINE_string("results", None, "File of rows, as docs/results/peers_bounds.json.")
 PARTS = ("bounds",)
 
 
@@ -25,6 +29,8 @@ def main(arguments: Sequence[str]) -> None:
     except ValueError as error:
         sys.exit(str(error))
     print(bounds.table(found))
+    if _RESULTS.value:
+        results.write(_RESULTS.value, "python -m experiments.peers bounds", bounds.rows(found))
     if any(not compared.difference <= bounds.TOLERANCE for compared in found):
         sys.exit(1)
 

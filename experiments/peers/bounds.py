@@ -120,13 +120,27 @@ def compare(peers: Sequence[Peer] = PEERS) -> list[Compared]:
     return found
 
 
+def rows(found: Sequence[Compared]) -> list[dict[str, Any]]:
+    """What was compared, for a file of results."""
+    return [
+        {
+            "method": c.name,
+            "loss_ours": c.ours,
+            "loss_theirs": c.theirs,
+            "loss_difference": f"{c.difference:.0e}",
+            "note": c.note,
+        }
+        for c in found
+    ]
+
+
 def table(found: Sequence[Compared]) -> str:
     """A Markdown table of what was compared."""
-    rows = [
+    lines = [
         [c.name, f"{c.ours:.6g}", f"{c.theirs:.6g}", f"{c.difference:.1e}", c.note] for c in found
     ]
     headers = ["bound", "ours", "MultiVae's", "relative difference", "what differs otherwise"]
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
 
 
 def _ours(peer: Peer) -> tuple[Model, Any, dict[str, np.ndarray], float, Draws]:
