@@ -23,8 +23,8 @@ LOCK = "shard.lock"
 class Shard(NamedTuple):
     """One machine's place among several."""
 
-    index: int  # from 0
-    count: int
+    place: int  # from 0
+    total: int
 
 
 def parse(text: str) -> Shard:
@@ -52,7 +52,7 @@ def claims(
     Raises:
       ValueError: the folders are in an object store, which has no locking.
     """
-    own = [f for place, f in enumerate(folders) if place % shard.count == shard.index]
+    own = [f for number, f in enumerate(folders) if number % shard.total == shard.place]
     for folder in [*own, *(f for f in folders if f not in own)]:
         if "://" in str(folder):
             raise ValueError(f"{folder} is in an object store, which has no locking: share a disk.")
