@@ -40,7 +40,7 @@ compare: venv
 	$(RUN) -m experiments.compare $(CACHE) --seeds=$(SEEDS) --budget_minutes=$(MINUTES) \
 		--configs=$(call configs,$(VARIANTS)) --workdir=runs/polydigits
 
-# The table of the whole family: every run on its share of the cores, two at a time.
+# The table of eleven methods: every run on its share of the cores, JOBS at a time.
 family: venv
 	$(RUN) -m experiments.compare $(CACHE) --seeds=$(SEEDS) --budget_minutes=$(MINUTES) --jobs=$(JOBS) \
 		--configs=$(call configs,$(VAES) $(ENERGIES)) --workdir=runs/family
