@@ -14,7 +14,7 @@ import pydantic
 
 from mmebm_jax.data import sets
 from mmebm_jax.data.pipeline import batches, index_batches, iterate, whole
-from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
+from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source, complete
 from mmebm_jax.storage.validation import OneOf, Record, parse
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "RecordSource",
     "Source",
     "batches",
+    "complete",
     "index_batches",
     "iterate",
     "load_data",

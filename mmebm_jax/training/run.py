@@ -23,8 +23,8 @@ class Run(NamedTuple):
 
     config: ConfigDict
     workdir: epath.Path
-    splits: DataSplits  # complete
-    train_source: Source  # what training sees of the training split
+    splits: DataSplits
+    train_source: Source  # the training split, some of it hidden if the configuration asks for it
     model: Model
     mesh: jax.sharding.Mesh
 
