@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import pydantic
 
 from mmebm_jax.data import sets
+from mmebm_jax.data.arrays import from_arrays
 from mmebm_jax.data.pipeline import batches, index_batches, iterate, whole
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source, complete
 from mmebm_jax.storage.validation import OneOf, Record, parse
@@ -27,6 +28,7 @@ __all__ = [
     "Source",
     "batches",
     "complete",
+    "from_arrays",
     "index_batches",
     "iterate",
     "load_data",

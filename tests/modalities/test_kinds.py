@@ -20,6 +20,10 @@ def raw_examples():
             Modality("m", "vector", (6,), "laplace"),
             rng.uniform(-1, 1, size=(4, 6)).astype(np.float32),
         ),
+        "category": (
+            Modality("m", "category", (5,), "categorical"),
+            rng.integers(5, size=4).astype(np.int32),
+        ),
     }
 
 

@@ -34,7 +34,7 @@ NAMES = ("metadata.jsonl", "metadata.csv", "metadata.npz")
 _NOT_UTF8 = "is not UTF-8"
 
 
-def annotations(path: Path) -> list[Path]:
+def annotations(path: Path, version: str = "") -> list[Path]:
     """The metadata files there are; see `read` for which are taken."""
     return [
         path / place / name
@@ -44,7 +44,7 @@ def annotations(path: Path) -> list[Path]:
     ]
 
 
-def read(reading: Reading) -> Tables:
+def read(reading: Reading, version: str = "") -> Tables:
     """The rows of a folder's two splits.
 
     Raises:
