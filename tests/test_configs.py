@@ -3,12 +3,22 @@ import operator
 
 import pytest
 
-from configs import chaos, cifar_captions, cub, digits_text, folder, polydigits, polymnist, toy
+from configs import (
+    avatars,
+    chaos,
+    cifar_captions,
+    cub,
+    digits_text,
+    folder,
+    polydigits,
+    polymnist,
+    toy,
+)
 from experiments.compare import read_config
 from mmebm_jax.method.plan import Terms
 from mmebm_jax.runs import builders, schema
 
-ALL = (chaos, cifar_captions, cub, digits_text, folder, polydigits, polymnist, toy)
+ALL = (avatars, chaos, cifar_captions, cub, digits_text, folder, polydigits, polymnist, toy)
 CASES = [
     (module, variant)
     for module in (polydigits, digits_text, polymnist, folder)

@@ -14,6 +14,7 @@ from mmebm_jax.data.source import (
     complete,
     gather_at,
     observed_of,
+    turns,
 )
 from mmebm_jax.modalities.kinds import KINDS
 from mmebm_jax.storage.validation import plain, shown
@@ -100,6 +101,7 @@ class CheckedSource:
     def __init__(self, source: Source, splits: DataSplits, split: str):
         self._source, self._split = source, split
         self._fields, self._num_classes = splits.fields, splits.num_classes
+        self.turns = turns(source)
 
     def __len__(self) -> int:
         """The number of examples."""

@@ -14,6 +14,7 @@ from mmebm_jax.data.source import Field
 from mmebm_jax.storage.validation import plain, shown
 from mmebm_jax.typing import Alphabet
 
+_ORDER = ("image", "text", "vector", "category")  # of modalities, then by their names
 MOST_CATEGORIES = 2**16
 MOST_ALTERNATIVES = 64
 
@@ -55,7 +56,14 @@ def learn(tables: Tables, form: Form) -> Encoding:
         two sizes, categories of test alone, or impossible modalities.
     """
     kinds = [_kinds(rows) for rows in tables]
-    train, test = ({n: k for n, k in found.items() if n != LABEL} for found in kinds)
+    train, test = (
+        {
+            n: found[n]
+            for n in sorted(found, key=lambda n: (_ORDER.index(found[n]), n))
+            if n != LABEL
+        }
+        for found in kinds
+    )
     for name, rows in zip(Tables._fields, tables, strict=True):
         if not rows:
             raise ValueError(f"the {name} split holds no example: give at least one.")

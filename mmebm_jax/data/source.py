@@ -127,6 +127,7 @@ class IncompleteSource:
                 f"example {empty[0]} has no observed modality ({len(empty)} such in all): drop it"
             )
         self._source, self._names, self.observed = source, tuple(names), observed
+        self.turns = turns(source)
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -174,6 +175,11 @@ def with_missing(source: Source, names: Sequence[str], ratio: float, seed: int) 
 def observed_of(source: Source) -> np.ndarray | None:
     """What each example of a source has, bool ``[N, M]``; None where nothing is missing."""
     return getattr(source, "observed", None)
+
+
+def turns(source: Source) -> bool:
+    """Whether passes over a source differ, see `gather_at`."""
+    return bool(getattr(source, "turns", False))
 
 
 def gather_at(source: Source, indices: np.ndarray, passes: np.ndarray) -> dict[str, np.ndarray]:

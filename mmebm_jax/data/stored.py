@@ -1,7 +1,7 @@
 """Encoded examples as sources, in memory or on disk."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +20,12 @@ class Alternatives:
 
     Args:
       source: texts as uint16 `[A, L]`, with how many there are as "NAME_count".
-      texts: the names of texts.
+      most: text → how many alternatives an example has at most.
     """
 
-    def __init__(self, source: Source, texts: Sequence[str]):
-        self._source, self._texts = source, tuple(texts)
+    def __init__(self, source: Source, most: Mapping[str, int]):
+        self._source, self._texts = source, tuple(most)
+        self.turns = any(count > 1 for count in most.values())
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -65,9 +66,8 @@ def shuffled(tables: Tables) -> Tables:
 def assembled(encoding: Encoding, splits: Mapping[str, Stored], version: str) -> DataSplits:
     """The data set of two encoded splits, by "train" and "test"."""
     sources: dict[str, Source] = {}
-    several = list(encoding.alternatives)
     for name, (source, observed) in splits.items():
-        shown = Alternatives(source, several) if several else source
+        shown = Alternatives(source, encoding.alternatives) if encoding.alternatives else source
         missing = not observed.all()
         sources[name] = (
             IncompleteSource(shown, tuple(encoding.fields), observed) if missing else shown

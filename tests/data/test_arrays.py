@@ -6,6 +6,8 @@ import pytest
 from mmebm_jax.data import batches, from_arrays, load_data, whole
 from mmebm_jax.data.source import OBSERVED
 from mmebm_jax.modalities.text import spelled
+from mmebm_jax.runs import sharding
+from mmebm_jax.training import feed
 
 
 def arrays(count, seed=0):
@@ -36,6 +38,17 @@ def test_arrays_are_taken_in_their_order():
     read = batches(splits.train, 10, 0)
     seen = {text for n in range(2) for text in spelled(read[n]["words"], splits.alphabet)}
     assert seen == {"a dog", "a bird", "one bird"}
+    with pytest.raises(ValueError, match=r"config\.input\.device_resident: of alternative texts"):
+        next(
+            feed.batches(
+                splits.train,
+                sharding.data_mesh(),
+                batch_size=2,
+                seed=0,
+                start_step=0,
+                device_resident=True,
+            )
+        )
     assert from_arrays(train, test).version != from_arrays(arrays(10, seed=1), test).version
 
 

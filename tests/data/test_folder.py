@@ -67,7 +67,7 @@ def test_every_kind_of_column_becomes_its_modality(tmp_path, load):
     splits = load(root, categories="colour")
     assert {name: tuple(field) for name, field in splits.fields.items()} == {
         "image": ("image", (SIZE, SIZE, 3)),
-        "text": ("text", (32, 10)),
+        "text": ("text", (32, 9)),
         "weight": ("vector", (1,)),
         "place": ("vector", (3,)),
         "colour": ("category", (3,)),
