@@ -2,7 +2,7 @@
 
 Paper: paper B (arXiv:2605.00644) is judged on CUB and its captions; its networks and numbers are
 not reproduced here.
-Hardware: 2 CPU cores, an hour or two.
+Hardware: 2 CPU cores, 60 to 120 minutes (not measured).
 Expected: nothing is claimed yet.
 Command: python -m experiments.main --config=configs/cub.py --config.data.path=DIR \
 --workdir=runs/cub

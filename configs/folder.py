@@ -2,7 +2,7 @@
 
 Paper: none; the methods of configs/methods.py on the data of a folder in the convention of Hugging
 Face's image folders, which docs/data.md describes.
-Hardware: 2 CPU cores take an hour or two for 64×64 pictures; a GPU, minutes.
+Hardware: 2 CPU cores take an hour or two for 64×64 pictures, a GPU minutes (neither measured).
 Expected: nothing is claimed of data that nobody has seen. Look at images/samples_*.png after the
 first thousand steps, and give `likelihood.text.weight` more where sentences are ignored.
 Command: python -m experiments.main --config=configs/folder.py --config.data.path=DIR \
@@ -37,6 +37,7 @@ METHODS = methods.family(
         "energy.start_step": 9000,
         "schedule.settle_step": 9000,
     },
+    settled={"schedule.freeze_step": 9000, "revision_stride": 2},
 )
 SMOKE = methods.SMOKE | {"model.num_latents": 8, "model.hidden": 32, "data.image_size": 16}
 

@@ -128,7 +128,7 @@ def test_a_source_is_told_the_pass_of_each_example(process):
 
 
 def test_an_unknown_data_set_names_the_known_ones():
-    with pytest.raises(ValueError, match="choose one of arrays, folder, polydigits"):
+    with pytest.raises(ValueError, match="choose one of arrays, avatars, folder"):
         load_data("imagenet")
 
 
