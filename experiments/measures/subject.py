@@ -77,10 +77,14 @@ class Subject:
 
     @cached_property
     def train(self) -> tuple[dict[str, np.ndarray], ByModality]:
-        """As many training examples as there are samples, in model range, and their features."""
+        """As many training examples as there are samples, in model range, and their features.
+
+        Without classes there are no features.
+        """
         raw = data.whole(data.complete(self.run.splits.train), self.num_samples)
         batch = self.sampler.as_batch(without_label(raw), check_values=False)
-        return jax.device_get(batch), self.classifiers.predict(batch)[1]
+        features = {} if lacks_classes(self.run) else self.classifiers.predict(batch)[1]
+        return jax.device_get(batch), features
 
     @cached_property
     def judged_test(self) -> Judged:
