@@ -3,10 +3,9 @@
 import jax
 import numpy as np
 
-from mmebm_jax.modalities.kind import Kind, KindNetworks, Shape, unchanged
+from mmebm_jax.modalities.kind import Kind, Shape, unchanged
+from mmebm_jax.modalities.vector import PERCEPTRONS
 from mmebm_jax.networks.classifier import DenseClassifier
-from mmebm_jax.networks.perceptron import PerceptronDecoder
-from mmebm_jax.networks.vector import VectorExpert, VectorTrunk
 from mmebm_jax.typing import Alphabet
 
 
@@ -42,13 +41,8 @@ CATEGORY = Kind(
     to_raw=_to_raw,
     problem_of_shape=lambda shape: "",
     problems=_problems,
-    networks={
-        "small": KindNetworks(
-            expert=lambda shape, sizes: VectorExpert(sizes.hidden),
-            decoder=lambda shape, sizes: PerceptronDecoder(shape, sizes.hidden),
-            trunk=lambda shape, sizes: VectorTrunk(sizes.hidden),
-        )
-    },
+    # As of a vector.
+    networks=dict.fromkeys(("small", "resnet", "transformer"), PERCEPTRONS),
     classifier=DenseClassifier,
     augment=unchanged,
     draw=_draw,

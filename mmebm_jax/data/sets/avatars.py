@@ -15,16 +15,13 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pydantic
-from PIL import Image
-from tqdm import tqdm
 
-from mmebm_jax.data import prepared
-from mmebm_jax.data.encoding import Form
 from mmebm_jax.data.rows import Damage, Row, Tables
 from mmebm_jax.data.source import DataSplits
 from mmebm_jax.storage.validation import PRINTABLE, Record
 
 STYLE = "pixel-art.json"
+LICENCE = "DiceBear's style Pixel Art, CC0 1.0."
 _INSTALL = "avatars need three packages: pip install 'mmebm_jax[avatars]'."
 # Attribute → its values, each with what DiceBear is asked for.
 ATTRIBUTES: dict[str, dict[str, dict[str, Any]]] = {
@@ -129,6 +126,9 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
     Raises:
         ValueError: it is not drawn and should not be, or the packages are missing.
     """
+    from mmebm_jax.data import prepared
+    from mmebm_jax.data.encoding import Form
+
     drawn_by = {n: v for n, v in options.model_dump().items() if n != "data_dir"}
     digest = hashlib.sha256(repr((_VERSION, sorted(drawn_by.items()))).encode()).hexdigest()[:12]
     place = prepared.Place(options.data_dir, f"avatars_{digest}")
@@ -168,6 +168,8 @@ def _library() -> _Library:
 
 
 def _tables(options: Options, library: _Library) -> Tables:
+    from tqdm import tqdm
+
     tables = []
     parts = combinations(options.seed, options.held_out)
     counts = (options.num_train, options.num_test)
@@ -190,6 +192,8 @@ def _row(numbers: np.ndarray, rng: np.random.Generator, size: int, library: _Lib
         asked |= ATTRIBUTES[attribute][name]
     drawing = library.avatar(library.style, asked).to_string()
     content = library.rasterise(svg_string=drawing, width=size, height=size, skip_system_fonts=True)
+    from PIL import Image
+
     picture = np.asarray(Image.open(io.BytesIO(bytes(content))).convert("RGB"))
     ticks = [
         1.0 if name == names[attribute] else -1.0

@@ -6,15 +6,18 @@ image folders, the others are the official files of published data sets.
 
 import hashlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import pydantic
 
-from mmebm_jax.data import layouts, prepared
-from mmebm_jax.data.encoding import Form
+from mmebm_jax.data import layouts
 from mmebm_jax.data.rows import LABEL, Damage, Reading
 from mmebm_jax.data.source import DataSplits
 from mmebm_jax.storage.validation import PRINTABLE, OneOf, Record
+
+if TYPE_CHECKING:  # What reads and writes pictures, a trained model does without.
+    from mmebm_jax.data.encoding import Form
+    from mmebm_jax.data.prepared import Place
 
 Text = Annotated[str, pydantic.Field(max_length=4096, pattern=PRINTABLE)]
 # What makes other examples; where they are kept does not.
@@ -86,6 +89,8 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
         ValueError: one line about what cannot be read, or it is not prepared and should not be.
         FileNotFoundError: the folder or a file of it is missing.
     """
+    from mmebm_jax.data import prepared
+
     place = _place(options)
     if not place.exists():
         reading = _reading(options)
@@ -99,13 +104,15 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
     return prepared.open_prepared(place, into_memory=options.in_memory)
 
 
-def _place(options: Options) -> prepared.Place:
+def _place(options: Options) -> "Place":
     """Where its prepared set lies, told by the options and by the annotation files' content.
 
     Raises:
         ValueError: no folder is named.
         FileNotFoundError: it is not there, nor prepared.
     """
+    from mmebm_jax.data import prepared
+
     if not options.path:
         raise ValueError("path is empty: name the folder in config.data.path.")
     path = _path(options)
@@ -146,7 +153,9 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _form(options: Options) -> Form:
+def _form(options: Options) -> "Form":
+    from mmebm_jax.data.encoding import Form
+
     return Form(
         image_size=options.image_size,
         channels=1 if options.grey else 3,
