@@ -32,6 +32,7 @@ class Judged(NamedTuple):
 class Classifiers:
     """Classifiers, one per modality and seed: predictions and features of samples.
 
+    Data without classes have none of them, and nothing that they judge is measured there.
     Those of the first seed give every number; the others, and PolyMNIST's published ones where
     the configuration names their folder, say how much of a coherence is the judge's.
     """
@@ -61,6 +62,8 @@ class Classifiers:
 
     def _known(self, seed: int) -> tuple[dict[str, Params], dict[str, float]]:
         config, splits = self._run.config, self._run.splits
+        if lacks_classes(self._run):
+            return {}, {}
         steps = config.evaluation.classifier_steps
         meta = {"data": config.data.to_dict(), "steps": steps, "version": splits.version}
         # The first stands where it did when there was one.
@@ -73,7 +76,7 @@ class Classifiers:
         return known
 
     def _train(self, run: Run, steps: int, seed: int) -> tuple[dict[str, Params], dict[str, float]]:
-        train, test = data.whole(run.splits.train), data.whole(run.splits.test)
+        train, test = (data.whole(data.complete(s)) for s in (run.splits.train, run.splits.test))
         modalities = {m.name: m for m in run.model.modalities}
 
         def to_model_range(raw: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -104,7 +107,7 @@ class Classifiers:
         """Test accuracy by judge and modality; seeds that are missing are trained."""
         found = {f"seed{seed}": known[1] for seed, known in enumerate(self._by_seed)}
         if self._published:
-            test = data.whole(self._run.splits.test)
+            test = data.whole(data.complete(self._run.splits.test))
             samples = {m.name: from_raw(m, test[m.name]) for m in self._run.model.modalities}
             found[PUBLISHED] = {
                 name: float(np.mean(values == test["label"]))
@@ -154,6 +157,15 @@ class Classifiers:
             ]
             classes[name] = np.concatenate(parts).argmax(-1)
         return classes
+
+
+def lacks_classes(run: Run) -> str:
+    """Why no classifier can be trained on a run's data, or ""."""
+    if run.splits.num_classes < 2:
+        return "the data have no labels of two classes or more"
+    if not len(data.complete(run.splits.train)):
+        return "no training example has every modality, as classifiers need"
+    return ""
 
 
 def read_published(run: Run) -> dict[str, polymnist_classifier.Weights]:

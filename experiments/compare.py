@@ -144,7 +144,7 @@ def _train_and_evaluate(
     else:
         run, updates, used = budget.prepare_for(config, folders[""], seconds)
         measures.check(run)
-        state, training_seconds = training.train(run, updates)
+        state, training_seconds = training.train(run, updates=updates)
         used += training_seconds
     trained_classifiers = evaluate.Classifiers(run, classifiers)
     sampler = training.make_sampler(run, state.weights, checkpoint.trained_networks(state))

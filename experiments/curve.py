@@ -70,8 +70,8 @@ def draw(run: Run, classifiers: epath.Path, num_samples: int | None = None) -> s
 
     Raises:
       FileNotFoundError: no checkpoint.
-      ValueError: no checkpoint can be read, fewer than 2 samples, or a `curve.jsonl` that is
-        damaged or has another number of samples.
+      ValueError: the data have no classes, no checkpoint can be read, fewer than 2 samples, or a
+        `curve.jsonl` that is damaged or has another number of samples.
     """
     path = run.workdir / "curve.jsonl"
     rows, num_samples = read(path), num_samples or NUM_SAMPLES
@@ -79,6 +79,8 @@ def draw(run: Run, classifiers: epath.Path, num_samples: int | None = None) -> s
         raise ValueError(f"--num_samples={num_samples}: a curve takes 2 or more.")
     if any(row["num_samples"] != num_samples for row in rows):
         raise ValueError(f"{path} has another --num_samples than {num_samples}: move it away.")
+    if problem := lack(samples.joint_samples, run):
+        raise ValueError(f"--mode=curve draws coherence and distances, but {problem}.")
     steps = checkpoint.all_steps(run.workdir)
     if not steps:
         raise FileNotFoundError(f"{run.workdir} holds no checkpoint: train there first.")

@@ -124,7 +124,7 @@ def write(workdir: epath.Path, result: dict[str, Any]) -> None:
 
 def table(result: Mapping[str, Any]) -> str:
     """The main numbers as text."""
-    joint, distance = result.get("joint_coherence", {}), result["frechet"]
+    joint, distance = result.get("joint_coherence", {}), result.get("frechet", {})
     cross, spread = result.get("cross_coherence", {}), result.get("diversity", {})
     stages = {
         "base_prior": "base prior",
@@ -156,15 +156,15 @@ def table(result: Mapping[str, Any]) -> str:
         ],
     ]
     heads = ["given one modality", "cross coherence", "Fréchet distance", "diversity (data: 1)"]
+    columns = ["samples from", "joint coherence", "Fréchet distance"]
     more = _others(result)
     accuracies = ", ".join(f"{n} {a:.3f}" for n, a in result["classifier_accuracy"].items())
     lines = [
         f"step {result['step']}, {result['num_samples']} samples",
-        tabulate(rows, ["samples from", "joint coherence", "Fréchet distance"]),
-        "",
+        *([tabulate(rows, columns), ""] if rows else []),
         *([tabulate(given, heads, disable_numparse=True), ""] if cross else []),
         *([tabulate(more, ["", "value", "beside it"], disable_numparse=True), ""] if more else []),
-        f"classifier accuracy: {accuracies}",
+        *([f"classifier accuracy: {accuracies}"] if accuracies else []),
         *(f"warning: {line}" for line in result.get("warnings", ())),
         *(f"not measured: {name}: {why}" for name, why in result.get("absent", {}).items()),
     ]

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 from mmebm_jax.version import VERSION
 
 if TYPE_CHECKING:
-    from mmebm_jax import training
+    from mmebm_jax import data, training
     from mmebm_jax.runs.exports import export
     from mmebm_jax.runs.sampler import Sampler, load
 
-__all__ = ["Sampler", "export", "load", "training"]
+__all__ = ["Sampler", "data", "export", "load", "training"]
 _HOMES = {"Sampler": "runs.sampler", "export": "runs.exports", "load": "runs.sampler"}
 __version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:
     # On demand: `import mmebm_jax.method` should not wait for Orbax.
-    if name == "training":
-        return importlib.import_module("mmebm_jax.training")
+    if name in ("data", "training"):
+        return importlib.import_module(f"{__name__}.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

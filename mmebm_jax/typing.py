@@ -11,6 +11,9 @@ Batch = Mapping[str, jax.Array]
 OBSERVED = "observed"
 """Of a raw batch: which modalities each example has, `bool[B, M]`; absent from complete data."""
 
+Alphabet = str | tuple[str, ...]
+"""What the tokens of a text stand for: characters, or words of which a sentence is made."""
+
 Mask = Mapping[str, jax.Array]
 """Modality name → `bool[B]`, true where that modality of that example is observed."""
 

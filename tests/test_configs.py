@@ -3,14 +3,25 @@ import operator
 
 import pytest
 
-from configs import chaos, digits_text, polydigits, polymnist, toy
+from configs import (
+    avatars,
+    chaos,
+    cifar_captions,
+    cub,
+    digits_text,
+    folder,
+    polydigits,
+    polymnist,
+    toy,
+)
 from experiments.compare import read_config
 from mmebm_jax.method.plan import Terms
 from mmebm_jax.runs import builders, schema
 
+ALL = (avatars, chaos, cifar_captions, cub, digits_text, folder, polydigits, polymnist, toy)
 CASES = [
     (module, variant)
-    for module in (polydigits, digits_text, polymnist)
+    for module in (polydigits, digits_text, polymnist, folder)
     for variant in polydigits.VARIANTS
 ]
 # A config of other data has its own schedule and sizes.
@@ -77,7 +88,7 @@ def test_a_variant_keeps_what_it_is_made_of_on_other_data(module, variant):
             assert got == value, name
 
 
-@pytest.mark.parametrize("module", [chaos, digits_text, polydigits, polymnist, toy])
+@pytest.mark.parametrize("module", ALL)
 def test_a_config_says_what_it_is(module):
     parts = ("Paper: ", "Hardware: ", "Expected", "Command: python -m ")
     positions = [module.__doc__.index(f"\n{part}") for part in parts]
@@ -85,7 +96,7 @@ def test_a_config_says_what_it_is(module):
     assert "inute" in module.__doc__ or "second" in module.__doc__
 
 
-@pytest.mark.parametrize("module", [chaos, digits_text, polydigits, polymnist, toy])
+@pytest.mark.parametrize("module", ALL)
 def test_every_difference_of_a_variant_arrives(module):
     for variant, differences in module.VARIANTS.items():
         config = module.get_config(variant)

@@ -144,7 +144,7 @@ def trained(
         return Finished(run, sampler, step, record["seconds"])
     if updates_for is not None:
         updates = updates_for(run)
-    state, training_seconds = training.train(run, updates, draw=False)
+    state, training_seconds = training.train(run, updates=updates, draw=False)
     step, used = int(state.step), used + training_seconds
     write_record(one.folder, {"step": step, "seconds": round(used, 1)})
     networks = checkpoint.trained_networks(state)

@@ -35,7 +35,7 @@ def trials(settings: Settings) -> list[Trial]:
 def measure(one: Trial, settings: Settings) -> list[Row]:
     """Both chains of a run: pictures of a few, energies and displacements of many."""
     finished = trained(one, settings)
-    raw = data.whole(finished.run.splits.test, NUM_CHAINS)
+    raw = data.whole(data.complete(finished.run.splits.test), NUM_CHAINS)
     sampler = finished.sampler
     batch = sampler.as_batch({m.name: raw[m.name] for m in sampler.modalities}, check_values=False)
     rows = [posterior_chain(sampler, jax.random.key(1), batch)]

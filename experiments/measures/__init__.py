@@ -21,7 +21,7 @@ MEASURES: tuple[Measure, ...] = (
     *likelihood.MEASURES,
     *calibration.MEASURES,
 )
-# The one that all tables are read from, whatever else is chosen.
+# The one that all tables are read from, whatever else is chosen, where the data have classes.
 ALWAYS = samples.joint_samples
 
 
@@ -36,7 +36,7 @@ def chosen(run: Run) -> tuple[Measure, ...]:
     if asked == ALL:
         return tuple(measure for measure in MEASURES if not lack(measure, run))
     by_name = {measure.__name__: measure for measure in MEASURES}
-    found: list[Measure] = [ALWAYS]
+    found: list[Measure] = [] if lack(ALWAYS, run) else [ALWAYS]
     for name in (part.strip() for part in asked.split(",")):
         if name not in by_name:
             raise ValueError(

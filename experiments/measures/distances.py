@@ -13,6 +13,7 @@ from experiments.measures.subject import (
     Subject,
     as_many_training_examples,
     enough_for_distances,
+    labels,
     more_samples_than,
     needs,
     two_modalities,
@@ -26,19 +27,20 @@ from mmebm_jax.training import Run
 ByModality = Mapping[str, np.ndarray]
 
 
+@needs(labels)
 def reconstruction(subject: Subject) -> Part:
     """Of what the generator makes of test examples, all modalities given."""
     images = subject.conditional(subject.keys["reconstruction"], tuple(subject.names), "revised")
     return {"frechet": {"reconstruction": subject.distance(subject.classifiers.predict(images)[1])}}
 
 
-@needs(enough_for_distances)
+@needs(labels, enough_for_distances)
 def distance_floor(subject: Subject) -> Part:
     """Of training examples in the place of samples."""
     return {"frechet": {"floor": _floor(subject)["mean"]}}
 
 
-@needs(two_modalities, enough_for_distances)
+@needs(labels, two_modalities, enough_for_distances)
 def conditional_distances(subject: Subject) -> Part:
     """By source and target: what an expert's draw gives, and what `sample(given=…)` draws.
 
@@ -178,7 +180,7 @@ def _reference(subject: Subject, backbone: Backbone, sha256: str, name: str) -> 
     run = subject.run
 
     def compute() -> Statistics:
-        return image_statistics(backbone, data.whole(run.splits.test)[name])
+        return image_statistics(backbone, data.whole(data.complete(run.splits.test))[name])
 
     meta = {
         "data": run.config.data.to_dict(),

@@ -82,7 +82,7 @@ def _encoded(subject: Subject) -> tuple[Encoded, Encoded]:
 
 
 def _encode(subject: Subject, source: data.Source) -> Encoded:
-    raw = data.whole(source, NUM_EXAMPLES)
+    raw = data.whole(data.complete(source), NUM_EXAMPLES)
     batch = jax.device_get(subject.sampler.as_batch(without_label(raw), check_values=False))
 
     def means(names: tuple[str, ...]) -> dict[str, np.ndarray]:

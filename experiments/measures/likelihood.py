@@ -10,10 +10,12 @@ from experiments.measures.subject import (
     Measure,
     Part,
     Subject,
+    complete_training_examples,
     needs,
     shared_latents,
     two_modalities,
 )
+from mmebm_jax import data
 from mmebm_jax.distributions.base_prior import base_log_prob, base_sample
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.sampling import SamplerSettings, Trained
@@ -29,7 +31,7 @@ FEWEST_EXACT = 20  # starts of the reverse chains; with fewer they start at the 
 ANNEALING = annealing.Annealing(num_temperatures=100, step_size=0.3)
 
 
-@needs(shared_latents)
+@needs(shared_latents, complete_training_examples)
 def log_likelihood(subject: Subject) -> Part:
     """The importance-weighted bound of test and training examples, and log Z."""
     normaliser = log_normaliser(subject)
@@ -52,7 +54,7 @@ def log_likelihood(subject: Subject) -> Part:
     return {"log_likelihood": part} | ({"log_normaliser": normaliser} if normaliser else {})
 
 
-@needs(shared_latents, two_modalities)
+@needs(shared_latents, two_modalities, complete_training_examples)
 def conditional_log_likelihood(subject: Subject) -> Part:
     """log p(x_T | x_s) of all others T given one modality s, beside log p(x_T) with nothing given.
 
@@ -178,7 +180,7 @@ def _num_examples(subject: Subject) -> int:
     return min(
         subject.run.config.evaluation.likelihood_examples,
         subject.num_samples,
-        len(subject.run.splits.train),
+        len(data.complete(subject.run.splits.train)),
     )
 
 

@@ -22,6 +22,7 @@ NUM_SOURCES, NUM_DRAWS = 100, 8  # of conditional diversity: per modality, per s
 NUM_NEIGHBOURS_OF = 2000  # examples whose neighbours are looked for
 
 
+@needs(labels)
 def joint_samples(subject: Subject) -> Part:
     """Coherence and Fréchet distance of samples from the prior, at each stage."""
     stages = {"generator": subject.generated}
@@ -105,7 +106,7 @@ def diversity_ratio(
     return found["ratio"]
 
 
-@needs(enough_for_distances)
+@needs(labels, enough_for_distances)
 def fidelity(subject: Subject) -> Part:
     """Precision, recall, density, coverage, and distance to the nearest training example.
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from experiments.classifiers import ByModality, Classifiers, Judged
+from experiments.classifiers import ByModality, Classifiers, Judged, lacks_classes
 from mmebm_jax import data
 from mmebm_jax.metrics import frechet
 from mmebm_jax.networks.classifier import NUM_FEATURES
@@ -62,8 +62,8 @@ class Subject:
         self.keys = dict(zip(KEYS, jax.random.split(seed, len(KEYS)), strict=True))
         for number, name in enumerate(LATER_KEYS, 1):
             self.keys[name] = jax.random.fold_in(seed, number)
-        raw = data.whole(run.splits.test, self.num_samples)
-        self.labels = raw["label"]
+        raw = data.whole(data.complete(run.splits.test), self.num_samples)
+        self.labels = raw.get("label", np.zeros(0, np.int32))  # none without classes
         self.test = jax.device_get(sampler.as_batch(without_label(raw), check_values=False))
         # With fewer samples than features a Fréchet distance tells of the samples' number alone.
         self.has_distances = self.num_samples > classifiers.num_features
@@ -71,16 +71,20 @@ class Subject:
     @cached_property
     def all_test(self) -> tuple[ByModality, np.ndarray]:
         """Features of all test examples, by modality, and their labels."""
-        raw = data.whole(self.run.splits.test)
+        raw = data.whole(data.complete(self.run.splits.test))
         batch = self.sampler.as_batch(without_label(raw), check_values=False)
         return self.classifiers.predict(batch)[1], raw["label"]
 
     @cached_property
     def train(self) -> tuple[dict[str, np.ndarray], ByModality]:
-        """As many training examples as there are samples, in model range, and their features."""
-        raw = data.whole(self.run.splits.train, self.num_samples)
+        """As many training examples as there are samples, in model range, and their features.
+
+        Without classes there are no features.
+        """
+        raw = data.whole(data.complete(self.run.splits.train), self.num_samples)
         batch = self.sampler.as_batch(without_label(raw), check_values=False)
-        return jax.device_get(batch), self.classifiers.predict(batch)[1]
+        features = {} if lacks_classes(self.run) else self.classifiers.predict(batch)[1]
+        return jax.device_get(batch), features
 
     @cached_property
     def judged_test(self) -> Judged:
@@ -198,10 +202,15 @@ def lack(measure: Measure, run: Run) -> str:
 
 
 def labels(run: Run) -> str:
-    """Needs classes."""
-    if run.splits.num_classes > 1:
+    """Needs classes, of examples that a classifier can be trained on."""
+    return lacks_classes(run)
+
+
+def complete_training_examples(run: Run) -> str:
+    """Needs training examples that lack nothing."""
+    if len(data.complete(run.splits.train)):
         return ""
-    return "the data have no labels of two classes or more"
+    return "no training example has every modality"
 
 
 def two_modalities(run: Run) -> str:
@@ -222,10 +231,10 @@ def enough_for_distances(run: Run) -> str:
 def as_many_training_examples(run: Run) -> str:
     """Needs training examples in the place of samples, for the floor."""
     count = num_samples(run)
-    if len(run.splits.train) >= count:
+    if (found := len(data.complete(run.splits.train))) >= count:
         return ""
     return (
-        f"its floor takes {count} training examples, and there are {len(run.splits.train)}: lower "
+        f"its floor takes {count} training examples, and there are {found}: lower "
         "config.evaluation.num_samples"
     )
 
@@ -238,13 +247,13 @@ def more_samples_than(num_features: int, run: Run) -> str:
     return (
         f"a Fréchet distance of {num_features} features takes at least {num_features + 1} samples, "
         f"and there are {count}: raise config.evaluation.num_samples"
-        + (f" (the test split has {len(run.splits.test)})" if len(run.splits.test) == count else "")
+        + (f" (the test split has {count})" if len(data.complete(run.splits.test)) == count else "")
     )
 
 
 def num_samples(run: Run) -> int:
     """Samples of each kind: as the configuration says, at most the test examples."""
-    return min(run.config.evaluation.num_samples, len(run.splits.test))
+    return min(run.config.evaluation.num_samples, len(data.complete(run.splits.test)))
 
 
 def in_chunks(

@@ -21,7 +21,7 @@ from mmebm_jax import data
 from mmebm_jax.modalities.kind import Kind
 from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.runs.sampler import Sampler, load
-from mmebm_jax.typing import Latents
+from mmebm_jax.typing import Alphabet, Latents
 
 NUM_EXAMPLES = 10
 NUM_DRAWS = 8  # for each source
@@ -108,7 +108,7 @@ def draw(folder: epath.Path, config: ConfigDict, seed: int = 0) -> Drawn:
     )
 
 
-def strip(label: str, kind: Kind, values: Any, alphabet: str = "") -> Strip:
+def strip(label: str, kind: Kind, values: Any, alphabet: Alphabet = "") -> Strip:
     """A row of examples `[N, *shape]` in model range.
 
     Args:
@@ -168,7 +168,10 @@ def _test_examples(sampler: Sampler, config: ConfigDict, count: int) -> tuple[di
 def _raw_test_examples(data_section: str, count: int) -> dict[str, np.ndarray]:
     """Test examples of a data set, one of each class before the others."""
     config = ConfigDict({"data": json.loads(data_section)})
-    raw = data.whole(builders.build_data(config, prepare=False).test, count)
+    test = builders.build_data(config, prepare=False).test
+    raw = data.whole(data.complete(test), count)
+    if "label" not in raw:
+        return raw
     _, first = np.unique(raw["label"], return_index=True)
     rest = np.setdiff1d(np.arange(len(raw["label"])), first)
     order = np.concatenate([np.sort(first), rest])
@@ -182,7 +185,7 @@ TITLES = {
 }
 
 
-def _block(name: str, sampler: Sampler, examples: Examples, alphabet: str) -> Block:
+def _block(name: str, sampler: Sampler, examples: Examples, alphabet: Alphabet) -> Block:
     strips = [
         strip(m.name, m.of_kind, examples[m.name][:NUM_EXAMPLES], alphabet)
         for m in sampler.modalities
@@ -191,7 +194,7 @@ def _block(name: str, sampler: Sampler, examples: Examples, alphabet: str) -> Bl
 
 
 def _conditional(
-    key: jax.Array, sampler: Sampler, sources: Examples, alphabet: str
+    key: jax.Array, sampler: Sampler, sources: Examples, alphabet: Alphabet
 ) -> tuple[Block, ...]:
     """For each modality given: source examples, each above several draws of the others."""
     modalities = sampler.modalities
@@ -214,7 +217,7 @@ def _conditional(
 
 
 def _chains(
-    sampler: Sampler, start: Examples, trajectory: Examples, alphabet: str
+    sampler: Sampler, start: Examples, trajectory: Examples, alphabet: Alphabet
 ) -> tuple[Block, ...]:
     """Chains under the data energy, steps across."""
     total = sampler.settings.chains.data.num_steps

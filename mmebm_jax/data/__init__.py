@@ -8,13 +8,13 @@ import functools
 import importlib
 import pkgutil
 from types import ModuleType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
 
 from mmebm_jax.data import sets
 from mmebm_jax.data.pipeline import batches, index_batches, iterate, whole
-from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
+from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source, complete
 from mmebm_jax.storage.validation import OneOf, Record, parse
 
 __all__ = [
@@ -26,12 +26,17 @@ __all__ = [
     "RecordSource",
     "Source",
     "batches",
+    "complete",
+    "from_arrays",
     "index_batches",
     "iterate",
     "load_data",
     "section",
     "whole",
 ]
+
+if TYPE_CHECKING:
+    from mmebm_jax.data.arrays import from_arrays
 
 # The files' names: TensorFlow Datasets takes seconds to import, so only those who use it wait.
 DATA_SETS = tuple(sorted(module.name for module in pkgutil.iter_modules(sets.__path__)))
@@ -73,6 +78,13 @@ def load_data(name: str, *, prepare: bool = True, **options: Any) -> DataSplits:
     """
     module = _module(name)
     return module.load(parse(module.Options, options, "config.data"), prepare=prepare)
+
+
+def __getattr__(name: str) -> Any:
+    # On demand: it takes packages that a trained model does without.
+    if name == "from_arrays":
+        return importlib.import_module(f"{__name__}.arrays").from_arrays
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _module(name: str) -> ModuleType:

@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from mmebm_jax.data.source import ArraySource, DataSplits, Field, Source
+from mmebm_jax.data.source import (
+    ArraySource,
+    DataSplits,
+    Field,
+    Source,
+    complete,
+    gather_at,
+    observed_of,
+    turns,
+)
 from mmebm_jax.modalities.kinds import KINDS
 from mmebm_jax.storage.validation import plain, shown
 
@@ -55,8 +64,13 @@ def checked(splits: DataSplits) -> DataSplits:
       ValueError: one line that names the split and the modality, and what is allowed.
     """
     check_fields(splits.fields)
-    if not isinstance(splits.num_classes, int) or splits.num_classes < 1:
-        raise ValueError(f"num_classes is {shown(splits.num_classes)}: give at least 1.")
+    if not isinstance(splits.num_classes, int) or splits.num_classes < 0:
+        raise ValueError(f"num_classes is {shown(splits.num_classes)}: give 0 for none, or more.")
+    if not len(complete(splits.test)) and len(splits.test):
+        raise ValueError(
+            "no example of the test split has every modality, as pictures and evaluation need: "
+            "leave out the modality that is missing, or add complete examples."
+        )
     return splits._replace(
         train=_checked(splits.train, splits, "train"), test=_checked(splits.test, splits, "test")
     )
@@ -87,6 +101,7 @@ class CheckedSource:
     def __init__(self, source: Source, splits: DataSplits, split: str):
         self._source, self._split = source, split
         self._fields, self._num_classes = splits.fields, splits.num_classes
+        self.turns = turns(source)
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -98,10 +113,22 @@ class CheckedSource:
         Raises:
           ValueError: one line that names the split, the example and the modality, and the mend.
         """
-        batch = self._source.gather(indices)
+        return self._checked(self._source.gather(indices), indices)
+
+    def gather_at(self, indices: np.ndarray, passes: np.ndarray) -> dict[str, np.ndarray]:
+        """See `source.gather_at`; raises as `gather`."""
+        return self._checked(gather_at(self._source, indices, passes), indices)
+
+    @property
+    def observed(self) -> np.ndarray | None:
+        """See `source.observed_of`."""
+        return observed_of(self._source)
+
+    def _checked(self, batch: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:
         for name, field in self._fields.items():
             self._check(batch, name, field, indices)
-        self._check_numbers(batch, "label", (), self._num_classes, indices)
+        if self._num_classes:
+            self._check_numbers(batch, "label", (), self._num_classes, indices)
         return batch
 
     def _check(

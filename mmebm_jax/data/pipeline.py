@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmebm_jax.data.source import Source
+from mmebm_jax.data.source import Source, gather_at
 
 if TYPE_CHECKING:  # A sampler needs no Grain.
     import grain
@@ -77,9 +77,16 @@ def batches(
 ) -> "grain.MapDataset":
     """The endless sequence of training batches, `Source.gather` dicts; see `index_batches`."""
     # Batching indices, not examples, leaves one gather a batch as the only work on the data.
+    count = len(source)
+    start = process_index * (batch_size // process_count)
+
+    def read(step: int, indices: np.ndarray) -> dict[str, np.ndarray]:
+        places = step * batch_size + start + np.arange(len(indices))
+        return gather_at(source, indices, places // count)
+
     return index_batches(
-        len(source), batch_size, seed, process_index=process_index, process_count=process_count
-    ).map(source.gather)
+        count, batch_size, seed, process_index=process_index, process_count=process_count
+    ).map_with_index(read)
 
 
 def iterate(dataset: "grain.MapDataset", start_step: int = 0, prefetch: int = 2) -> Iterator[Any]:

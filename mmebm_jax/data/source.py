@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mmebm_jax.storage.validation import brief
-from mmebm_jax.typing import OBSERVED
+from mmebm_jax.typing import OBSERVED, Alphabet
 
 FIRST_VERSION = "1.0.0"
 
@@ -34,23 +34,23 @@ class Source(Protocol):
         """Reads the examples at ``indices`` (integers ``[B]`` in 0..N-1), in that order.
 
         Returns:
-            One array a modality, uint8 ``[B, H, W, C]``, int32 ``[B, L]`` or float32 ``[B, D]``,
-            and "label", int32 ``[B]``; from an incomplete source also "observed", bool
-            ``[B, M]`` in the order of the modalities.
+            One array a modality, uint8 ``[B, H, W, C]``, int32 ``[B, L]`` or float32 ``[B, D]``;
+            "label", int32 ``[B]``, where the data have classes; and from an incomplete source
+            "observed", bool ``[B, M]`` in the order of the modalities.
         """
         ...
 
 
 class ArraySource:
-    """Examples held in memory, one array a modality and "label", all with N rows.
+    """Examples held in memory, one array a modality and perhaps "label", all with N rows.
 
     Raises:
-        ValueError: "label" is absent, or the arrays differ in length.
+        ValueError: there is no array, or they differ in length.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]):
-        if "label" not in arrays:
-            raise ValueError(f"arrays hold {sorted(arrays)}: add 'label', int32 [N]")
+        if not arrays:
+            raise ValueError("there are no arrays: give one a modality")
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"arrays differ in length: {lengths}; give each the same rows")
@@ -58,7 +58,7 @@ class ArraySource:
 
     def __len__(self) -> int:
         """The number of examples."""
-        return len(self._arrays["label"])
+        return len(next(iter(self._arrays.values())))
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """See `Source.gather`."""
@@ -99,14 +99,14 @@ class RecordSource:
     def _stack(self, indices: list[int]) -> dict[str, np.ndarray]:
         examples = self._records.__getitems__(indices)  # type: ignore[attr-defined]
         batch = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
-        return batch | {"label": batch["label"].astype(np.int32)}
+        return batch | {n: batch[n].astype(np.int32) for n in ("label",) if n in batch}
 
 
 class IncompleteSource:
     """A source some of whose modalities are missing, which never shows what is.
 
     Args:
-        source: complete examples.
+        source: the examples.
         names: the modalities, in order.
         observed: bool ``[N, M]``, what each example has.
 
@@ -126,7 +126,8 @@ class IncompleteSource:
             raise ValueError(
                 f"example {empty[0]} has no observed modality ({len(empty)} such in all): drop it"
             )
-        self._source, self._names, self._observed = source, tuple(names), observed
+        self._source, self._names, self.observed = source, tuple(names), observed
+        self.turns = turns(source)
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -134,7 +135,14 @@ class IncompleteSource:
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """See `Source.gather`; missing values are zeros."""
-        batch, observed = self._source.gather(indices), self._observed[np.asarray(indices)]
+        return self._hide(self._source.gather(indices), indices)
+
+    def gather_at(self, indices: np.ndarray, passes: np.ndarray) -> dict[str, np.ndarray]:
+        """See the function `gather_at`."""
+        return self._hide(gather_at(self._source, indices, passes), indices)
+
+    def _hide(self, batch: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:
+        observed = self.observed[np.asarray(indices)]
         for column, name in enumerate(self._names):
             seen = observed[:, column].reshape(-1, *[1] * (batch[name].ndim - 1))
             batch[name] = np.where(seen, batch[name], 0).astype(batch[name].dtype)
@@ -144,10 +152,11 @@ class IncompleteSource:
 def with_missing(source: Source, names: Sequence[str], ratio: float, seed: int) -> IncompleteSource:
     """Hide each modality of each example with probability ``ratio``, but never all of an example.
 
-    What is hidden depends on the seed alone, so an example lacks the same in every epoch.
+    What is hidden depends on the seed alone, so an example lacks the same in every epoch. What the
+    source lacks itself stays missing.
 
     Args:
-        source: complete examples.
+        source: the examples.
         names: the modalities, in order.
         ratio: in [0, 1).
         seed: of the choice.
@@ -155,21 +164,77 @@ def with_missing(source: Source, names: Sequence[str], ratio: float, seed: int) 
     generator = np.random.default_rng([seed, len(names)])
     observed = generator.random((len(source), len(names))) >= ratio
     kept = generator.integers(len(names), size=len(source))
+    if (known := observed_of(source)) is not None:
+        observed &= known
+        kept = np.where(known, generator.random(known.shape), -1).argmax(axis=1)
     empty = ~observed.any(axis=1)
     observed[empty, kept[empty]] = True
     return IncompleteSource(source, names, observed)
 
 
+def observed_of(source: Source) -> np.ndarray | None:
+    """What each example of a source has, bool ``[N, M]``; None where nothing is missing."""
+    return getattr(source, "observed", None)
+
+
+def turns(source: Source) -> bool:
+    """Whether passes over a source differ, see `gather_at`."""
+    return bool(getattr(source, "turns", False))
+
+
+def gather_at(source: Source, indices: np.ndarray, passes: np.ndarray) -> dict[str, np.ndarray]:
+    """Examples as they are seen in their ``passes`` over the data (integers ``[B]`` from 0 on).
+
+    Where an example holds alternatives, such as several captions, each pass sees another one.
+    Sources without a method of this name are the same in every pass.
+    """
+    gather = getattr(source, "gather_at", None)
+    return source.gather(indices) if gather is None else gather(indices, passes)
+
+
+class Subset:
+    """Some examples of a source, in the order of ``indices``, integers ``[K]``.
+
+    Args:
+        source: the examples.
+        indices: which of them.
+    """
+
+    def __init__(self, source: Source, indices: np.ndarray):
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        return len(self._indices)
+
+    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Source.gather`; without "observed", where every example is complete."""
+        batch = self._source.gather(self._indices[np.asarray(indices)])
+        if OBSERVED in batch and batch[OBSERVED].all():
+            del batch[OBSERVED]
+        return batch
+
+
+def complete(source: Source) -> Source:
+    """The examples of a source that lack nothing: what can be evaluated."""
+    observed = observed_of(source)
+    if observed is None:
+        return source
+    return Subset(source, np.flatnonzero(observed.all(axis=1)))
+
+
 class DataSplits(NamedTuple):
     """A data set: its two splits and what they hold.
 
-    ``fields`` names the modalities in order. ``alphabet[i]`` is the character of token i;
-    "" when no modality is text. ``version`` changes when the same options make other examples.
+    ``fields`` names the modalities in order. ``num_classes`` is 0 where the data have no classes,
+    and examples then need no "label". ``alphabet[i]`` is the character or, in a tuple, the word of
+    token i; "" when no modality is text. ``version`` changes when the same options make other
+    examples.
     """
 
     train: Source
     test: Source
     fields: dict[str, Field]
     num_classes: int
-    alphabet: str
+    alphabet: Alphabet
     version: str = FIRST_VERSION

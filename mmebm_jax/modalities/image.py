@@ -12,6 +12,7 @@ from mmebm_jax.networks.residual_image import (
     ResidualImageExpert,
     ResidualImageTrunk,
 )
+from mmebm_jax.typing import Alphabet
 
 RESIDUAL = KindNetworks(
     expert=lambda shape, sizes: ResidualImageExpert(sizes.width),
@@ -48,7 +49,7 @@ def _shifted(generator: np.random.Generator, images: np.ndarray) -> np.ndarray:
     return images[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def _draw(values: np.ndarray, alphabet: str) -> np.ndarray:
+def _draw(values: np.ndarray, alphabet: Alphabet) -> np.ndarray:
     """uint8 RGB `[N, H, W, 3]`; NaN turns mid-grey."""
     del alphabet
     if values.dtype != np.uint8:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from mmebm_jax.networks.parts import Sizes
+from mmebm_jax.typing import Alphabet
 
 Shape = tuple[int, ...]
 
@@ -65,7 +66,7 @@ class Kind:
     networks: Mapping[str, KindNetworks]
     classifier: Callable[[int], nn.Module]
     augment: Callable[[np.random.Generator, np.ndarray], np.ndarray]
-    draw: Callable[[np.ndarray, str], np.ndarray | list[str]]
+    draw: Callable[[np.ndarray, Alphabet], np.ndarray | list[str]]
 
     @property
     def rank(self) -> int:

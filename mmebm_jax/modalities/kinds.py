@@ -1,12 +1,13 @@
 """The kinds of modality there are. A new one is a file like its neighbours, and a line here."""
 
+from mmebm_jax.modalities.category import CATEGORY
 from mmebm_jax.modalities.image import IMAGE
 from mmebm_jax.modalities.kind import Kind
 from mmebm_jax.modalities.likelihoods import LIKELIHOODS
 from mmebm_jax.modalities.text import TEXT
 from mmebm_jax.modalities.vector import VECTOR
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (IMAGE, TEXT, VECTOR)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (IMAGE, TEXT, VECTOR, CATEGORY)}
 
 # Every set of networks that a kind has, by name, in order of appearance.
 NETWORKS: tuple[str, ...] = tuple(

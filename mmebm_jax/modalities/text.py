@@ -1,6 +1,7 @@
 """Text: `[B, L, V]`, one-hot in data and probabilities in samples; raw it is int32 tokens `[B, L]`.
 
-Probabilities (a relaxed one-hot) are what Langevin dynamics can move.
+A token is a character, or a word where the alphabet is a tuple of words; token 0 fills the rest of
+a line. Probabilities (a relaxed one-hot) are what Langevin dynamics can move.
 """
 
 import jax
@@ -20,6 +21,10 @@ from mmebm_jax.networks.transformer import (
     TransformerExpert,
     TransformerTrunk,
 )
+from mmebm_jax.typing import Alphabet
+
+# What are no words in an alphabet of words, by their tokens 0, 1 and 2.
+SPECIAL = PADDING, END, UNKNOWN = ("<pad>", "<eos>", "<unk>")
 
 
 def _from_raw(raw: jax.Array | np.ndarray, shape: Shape) -> jax.Array:
@@ -37,11 +42,26 @@ def _problems(raw: np.ndarray, shape: Shape) -> tuple[np.ndarray, str]:
     return np.asarray(wrong.any(axis=1)), f"leaves 0..{size - 1}"
 
 
-def _draw(values: np.ndarray, alphabet: str) -> list[str]:
+def spelled(tokens: np.ndarray, alphabet: Alphabet) -> list[str]:
+    """Tokens `[N, L]` as N lines: characters beside each other, or a sentence of words.
+
+    A sentence ends before its first `END`, and `PADDING` is left out wherever it stands.
+    """
+    if isinstance(alphabet, str):
+        return ["".join(alphabet[token] for token in line) for line in tokens]
+    return [_sentence([alphabet[token] for token in line]) for line in tokens]
+
+
+def _sentence(words: list[str]) -> str:
+    words = words[: words.index(END)] if END in words else words
+    return " ".join(word for word in words if word != PADDING)
+
+
+def _draw(values: np.ndarray, alphabet: Alphabet) -> list[str]:
     """Each example spelled out; token numbers where the alphabet is too short."""
     if len(alphabet) < values.shape[-1]:
         return [" ".join(map(str, tokens)) for tokens in _to_raw(values)]
-    return ["".join(alphabet[token] for token in tokens) for tokens in _to_raw(values)]
+    return spelled(_to_raw(values), alphabet)
 
 
 TEXT = Kind(

@@ -10,6 +10,7 @@ from mmebm_jax.modalities.kind import Kind, KindNetworks, Shape, unchanged
 from mmebm_jax.networks.classifier import DenseClassifier
 from mmebm_jax.networks.perceptron import PerceptronDecoder
 from mmebm_jax.networks.vector import VectorExpert, VectorTrunk
+from mmebm_jax.typing import Alphabet
 
 PERCEPTRONS = KindNetworks(
     expert=lambda shape, sizes: VectorExpert(sizes.hidden),
@@ -29,7 +30,7 @@ def _problems(raw: np.ndarray, shape: Shape) -> tuple[np.ndarray, str]:
     return ~(np.abs(raw) <= LIMIT).all(axis=1), "is not a number in about [-1, 1]"
 
 
-def _draw(values: np.ndarray, alphabet: str) -> np.ndarray:
+def _draw(values: np.ndarray, alphabet: Alphabet) -> np.ndarray:
     """Strips of D grey cells, a fourth as high as they are wide."""
     del alphabet
     shades = np.nan_to_num(np.asarray(values, np.float32), posinf=1, neginf=-1)

@@ -37,7 +37,7 @@ def validate(config: ConfigDict) -> None:
 
 
 def build_data(config: ConfigDict, *, prepare: bool = True) -> DataSplits:
-    """The data set named by `config.data`, complete and checked against its own fields.
+    """The data set named by `config.data`, checked against its own fields.
 
     Without `prepare` nothing is written: a data set that is not on disk yet is refused.
 

@@ -25,6 +25,7 @@ from mmebm_jax.runs import schema
 from mmebm_jax.runs.manifests import ITEMS, check_manifests, check_meta, check_size, silence
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.storage.validation import OneOf, Record, brief, parse, plain, shown
+from mmebm_jax.typing import Alphabet
 
 Meta = dict[str, Any]
 MOST_JSON_BYTES = 2**20
@@ -39,6 +40,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
     "elbo": {"expert_weight": 0.1},
     "prior": {"learn_clusters": False},
 }
+LATER_KINDS = ("category",)  # of modalities, which earlier versions did not know
 FREE_FIELDS = (
     "log_every",
     "picture_every",
@@ -60,7 +62,7 @@ class DataFacts(NamedTuple):
     """What sampling must know of a run's data."""
 
     fields: dict[str, Field]
-    alphabet: str  # the character of each token; empty when no modality is text
+    alphabet: Alphabet  # of each token; empty when no modality is text
     version: str  # of the data set
 
 
@@ -298,12 +300,12 @@ def read_data_facts(workdir: epath.Path) -> DataFacts:
     """
     path = workdir / "data.json"
     tree = read_json(path)
-    fields, alphabet = tree.get("fields"), tree.get("alphabet")
+    fields = tree.get("fields")
     version = tree.get("version", FIRST_VERSION)
     try:
-        if not isinstance(fields, dict) or not isinstance(alphabet, str):
+        if not isinstance(fields, dict):
             raise ValueError("it lacks fields or alphabet")
-        alphabet.encode()  # JSON can hold half of a character.
+        alphabet = _parsed_alphabet(tree.get("alphabet"))
         for name, field in fields.items():
             parse(_FieldFacts, field, f"fields.{plain(name)}")
         facts = DataFacts(
@@ -314,6 +316,14 @@ def read_data_facts(workdir: epath.Path) -> DataFacts:
         reason = str(error).rstrip(".")
         raise ValueError(f"{path} is damaged ({reason}): restore it from a copy.") from error
     return facts
+
+
+def _parsed_alphabet(value: Any) -> Alphabet:
+    words = value if isinstance(value, list) else [value]
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError("it lacks fields or alphabet")
+    "".join(words).encode()  # JSON can hold half of a character.
+    return tuple(words) if isinstance(value, list) else words[0]
 
 
 def check_data(workdir: epath.Path, splits: DataSplits) -> None:
@@ -444,7 +454,8 @@ def read_json(path: epath.Path) -> dict[str, Any]:
 def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:
     """A run's JSON file as this version names things.
 
-    The kind "text" was "sequence" before 0.2; fields that came later did as `ADDED_SINCE` says.
+    The kind "text" was "sequence" before 0.2; fields that came later did as `ADDED_SINCE` says, and
+    likelihoods of kinds that came later stand at their defaults.
     """
     likelihood, fields = tree.get("likelihood"), tree.get("fields")
     if isinstance(likelihood, dict) and "sequence" in likelihood:
@@ -452,6 +463,9 @@ def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:
     for section, fields_since in ADDED_SINCE.items():
         if isinstance(tree.get(section), dict):
             tree[section] = fields_since | tree[section]
+    if isinstance(likelihood, dict):
+        for kind in LATER_KINDS:
+            likelihood.setdefault(kind, schema.Likelihoods().model_dump()[kind])
     for field in fields.values() if isinstance(fields, dict) else ():
         if isinstance(field, dict) and field.get("kind") == "sequence":
             field["kind"] = "text"

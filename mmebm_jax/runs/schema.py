@@ -86,7 +86,7 @@ def _likelihood(kind: str, scale: float) -> type[Section]:
     )
 
 
-_SCALES = {"text": 1.0}
+_SCALES = {"text": 1.0, "category": 1.0}
 _LIKELIHOODS = {kind: _likelihood(kind, _SCALES.get(kind, 0.5)) for kind in KINDS}
 Likelihoods = pydantic.create_model(
     "Likelihoods",

@@ -3,12 +3,15 @@
     run = training.prepare(config, workdir)  # builds and checks everything, writes nothing
     state, seconds = training.train(run)     # trains, or resumes, to the end of the schedule
 
+    data = mmebm_jax.data.from_arrays(train, test)
+    training.train(config, data, workdir)    # both, on arrays in memory
+
     model = mmebm_jax.load(workdir)
     model = training.fit_prior(model, examples, num_components=60)  # ex-post density estimation
 
-The modules: `run` (set-up), `loop`, `schedule` and `budget` (from minutes to steps), `updates`
-(compiled steps), `base_prior` (fitting), `samplers`; `feed`, `log`, `diagnostics`, `pictures`,
-`plotting`, `interruption`, `processes`.
+The modules: `run` (set-up), `start`, `loop`, `schedule` and `budget` (from minutes to steps),
+`updates` (compiled steps), `base_prior` (fitting), `samplers`; `feed`, `log`, `diagnostics`,
+`pictures`, `plotting`, `interruption`, `processes`.
 """
 
 import importlib
@@ -16,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmebm_jax.training.base_prior import fit_prior
-    from mmebm_jax.training.loop import train
     from mmebm_jax.training.run import Run, prepare
     from mmebm_jax.training.samplers import make_sampler, restore_sampler
+    from mmebm_jax.training.start import train
 
 __all__ = ["Run", "fit_prior", "make_sampler", "prepare", "restore_sampler", "train"]
 _HOMES = {
@@ -27,7 +30,7 @@ _HOMES = {
     "make_sampler": "samplers",
     "prepare": "run",
     "restore_sampler": "samplers",
-    "train": "loop",
+    "train": "start",
 }
 
 

@@ -24,7 +24,7 @@ def measure(
     prior_key, infer_key, posterior_key, data_key = jax.random.split(key, 4)
     settings = sampler.settings
     num_chains = NUM_EXAMPLES * NUM_REPEATS
-    raw = data.whole(source, NUM_EXAMPLES)
+    raw = data.whole(data.complete(source), NUM_EXAMPLES)
     batch = sampler.as_batch(
         {m.name: np.repeat(raw[m.name], NUM_REPEATS, axis=0) for m in sampler.modalities}
     )

@@ -8,7 +8,7 @@ from functools import partial
 import jax
 
 from mmebm_jax import data
-from mmebm_jax.data.source import Source
+from mmebm_jax.data.source import Source, turns
 from mmebm_jax.runs import sharding
 
 NUM_AHEAD = 2
@@ -34,7 +34,7 @@ def batches(
     source lies on every device and only the indices travel.
 
     Raises:
-      ValueError: the source does not fit on a device.
+      ValueError: the source does not fit on a device, or its passes differ.
     """
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     if device_resident:
@@ -60,6 +60,11 @@ def _gather(resident: Batch, indices: jax.Array, *, mesh: jax.sharding.Mesh) -> 
 
 
 def _resident(source: Source, mesh: jax.sharding.Mesh) -> Batch:
+    if turns(source):
+        raise ValueError(
+            "config.input.device_resident: of alternative texts the host chooses one a pass: set "
+            "it to False."
+        )
     one = data.whole(source, 1)
     size = len(source) * sum(values.nbytes for values in one.values())
     for device in mesh.local_devices:

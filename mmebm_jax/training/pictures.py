@@ -22,7 +22,7 @@ def write(
     """Draw `images/samples_<step>.png` and, with a data energy, `images/chains_<step>.png`."""
     folder, alphabet = workdir / "images", splits.alphabet
     latent_key, chain_key, infer_key = jax.random.split(key, 3)
-    raw = data.whole(splits.test, NUM_EXAMPLES)
+    raw = data.whole(data.complete(splits.test), NUM_EXAMPLES)
     batch = sampler.as_batch({m.name: raw[m.name] for m in sampler.modalities})
     source = sampler.modalities[0].name
 

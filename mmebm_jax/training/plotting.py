@@ -6,6 +6,7 @@ by whole factors and shown pixel for pixel, so nothing is smoothed.
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,12 +17,15 @@ from matplotlib.figure import Figure
 
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.storage.files import write_whole
+from mmebm_jax.typing import Alphabet
 
 _DPI = 100
 _CELL = 56  # pixels; a 28-pixel image is doubled, a 16-pixel one tripled
 _GAP = 2
 _LINE = 13  # height of a line of text
 _CHARACTER = 5.9  # width of a character of text: eight of them fit under a 16-pixel image
+_LONGEST_WORD = 24  # characters; longer text is a sentence, broken at its blanks
+_SENTENCE_CELL = 132  # pixels
 _TITLE = 24
 _MARGIN = 12
 _COLUMN_LABEL = 16
@@ -33,7 +37,7 @@ def save_grid(
     path: epath.PathLike,
     blocks: Mapping[str, Mapping[str, Any]],
     modalities: Sequence[Modality],
-    alphabet: str = "",
+    alphabet: Alphabet = "",
 ) -> None:
     """Draws one block a title: examples across, modalities down.
 
@@ -43,7 +47,7 @@ def save_grid(
             `[N, *shape]` in model range. Pass only as many examples as should be seen. N and the
             modalities may differ between blocks.
         modalities: the spec of each that a block holds, whose kind draws it.
-        alphabet: the character of each token of a text.
+        alphabet: the character or the word of each token of a text.
 
     Raises:
         ValueError: no block, or a block without examples.
@@ -56,7 +60,7 @@ def save_trajectories(
     trajectory: Mapping[str, Any],
     step_numbers: Sequence[int],
     modalities: Sequence[Modality],
-    alphabet: str = "",
+    alphabet: Alphabet = "",
 ) -> None:
     """Draws chains: one block an example, chain steps across, modalities down.
 
@@ -65,7 +69,7 @@ def save_trajectories(
         trajectory: modality name to `[T, N, ...]`, else as the batches of `save_grid`.
         step_numbers: the T step numbers that head the columns.
         modalities: the spec of each, whose kind draws it.
-        alphabet: the character of each token of a text.
+        alphabet: the character or the word of each token of a text.
 
     Raises:
         ValueError: nothing to draw, or a number of steps other than T.
@@ -123,7 +127,7 @@ def save_curves(
 
 
 def _draw(
-    blocks: Mapping[str, Mapping[str, Any]], modalities: Sequence[Modality], alphabet: str
+    blocks: Mapping[str, Mapping[str, Any]], modalities: Sequence[Modality], alphabet: Alphabet
 ) -> dict[str, dict[str, Drawn]]:
     """Every example as its kind draws it."""
     kinds = {modality.name: modality.of_kind for modality in modalities}
@@ -183,6 +187,9 @@ def _cell_size(batch: Mapping[str, Drawn]) -> tuple[int, dict[str, int]]:
     """Pixels: the width of a cell and each modality's height."""
     shapes = {n: drawn.shape[1:3] for n, drawn in batch.items() if isinstance(drawn, np.ndarray)}
     cell = max((_scale(shape) * shape[1] for shape in shapes.values()), default=_CELL)
+    lines = [text for drawn in batch.values() if isinstance(drawn, list) for text in drawn]
+    if any(len(text) > _LONGEST_WORD for text in lines):
+        cell = max(cell, _SENTENCE_CELL)
     heights = {}
     for name, drawn in batch.items():
         if name in shapes:
@@ -197,6 +204,8 @@ def _scale(shape: tuple[int, ...]) -> int:
 
 
 def _wrap(text: str, cell: int) -> list[str]:
+    if len(text) > _LONGEST_WORD:
+        return textwrap.wrap(text, int(cell / _CHARACTER))
     # Not textwrap: blanks are tokens too, and where they stand should be seen.
     length = max(1, int(cell / _CHARACTER))
     if len(text) <= length:

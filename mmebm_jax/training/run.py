@@ -10,6 +10,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from mmebm_jax.data.checks import checked
 from mmebm_jax.data.source import DataSplits, Source
 from mmebm_jax.method.model import Model
 from mmebm_jax.runs import builders, checkpoint, sharding
@@ -23,13 +24,19 @@ class Run(NamedTuple):
 
     config: ConfigDict
     workdir: epath.Path
-    splits: DataSplits  # complete
-    train_source: Source  # what training sees of the training split
+    splits: DataSplits
+    train_source: Source  # the training split, some of it hidden if the configuration asks for it
     model: Model
     mesh: jax.sharding.Mesh
 
 
-def prepare(config: ConfigDict, workdir: epath.PathLike, *, prepare_data: bool = True) -> Run:
+def prepare(
+    config: ConfigDict,
+    workdir: epath.PathLike,
+    *,
+    prepare_data: bool = True,
+    data: DataSplits | None = None,
+) -> Run:
     """Build everything and check it; nothing is compiled, and nothing but data is written.
 
     Args:
@@ -37,12 +44,15 @@ def prepare(config: ConfigDict, workdir: epath.PathLike, *, prepare_data: bool =
         run in `workdir` was started with, see `loop.train`.
       workdir: the run's folder, local or remote; it need not exist.
       prepare_data: whether a data set that is missing on disk may be built.
+      data: used in place of what `config.data` names; the run's own configuration says so.
 
     Raises:
       ValueError, FileNotFoundError: one line that names the problem and the remedy.
     """
     workdir = epath.Path(workdir)
     _check_workdir(workdir)
+    if data is not None:
+        config = ConfigDict(config.to_dict() | {"data": {"name": "arrays"}})
     builders.validate(config)
     checkpoint.check_config(workdir, config, may_extend=True)
     mesh = sharding.data_mesh()
@@ -52,7 +62,7 @@ def prepare(config: ConfigDict, workdir: epath.PathLike, *, prepare_data: bool =
     # Only one process builds what is missing of the data set.
     if not processes.is_first():
         processes.wait_for_all("data set built")
-    splits = builders.build_data(config, prepare=prepare_data)
+    splits = checked(data) if data else builders.build_data(config, prepare=prepare_data)
     if processes.is_first():
         processes.wait_for_all("data set built")
     checkpoint.check_data(workdir, splits)

@@ -3,6 +3,7 @@ import pytest
 
 from mmebm_jax.data import ArraySource, DataSplits, Field, batches, iterate
 from mmebm_jax.data.checks import MOST_MODALITIES, NUM_PROBED, CheckedSource, check_fields, checked
+from mmebm_jax.data.source import IncompleteSource
 
 FIELDS = {"text": Field("text", (3, 4)), "vector": Field("vector", (2,))}
 COUNT = 4 * NUM_PROBED + 3
@@ -110,6 +111,26 @@ def test_impossible_fields_are_named(name, field, message):
 def test_the_number_of_modalities_is_limited(count):
     with pytest.raises(ValueError, match=rf"there are {count} modalities: give 1 to 12"):
         check_fields({f"m{i}": FIELDS["vector"] for i in range(count)})
+
+
+def test_no_classes_need_no_label():
+    arrays = Streamed().gather(np.arange(50))
+    del arrays["label"]
+    with pytest.raises(ValueError, match="add 'label'"):
+        checked(splits(ArraySource(arrays)))
+    without = ArraySource(arrays)
+    assert checked(DataSplits(without, without, FIELDS, 0, "abcd")).train is without
+    with pytest.raises(ValueError, match="num_classes is -1: give 0 for none"):
+        checked(DataSplits(without, without, FIELDS, -1, "abcd"))
+
+
+def test_a_test_split_without_a_complete_example_is_refused():
+    observed = np.ones([COUNT, 2], bool)
+    observed[:, 1] = False
+    lacking = IncompleteSource(Streamed(), tuple(FIELDS), observed)
+    checked(splits(lacking))
+    with pytest.raises(ValueError, match="no example of the test split has every modality"):
+        checked(splits(Streamed(), lacking))
 
 
 def test_an_empty_split_is_refused():

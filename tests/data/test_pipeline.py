@@ -88,12 +88,47 @@ def test_whole_reads_in_stored_order():
 def test_arrays_that_disagree_are_refused():
     with pytest.raises(ValueError, match="differ in length"):
         ArraySource({"x": np.zeros(3), "label": np.zeros(2, np.int32)})
-    with pytest.raises(ValueError, match="label"):
-        ArraySource({"x": np.zeros(3)})
+    with pytest.raises(ValueError, match="there are no arrays"):
+        ArraySource({})
+
+
+def test_classes_are_optional():
+    source = ArraySource({"x": np.arange(3)})
+    assert len(source) == 3
+    assert set(whole(source)) == {"x"}
+
+
+class Turning:
+    """A source that shows in which pass an example is seen."""
+
+    def __len__(self):
+        return 10
+
+    def gather(self, indices):
+        return self.gather_at(indices, np.zeros_like(indices))
+
+    def gather_at(self, indices, passes):
+        return {"x": indices, "pass": passes}
+
+
+@pytest.mark.parametrize("process", [(0, 1), (0, 2), (1, 2)])
+def test_a_source_is_told_the_pass_of_each_example(process):
+    source = Turning()
+    read = batches(source, 4, seed=3, process_index=process[0], process_count=process[1])
+    seen = [read[step] for step in range(10)]
+    for step, batch in enumerate(seen):
+        share = 4 // process[1]
+        places = step * 4 + process[0] * share + np.arange(share)
+        np.testing.assert_array_equal(batch["pass"], places // 10)
+    if process == (0, 1):
+        pairs = {(int(i), int(p)) for b in seen for i, p in zip(b["x"], b["pass"], strict=True)}
+        assert pairs == {(i, p) for i in range(10) for p in range(4)}
+        resumed = next(iterate(read, 7))
+        np.testing.assert_array_equal(resumed["pass"], seen[7]["pass"])
 
 
 def test_an_unknown_data_set_names_the_known_ones():
-    with pytest.raises(ValueError, match="choose one of polydigits, polymnist, ring"):
+    with pytest.raises(ValueError, match="choose one of arrays, avatars, folder"):
         load_data("imagenet")
 
 

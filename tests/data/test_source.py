@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mmebm_jax.data import ArraySource, batches, load_data, whole
-from mmebm_jax.data.source import OBSERVED, IncompleteSource, with_missing
+from mmebm_jax.data import ArraySource, batches, complete, load_data, whole
+from mmebm_jax.data.source import OBSERVED, IncompleteSource, observed_of, with_missing
 
 NAMES = ("picture", "text", "vector")
 
@@ -90,3 +90,30 @@ def test_a_data_set_can_be_made_incomplete():
     assert batch[OBSERVED].shape == (20, 2)
     brightness = np.stack([batch[name].max((1, 2, 3)) for name in splits.fields], axis=1)
     np.testing.assert_array_equal(brightness > 0, batch[OBSERVED])
+
+
+def test_what_a_source_lacks_itself_stays_missing():
+    rng = np.random.default_rng(0)
+    known = rng.random((4000, 3)) < 0.6
+    known[~known.any(axis=1), 1] = True
+    source = IncompleteSource(make_source(), NAMES, known)
+    hidden = with_missing(source, NAMES, 0.5, seed=0)
+    observed = whole(hidden)[OBSERVED]
+    assert not (observed & ~known).any()
+    assert observed.any(axis=1).all()
+    np.testing.assert_array_equal(observed, observed_of(hidden))
+    # What would lack everything keeps any of what is known, not always the same.
+    pairs = known.all(axis=1) & (observed.sum(axis=1) == 1)
+    assert (observed[pairs].mean(axis=0) > 0.2).all()
+
+
+def test_complete_examples_are_those_that_lack_nothing():
+    source = make_source(20)
+    assert complete(source) is source
+    observed = np.ones([20, 3], bool)
+    observed[::3, 1] = False
+    found = complete(IncompleteSource(source, NAMES, observed))
+    assert len(found) == observed.all(axis=1).sum()
+    batch = whole(found)
+    assert OBSERVED not in batch
+    np.testing.assert_array_equal(batch["label"], np.flatnonzero(observed.all(axis=1)))

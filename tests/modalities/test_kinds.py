@@ -20,6 +20,10 @@ def raw_examples():
             Modality("m", "vector", (6,), "laplace"),
             rng.uniform(-1, 1, size=(4, 6)).astype(np.float32),
         ),
+        "category": (
+            Modality("m", "category", (5,), "categorical"),
+            rng.integers(5, size=4).astype(np.int32),
+        ),
     }
 
 
@@ -112,3 +116,11 @@ def test_drawn_vectors_are_strips_of_shades():
     assert (drawn.shape, drawn.dtype) == ((1, 2, 5, 3), np.uint8)
     for row in drawn[0]:
         assert row[:, 0].tolist() == [0, 128, 255, 255, 128]
+
+
+def test_drawn_words_are_a_sentence_up_to_its_end():
+    words = ("<pad>", "<eos>", "<unk>", "a", "bird")
+    tokens = np.array([[3, 0, 4, 1, 3], [2, 4, 3, 3, 3], [1, 4, 4, 4, 4]])
+    values = np.eye(5, dtype=np.float32)[tokens]
+    assert TEXT.draw(values, words) == ["a bird", "<unk> bird a a a", ""]
+    assert TEXT.draw(values[:1], words[:4]) == ["3 0 4 1 3"]

@@ -85,7 +85,7 @@ def test_a_run_under_a_budget_keeps_its_first_schedule_and_equals_one_without(
     measured, tmp_path, monkeypatch
 ):
     run = measured.run
-    state, _ = training.train(run, dict(measured.updates))
+    state, _ = training.train(run, updates=dict(measured.updates))
     monkeypatch.setattr(budget, "measure", None)
     again = budget.prepare_for(make_config(), run.workdir, 30.0)
     assert again.run.config.num_steps == 8

@@ -5,10 +5,8 @@ variants: built from MNIST over bundled photographs, or read from the official r
 of the layouts it circulates in. Prepared once into ArrayRecord files; TensorFlow is not needed.
 """
 
-import gzip
 import hashlib
 import itertools
-import math
 import re
 import shutil
 import tarfile
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import numpy as np
 import pydantic
 
+from mmebm_jax.data.idx import parsed, read_idx, unpacked
 from mmebm_jax.data.photographs import POLYMNIST_PHOTOGRAPHS, draw_over, photograph
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
 from mmebm_jax.data.torch_file import read_tensor
@@ -39,7 +38,6 @@ LICENCE = (
 SPLITS = ("train", "test")
 _MNIST_PREFIX = {"train": "train", "test": "t10k"}
 _PHOTO_SHORT_SIDE = 6 * SIZE
-_MOST_IDX_BYTES = 2**26  # MNIST's largest file has 45 MiB
 # SHA-256 of what MNIST's four files unpack to.
 _MNIST_DIGESTS = {
     "train-images-idx3-ubyte.gz": (
@@ -118,40 +116,10 @@ class Examples(NamedTuple):
 # --- variant from_mnist ---------------------------------------------------------------------
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """Reads a gzipped IDX file of unsigned bytes, MNIST's format, in its stored shape.
-
-    Raises:
-        ValueError: the file is not that.
-    """
-    return _parsed(_unpacked(path), path)
-
-
-def _unpacked(path: Path) -> bytes:
-    try:
-        with gzip.open(path) as file:
-            raw = file.read(_MOST_IDX_BYTES + 1)
-    except (OSError, EOFError, zlib.error):
-        raise ValueError(f"{path} is not a whole gzip file: download it again") from None
-    if len(raw) > _MOST_IDX_BYTES:
-        raise ValueError(f"{path} unpacks to more than MNIST's files: download it again")
-    return raw
-
-
-def _parsed(raw: bytes, path: Path) -> np.ndarray:
-    if raw[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path} is not an IDX file of bytes: download it again")
-    begin = 4 + 4 * raw[3] if len(raw) > 3 else 4
-    shape = [int.from_bytes(raw[i : i + 4], "big") for i in range(4, begin, 4)]
-    if len(raw) < begin or len(raw) - begin != math.prod(shape):
-        raise ValueError(f"{path} is cut short: download it again")
-    return np.frombuffer(raw, np.uint8, offset=begin).reshape(shape)
-
-
 def _check_mnist(path: Path, check_source: bool) -> None:
     """Refuses a file that is damaged or, with ``check_source``, is not MNIST's own of its name."""
-    raw = _unpacked(path)
-    _parsed(raw, path)
+    raw = unpacked(path)
+    parsed(raw, path)
     if not check_source:
         return
     digest = hashlib.sha256(raw).hexdigest()

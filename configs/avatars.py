@@ -1,0 +1,23 @@
+"""Avatars: drawn faces, their attributes and a sentence, by the methods of configs/folder.py.
+
+Paper: none; it stands in for CelebA's attributes with an answer that is known exactly.
+Hardware: 2 CPU cores, an hour or two (not measured), and a minute to draw the 20,000 faces.
+Expected: nothing is claimed yet.
+Command: python -m experiments.main --config=configs/avatars.py --workdir=runs/avatars
+
+It needs pip install -e '.[folder,avatars]'. Variants: those of configs/folder.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import folder, methods
+from configs.methods import Differences
+
+SMOKE: Differences = {"data.image_size": 16, "data.num_train": 200, "data.num_test": 100}
+VARIANTS: dict[str, Differences] = dict(folder.VARIANTS)
+VARIANTS["smoke"] = VARIANTS["smoke"] | SMOKE
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    """The configuration of a variant."""
+    return methods.build("configs/avatars.py", VARIANTS, variant, "avatars")

@@ -1,0 +1,27 @@
+"""CIFAR-10 with machine-made captions: 32×32 pictures and nine words, by configs/folder.py.
+
+Paper: none. The captions are a template of brightness, a shot word, a colour and the class: 204
+different ones, so this is the large and easy set, no natural language.
+Hardware: 2 CPU cores, 60 to 120 minutes (not measured).
+Expected: nothing is claimed yet.
+Command: python -m experiments.main --config=configs/cifar_captions.py --config.data.path=DIR \
+--workdir=runs/cifar_captions
+
+DIR is made by `python -m experiments.unpack cifar_captions SOURCE DIR`: 45,000 captioned pictures
+to train on and 5,000 to test, with CIFAR-10's ten classes. Variants: those of configs/folder.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import folder, methods
+from configs.methods import Differences
+
+# A caption has nine words and a full stop.
+DATA: Differences = {"data.image_size": 32, "data.length": 12}
+VARIANTS: dict[str, Differences] = {n: m | DATA for n, m in folder.VARIANTS.items()}
+VARIANTS["smoke"] |= {"data.image_size": 16}
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    """The configuration of a variant."""
+    return methods.build("configs/cifar_captions.py", VARIANTS, variant, "folder")

@@ -1,0 +1,79 @@
+"""Reading anybody's picture as it looks: whatever its mode, turned upright, cropped and resized."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mmebm_jax.storage.validation import brief
+
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of 16-bit grey
+
+
+def read_picture(path: Path, size: int, channels: int) -> tuple[np.ndarray, bool]:
+    """A picture's centre square, resized with antialiasing (Lanczos).
+
+    Palettes are looked up, transparency lies over white, 16-bit grey keeps its eight highest bits,
+    and a camera's rotation (EXIF) is undone. Of an animation it is the first picture.
+
+    Args:
+      path: of the file.
+      size: height and width wanted.
+      channels: 3 for RGB, 1 for grey.
+
+    Returns:
+      uint8 `[size, size, channels]`, and whether the picture was smaller than that.
+
+    Raises:
+      ValueError: it is missing, damaged, or of a kind that Pillow does not read; what is wrong.
+    """
+    try:
+        with warnings.catch_warnings():
+            # A file that unpacks to a hundred million pixels is no example of a data set.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                return square(image, size, channels)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except (
+        *(OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError),
+        *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+    ) as error:
+        reason = brief(str(error) or type(error).__name__)
+        raise ValueError(f"{path} cannot be read as a picture ({reason})") from error
+
+
+def square(image: Image.Image, size: int, channels: int) -> tuple[np.ndarray, bool]:
+    """The centre square of an opened picture; see `read_picture`."""
+    upright = _eight_bits(ImageOps.exif_transpose(image))
+    flat = _over_white(upright).convert("RGB" if channels == 3 else "L")
+    small = min(flat.size) < size
+    fitted = ImageOps.fit(flat, (size, size), Image.Resampling.LANCZOS)
+    return np.asarray(fitted, np.uint8).reshape(size, size, channels), small
+
+
+def square_of_array(picture: np.ndarray, size: int, channels: int) -> tuple[np.ndarray, bool]:
+    """The same of uint8 `[H, W]` or `[H, W, C]` with 1, 3 or 4 channels."""
+    flat = picture[..., 0] if picture.ndim == 3 and picture.shape[-1] == 1 else picture
+    return square(Image.fromarray(np.ascontiguousarray(flat)), size, channels)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode not in _DEEP:
+        if image.mode == "F":
+            raise ValueError("its values are floats, whose range is not known")
+        return image
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("its values leave the 16 bits of grey")
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image
+    transparent = image.convert("RGBA")
+    white = Image.new("RGBA", transparent.size, "white")
+    return Image.alpha_composite(white, transparent)

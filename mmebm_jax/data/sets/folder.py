@@ -1,0 +1,166 @@
+"""Anybody's data: a folder of pictures, sentences, vectors and categories, prepared once.
+
+Layouts are the readers of `mmebm_jax/data/layouts`: "folder" is the convention of Hugging Face's
+image folders, the others are the official files of published data sets.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import pydantic
+
+from mmebm_jax.data import layouts
+from mmebm_jax.data.rows import LABEL, Damage, Reading
+from mmebm_jax.data.source import DataSplits
+from mmebm_jax.storage.validation import PRINTABLE, OneOf, Record
+
+if TYPE_CHECKING:  # What reads and writes pictures, a trained model does without.
+    from mmebm_jax.data.encoding import Form
+    from mmebm_jax.data.prepared import Place
+
+Text = Annotated[str, pydantic.Field(max_length=4096, pattern=PRINTABLE)]
+# What makes other examples; where they are kept does not.
+_OF_PLACE = ("path", "data_dir", "in_memory")
+
+
+class Options(Record):
+    """Which folder, and what is made of it."""
+
+    path: Text = pydantic.Field(
+        "", description="The folder; once prepared it is read only to see whether it has changed."
+    )
+    layout: Annotated[str, OneOf(layouts.LAYOUTS)] = pydantic.Field(
+        "folder", description="How its files are laid out; see docs/data.md."
+    )
+    data_dir: Text = pydantic.Field(
+        "data", min_length=1, description="Where prepared data sets live: a local path or gs://."
+    )
+    columns: Text = pydantic.Field(
+        "", description="Modalities to take, divided by commas; empty for all."
+    )
+    categories: Text = pydantic.Field(
+        "", description="Columns of whole numbers that are categories, divided by commas."
+    )
+    label: Text = pydantic.Field(
+        LABEL, description="Column of the class, if there is one; empty for none."
+    )
+    split_column: Text = pydantic.Field(
+        "split", min_length=1, description="Column that names the split, of one metadata file."
+    )
+    train_split: Text = pydantic.Field(
+        "train", min_length=1, description="What the training split is called."
+    )
+    test_split: Text = pydantic.Field(
+        "test", min_length=1, description="What the test split is called."
+    )
+    image_size: int = pydantic.Field(
+        64, ge=4, le=1024, multiple_of=4, description="Height and width of pictures, by 4."
+    )
+    grey: bool = pydantic.Field(False, description="Whether pictures become grey.")
+    length: int = pydantic.Field(
+        32, ge=2, le=256, description="Words of a text, its end included; longer ones are cut."
+    )
+    smallest_count: int = pydantic.Field(
+        1, ge=1, le=10**6, description="How often a word must stand in the training texts."
+    )
+    vocabulary_size: int = pydantic.Field(
+        8192, ge=4, le=2**15, description="Words at most; the rarest become <unk>."
+    )
+    scale_vectors: bool = pydantic.Field(
+        True, description="Whether each number of a vector is brought to [-1, 1]."
+    )
+    skip_damaged: bool = pydantic.Field(
+        False, description="Whether what cannot be read is left out and counted, not refused."
+    )
+    in_memory: bool = pydantic.Field(
+        True, description="Whether everything is read into memory first."
+    )
+
+
+def load(options: Options, *, prepare: bool = True) -> DataSplits:
+    """Opens a folder's data set, preparing it in ``data_dir`` first where it is not prepared yet.
+
+    Args:
+        options: which, and what is made of it.
+        prepare: whether to prepare it where it is not prepared yet.
+
+    Raises:
+        ValueError: one line about what cannot be read, or it is not prepared and should not be.
+        FileNotFoundError: the folder or a file of it is missing.
+    """
+    from mmebm_jax.data import prepared
+
+    place = _place(options)
+    if not place.exists():
+        reading = _reading(options)
+        if not prepare:
+            raise ValueError(
+                f"{options.path} is not prepared in {options.data_dir} yet: training prepares it, "
+                "once."
+            )
+        tables = layouts.layout(options.layout).read(reading)
+        prepared.prepare(place, tables, _form(options), reading.damage)
+    return prepared.open_prepared(place, into_memory=options.in_memory)
+
+
+def _place(options: Options) -> "Place":
+    """Where its prepared set lies, told by the options and by the annotation files' content.
+
+    Raises:
+        ValueError: no folder is named.
+        FileNotFoundError: it is not there, nor prepared.
+    """
+    from mmebm_jax.data import prepared
+
+    if not options.path:
+        raise ValueError("path is empty: name the folder in config.data.path.")
+    path = _path(options)
+    chosen = {n: v for n, v in options.model_dump().items() if n not in _OF_PLACE}
+    beginning = f"{options.layout}_{_digest(repr((str(path), sorted(chosen.items()))).encode())}_"
+    if not path.exists():
+        if known := prepared.find(options.data_dir, beginning):
+            return known
+        raise FileNotFoundError(f"{path} does not exist: name your folder in config.data.path.")
+    parts = []
+    for file in layouts.layout(options.layout).annotations(path):
+        with file.open("rb") as stream:
+            parts.append(hashlib.file_digest(stream, "sha256").digest())
+    return prepared.Place(options.data_dir, beginning + _digest(b"".join(parts)))
+
+
+def _path(options: Options) -> Path:
+    return Path(options.path).expanduser().absolute()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _reading(options: Options) -> Reading:
+    return Reading(
+        path=_path(options),
+        damage=Damage(options.skip_damaged),
+        label=options.label,
+        categories=_names(options.categories),
+        columns=_names(options.columns),
+        split_column=options.split_column,
+        splits=(options.train_split, options.test_split),
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _form(options: Options) -> "Form":
+    from mmebm_jax.data.encoding import Form
+
+    return Form(
+        image_size=options.image_size,
+        channels=1 if options.grey else 3,
+        length=options.length,
+        smallest_count=options.smallest_count,
+        most_words=options.vocabulary_size,
+        scale_vectors=options.scale_vectors,
+    )

@@ -1,0 +1,38 @@
+"""Training by one call: of a prepared run, or of a configuration and data in memory."""
+
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from mmebm_jax.data.source import DataSplits
+from mmebm_jax.method.train_state import TrainState
+from mmebm_jax.training import loop
+from mmebm_jax.training.run import Run, prepare
+
+
+def train(
+    run: Run | ConfigDict,
+    data: DataSplits | None = None,
+    workdir: epath.PathLike | None = None,
+    **options: Any,
+) -> tuple[TrainState, float]:
+    """Train, or resume; see `loop.train`.
+
+    Args:
+      run: from `prepare`; or a configuration, as the files in configs/ make it.
+      data: of a configuration: what it is trained on, as `data.from_arrays` gives it; None for
+        what `config.data` names.
+      workdir: of a configuration: the run's folder.
+      options: `updates` and `draw` of `loop.train`.
+
+    Raises:
+      TypeError: a configuration without a folder.
+    """
+    if isinstance(run, ConfigDict):
+        if workdir is None:
+            raise TypeError("workdir is missing: train(config, data, workdir).")
+        run = prepare(run, workdir, data=data)
+    elif data is not None or workdir is not None:
+        raise TypeError("a prepared run has its data and workdir: train(run).")
+    return loop.train(run, **options)
