@@ -15,6 +15,7 @@ from hypothesis import strategies
 from configs import polydigits
 from mmebm_jax import training as train
 from mmebm_jax.data import DATA_SETS, batches, iterate, load_data
+from mmebm_jax.data import section as data_section
 from mmebm_jax.method import train_state
 from mmebm_jax.runs import builders, schema
 from mmebm_jax.storage.validation import choices, leaves, limits, shown
@@ -131,8 +132,14 @@ def test_a_section_is_needed_and_holds_fields(section):
 
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_a_data_set_refuses_options_that_are_not_its_own(name):
-    with pytest.raises(ValueError, match=r"^config\.data\.colour is unknown: known are"):
-        load_data(name, colour=1)
+    with pytest.raises(ValueError, match=r"^config\.data\.zzz is unknown: known are"):
+        load_data(name, zzz=1)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in DATA_SETS if "seed" in data_section(name).model_fields]
+)
+def test_a_data_set_checks_its_own_options(name):
     with pytest.raises(ValueError, match=r"^config\.data\.seed is 0\.5: it must be a whole number"):
         load_data(name, seed=0.5)
 
