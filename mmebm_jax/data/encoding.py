@@ -1,6 +1,5 @@
 """From rows to arrays: what their columns hold, and each example as arrays of one shape."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -189,6 +188,11 @@ def _most_alternatives(name: str, tables: Tables) -> int:
 
 def _range(name: str, rows: Sequence[Row]) -> list[list[float]]:
     values = np.array([row.values[name] for row in rows if name in row.values], np.float64)
+    values = values[np.isfinite(values).all(axis=1)]
+    if not len(values):
+        raise ValueError(
+            f"{plain(name)!r} holds no finite numbers in train: a number is not finite."
+        )
     return [values.min(axis=0).tolist(), values.max(axis=0).tolist()]
 
 
@@ -274,11 +278,11 @@ def _vector(value: Any, shape: tuple[int, ...], span: list[list[float]] | None) 
     if value is None:
         return np.zeros(shape, np.float32)
     values = np.asarray(value, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("a number is not finite")
     if span is not None:
         low, high = np.asarray(span)
         width = np.where(high > low, high - low, 1)
         # A number that never varies is the middle of the range.
         values = np.where(high > low, 2 * (values - low) / width - 1, values - low)
-    if not np.abs(values).max() < math.inf:
-        raise ValueError("a number is not finite")
     return values.astype(np.float32)
