@@ -70,9 +70,6 @@ def train(
       OSError: the disk is full; everything written so far stays intact.
     """
     checkpoint.check_resumable(run.workdir)
-    LOGGER.info("training on %s.", sharding.describe(run.mesh))
-    if warning := sharding.lacking_accelerator(run.mesh):
-        LOGGER.warning("warning: %s", warning)
     tries, farthest = 0, -1
     with sole_writer(run.workdir), Interruption() as interruption:
         if processes.is_first():
@@ -163,6 +160,9 @@ class _Attempt:
     def run_to_end(self) -> tuple[TrainState, float]:
         """The final state and the seconds of training."""
         config, start = self.run.config, self.step
+        LOGGER.info("training on %s.", sharding.describe(self.run.mesh))
+        if warning := sharding.lacking_accelerator(self.run.mesh):
+            LOGGER.warning("warning: %s", warning)
         batches = feed.batches(
             self.run.train_source,
             self.run.mesh,

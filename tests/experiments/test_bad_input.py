@@ -713,7 +713,7 @@ CASES |= {
         own_data(fields={"energy": Field("vector", (2,))}),
         ["'energy'", "name"],
     ),
-    "data: no class": (own_data(num_classes=0), ["num_classes is 0"]),
+    "data: fewer classes than none": (own_data(num_classes=-1), ["num_classes is -1"]),
 }
 
 
