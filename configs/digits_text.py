@@ -48,7 +48,7 @@ SMOKE = methods.SMOKE | {"data.num_train": 200, "data.num_test": 100}
 
 VARIANTS = {name: DATA | PRIOR | method | SCHEDULE for name, method in METHODS.items()}
 for _name in ("private_prior", "private_full"):
-    VARIANTS[_name] |= methods.FITTED_AT_THE_END | {"energy.start_step": 10**7}
+    VARIANTS[_name] |= methods.FITTED_AT_THE_END
 VARIANTS["smoke"] = DATA | METHODS["full"] | SMOKE
 
 

@@ -14,8 +14,13 @@ from mmebm_jax.runs import schema
 Differences = dict[str, Any]
 
 MISSING = "_missing"  # ending of a variant
-# A step after any run's last: the prior is fitted once, to the final networks.
-FITTED_AT_THE_END = {"prior.fit_step": 10**7, "prior.start_step": 10**7}
+# Steps after any run's last: the prior is fitted once, to the final networks, and no energy learns
+# before that.
+FITTED_AT_THE_END = {
+    "prior.fit_step": 10**7,
+    "prior.start_step": 10**7,
+    "energy.start_step": 10**7,
+}
 
 NO_REVISION = {"posterior.generator_weight": 0.0, "posterior.inference_weight": 0.0}
 NO_DATA_ENERGY = {"energy.learn": False}
@@ -61,7 +66,6 @@ PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
 # And a data energy that learns on that prior's samples while the other networks stand still.
 SETTLED_ENERGY: Differences = {
     "energy.learn": True,
-    "energy.start_step": 10**7,
     "energy.penalty": 0.05,
     "energy.data_noise": 0.05,
     "energy.noisy_samples": True,

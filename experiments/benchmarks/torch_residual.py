@@ -10,22 +10,18 @@ from torch.nn import functional
 from experiments.benchmarks.torch_layers import Arrays, Maps, Params, plain, to_flat
 from mmebm_jax.networks.residual_image import (
     BRANCH,
-    MOST_DOUBLINGS,
     SLOPE,
     ResidualImageDecoder,
     ResidualImageExpert,
     ResidualImageTrunk,
     num_halvings,
+    widths,
 )
 
 
 def leaky_relu(values: Tensor) -> Tensor:
     """Leaky ReLU of the published slope."""
     return functional.leaky_relu(values, SLOPE)
-
-
-def _channels(width: int, levels: int) -> list[int]:
-    return [width * 2 ** min(level, MOST_DOUBLINGS) for level in range(levels + 1)]
 
 
 def _under(name: str, arrays: Arrays) -> Arrays:
@@ -67,7 +63,7 @@ class Expert(nn.Module):
     def __init__(self, network: ResidualImageExpert, shape: Maps) -> None:
         super().__init__()
         levels = num_halvings(*shape[:2])
-        sizes = _channels(network.width, levels)
+        sizes = widths(network.width, levels)
         self.image = nn.Conv2d(shape[2], network.width, 3, padding=1)
         pairs = zip([network.width, *sizes], sizes, strict=False)
         self.blocks = nn.ModuleList(Block(*pair) for pair in pairs)
@@ -101,7 +97,7 @@ class Decoder(nn.Module):
         super().__init__()
         height, breadth, channels = network.shape
         levels = num_halvings(height, breadth)
-        sizes = _channels(network.width, levels)[::-1]
+        sizes = widths(network.width, levels)[::-1]
         self.maps = (height >> levels, breadth >> levels, sizes[0])
         self.dense = nn.Linear(num_latents, int(np.prod(self.maps)))
         pairs = zip(sizes, [*sizes[1:], network.width], strict=True)
@@ -131,7 +127,7 @@ class Trunk(nn.Module):
     def __init__(self, network: ResidualImageTrunk, shape: Maps) -> None:
         super().__init__()
         levels = num_halvings(*shape[:2])
-        sizes = _channels(network.width, levels)
+        sizes = widths(network.width, levels)
         self.image = nn.Conv2d(shape[2], network.width, 3, padding=1)
         self.blocks = nn.ModuleList(Block(*pair, functional.silu, 1.0) for pair in pairwise(sizes))
         self.maps = (shape[0] >> levels, shape[1] >> levels, sizes[-1])

@@ -41,8 +41,7 @@ CATEGORY = Kind(
     to_raw=_to_raw,
     problem_of_shape=lambda shape: "",
     problems=_problems,
-    # As of a vector.
-    networks=dict.fromkeys(("small", "resnet", "transformer"), PERCEPTRONS),
+    networks=PERCEPTRONS,
     classifier=DenseClassifier,
     augment=unchanged,
     draw=_draw,

@@ -12,10 +12,14 @@ from mmebm_jax.networks.perceptron import PerceptronDecoder
 from mmebm_jax.networks.vector import VectorExpert, VectorTrunk
 from mmebm_jax.typing import Alphabet
 
-PERCEPTRONS = KindNetworks(
-    expert=lambda shape, sizes: VectorExpert(sizes.hidden),
-    decoder=lambda shape, sizes: PerceptronDecoder(shape, sizes.hidden),
-    trunk=lambda shape, sizes: VectorTrunk(sizes.hidden),
+# A few numbers in no grid: what is residual or attends is of the kinds beside them.
+PERCEPTRONS = dict.fromkeys(
+    ("small", "resnet", "transformer"),
+    KindNetworks(
+        expert=lambda shape, sizes: VectorExpert(sizes.hidden),
+        decoder=lambda shape, sizes: PerceptronDecoder(shape, sizes.hidden),
+        trunk=lambda shape, sizes: VectorTrunk(sizes.hidden),
+    ),
 )
 LIMIT = 100.0  # far outside the "about [-1, 1]" that a chain may reach
 
@@ -53,8 +57,7 @@ VECTOR = Kind(
     to_raw=lambda values: values.astype(np.float32),
     problem_of_shape=lambda shape: "",
     problems=_problems,
-    # A few numbers in no grid: what is residual or attends is of the kinds beside them.
-    networks=dict.fromkeys(("small", "resnet", "transformer"), PERCEPTRONS),
+    networks=PERCEPTRONS,
     classifier=DenseClassifier,
     augment=unchanged,
     draw=_draw,

@@ -30,6 +30,11 @@ def num_halvings(*sides: int, smallest: int = SMALLEST_SIDE) -> int:
     return count
 
 
+def widths(width: int, levels: int) -> list[int]:
+    """Channels at the image's size and after each halving of it, which doubles them at first."""
+    return [width * 2 ** min(level, MOST_DOUBLINGS) for level in range(levels + 1)]
+
+
 def upsample(maps: jax.Array) -> jax.Array:
     """Every pixel repeated as 2×2, `[B, H, W, C]` → `[B, 2·H, 2·W, C]`."""
     batch, height, width, channels = maps.shape
@@ -83,8 +88,7 @@ class ResidualImageExpert(nn.Module):
     def __call__(self, image: jax.Array) -> jax.Array:
         """Encode a batch of images."""
         maps = ResidualBlock(self.width)(convolution(self.width)(image))
-        for level in range(num_halvings(*image.shape[1:3])):
-            features = self.width * 2 ** min(level + 1, MOST_DOUBLINGS)
+        for features in widths(self.width, num_halvings(*image.shape[1:3]))[1:]:
             maps = ResidualBlock(features)(average_pool(maps))
         return maps.reshape(len(image), -1)
 
@@ -100,7 +104,7 @@ class ResidualImageDecoder(nn.Module):
         """Decode a batch of latents."""
         height, width, channels = self.shape
         levels = num_halvings(height, width)
-        features = [self.width * 2 ** min(level, MOST_DOUBLINGS) for level in range(levels + 1)]
+        features = widths(self.width, levels)
         smallest = (height >> levels, width >> levels, features[-1])
         size = smallest[0] * smallest[1] * smallest[2]
         maps = nn.Dense(size, dot_general=cpu.dot_general)(latents)
@@ -123,7 +127,6 @@ class ResidualImageTrunk(nn.Module):
     def __call__(self, image: jax.Array) -> jax.Array:
         """Extract a batch's features."""
         maps = convolution(self.width)(image)
-        for level in range(num_halvings(*image.shape[1:3])):
-            features = self.width * 2 ** min(level + 1, MOST_DOUBLINGS)
+        for features in widths(self.width, num_halvings(*image.shape[1:3]))[1:]:
             maps = ResidualBlock(features, nn.silu, 1.0)(average_pool(maps))
         return nn.silu(maps).reshape(len(image), -1)

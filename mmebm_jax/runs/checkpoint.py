@@ -38,7 +38,9 @@ RETIRED_FIELDS = ("budget_seconds",)
 ADDED_SINCE: dict[str, dict[str, Any]] = {
     "model": {"networks": "small"},
     "elbo": {"expert_weight": 0.1},
-    "prior": {"learn_clusters": False},
+    "prior": {"learn_clusters": False, "private_temperature": 1.0},
+    "energy": {"noisy_samples": False},
+    "schedule": {"freeze_step": 0},
 }
 LATER_KINDS = ("category",)  # of modalities, which earlier versions did not know
 FREE_FIELDS = (

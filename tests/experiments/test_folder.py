@@ -14,17 +14,11 @@ from configs import folder
 from experiments import evaluate, measures
 from mmebm_jax import training
 from mmebm_jax.data import from_arrays
+from tests.commands import SHRINK
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 210)}
-SMALL = {
-    "data.image_size": 8,
-    "model.num_latents": 3,
-    "model.prior_hidden": 8,
-    "model.width": 2,
-    "model.hidden": 8,
-    "model.energy_width": 2,
-    "model.energy_hidden": 8,
-}
+SIZES = {name: size for name, size in SHRINK.items() if name.startswith("model.")}
+SMALL = SIZES | {"data.image_size": 8}
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +123,7 @@ def test_a_configuration_and_arrays_train_by_one_call(tmp_path, quick_compilatio
     train["words"] = ["" if n % 5 == 0 else f"bird {n % 3}" for n in range(24)]
     data = from_arrays(train, arrays(12), length=4)
     config = folder.get_config("smoke")
-    config.update_from_flattened_dict({n: v for n, v in SMALL.items() if n != "data.image_size"})
+    config.update_from_flattened_dict(SIZES)
     state, _ = training.train(config, data, tmp_path / "run")
     assert int(state.step) == config.num_steps
     assert config.data.name == "folder"  # the caller's is as it was
