@@ -53,6 +53,17 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: rank.get(item.path.name, len(longest)))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Each compiled program takes several of the memory maps that Linux gives a process.
+
+    A worker that keeps the programs of all its files has more than the usual 65,530, and XLA ends
+    the process.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def parsed_flags():
     """For what reads flags outside a command."""

@@ -21,15 +21,6 @@ SIZES = {name: size for name, size in SHRINK.items() if name.startswith("model."
 SMALL = SIZES | {"data.image_size": 8}
 
 
-@pytest.fixture(autouse=True)
-def without_writing_to_the_compilation_cache():
-    """XLA:CPU once crashed while it wrote such a program at the end of a process of many tests."""
-    before = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)
-    yield
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
-
-
 def encoded(number, image):
     """The picture in one of many forms: the name of its file and the content."""
     forms = {
