@@ -73,7 +73,7 @@ class Inference(nn.Module):
             zip(self.experts, model.modalities, strict=True)
         ):
             name = modality.name
-            arrays |= _under(f"experts.{index}", expert.arrays(params[name]))  # type: ignore[operator]
+            arrays |= _under(f"experts.{index}", expert.arrays(params[name]))
             maps: Any = expert.features
             arrays |= from_flat(f"means.{index}", params[f"{name}_mean"], maps)
             arrays |= from_flat(f"scales.{index}", params[f"{name}_scale"], maps)
@@ -99,7 +99,7 @@ class Generator(nn.Module):
         for index, (decoder, modality) in enumerate(
             zip(self.decoders, model.modalities, strict=True)
         ):
-            own = decoder.arrays(params[modality.name])  # type: ignore[operator]
+            own = decoder.arrays(params[modality.name])
             arrays |= _under(f"decoders.{index}", own)
         return arrays
 
@@ -128,8 +128,8 @@ class Energy(nn.Module):
         arrays: Arrays = {}
         maps: list[Maps] = []
         for index, (trunk, modality) in enumerate(zip(self.trunks, model.modalities, strict=True)):
-            arrays |= _under(f"trunks.{index}", trunk.arrays(params[modality.name]))  # type: ignore[operator]
-            maps += trunk.features  # type: ignore[arg-type]
+            arrays |= _under(f"trunks.{index}", trunk.arrays(params[modality.name]))
+            maps += trunk.features
         arrays |= from_flat("first", params["joint_0"], maps)
         return arrays | plain("second", params["joint_1"]) | plain("last", params["energy"])
 
@@ -144,13 +144,13 @@ def converted(model: Model, params: Mapping[str, Params]) -> dict[str, nn.Module
     Returns:
       "inference", "generator" and "energy".
     """
-    networks = {
+    networks: dict[str, Any] = {
         "inference": Inference(model),
         "generator": Generator(model),
         "energy": Energy(model),
     }
     for name, network in networks.items():
-        arrays = network.arrays(model, params[name])  # type: ignore[operator]
+        arrays = network.arrays(model, params[name])
         network.load_state_dict({key: torch.tensor(values) for key, values in arrays.items()})
     return networks
 

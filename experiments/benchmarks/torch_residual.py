@@ -80,7 +80,7 @@ class Expert(nn.Module):
         """Our parameters as its own."""
         arrays = plain("image", params["Conv_0"])
         for index, block in enumerate(self.blocks):
-            own = block.arrays(params[f"ResidualBlock_{index}"])  # type: ignore[operator]
+            own = block.arrays(params[f"ResidualBlock_{index}"])
             arrays |= _under(f"blocks.{index}", own)
         return arrays
 
@@ -116,7 +116,7 @@ class Decoder(nn.Module):
         """Our parameters as its own."""
         arrays = to_flat("dense", params["Dense_0"], self.maps) | plain("image", params["Conv_0"])
         for index, block in enumerate(self.blocks):
-            own = block.arrays(params[f"ResidualBlock_{index}"])  # type: ignore[operator]
+            own = block.arrays(params[f"ResidualBlock_{index}"])
             arrays |= _under(f"blocks.{index}", own)
         return arrays
 
