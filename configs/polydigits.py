@@ -31,11 +31,11 @@ METHODS = methods.family(
         "energy.start_step": 5000,
         "schedule.settle_step": 5000,
     },
-    settled={"schedule.freeze_step": 5000, "revision_stride": 2},
+    settled={"num_steps": 19000, "schedule.freeze_step": 14000, "revision_stride": 2},
 )
 PRIVATE: Differences = {"model.num_latents": 16, "model.num_private": 16}
 METHODS["private_prior"] |= PRIVATE | {"num_steps": 5000}
-METHODS["private_full"] |= PRIVATE
+METHODS["private_full"] |= PRIVATE | {"prior.private_temperature": 0.5}
 SMOKE = methods.SMOKE | {"data.num_train": 200, "data.num_test": 100}
 
 VARIANTS: dict[str, Differences] = METHODS | {"smoke": METHODS["full"] | SMOKE}

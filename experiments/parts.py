@@ -1,0 +1,160 @@
+"""What each part of a trained `private_full` is worth when samples are drawn: one off in turn.
+
+    python -m experiments.parts --runs=runs/a/seed1/private_full,runs/a/seed2/private_full \\
+        --num_samples=2000 --results=docs/results/parts_polydigits.json
+
+The networks of a run stay as they are; its sampler does without a part. Parts that act on training
+alone are runs of their own, by `experiments.compare`. Classifiers are the run's.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from absl import flags
+from etils import epath
+
+from experiments import command_line, results
+from experiments.classifiers import Classifiers
+from experiments.evaluate import evaluate
+from experiments.measures import coherence, distances, samples
+from mmebm_jax import training
+from mmebm_jax.distributions.base_prior import BasePrior, Mixture
+from mmebm_jax.runs import checkpoint
+from mmebm_jax.runs.sampler import Sampler
+
+LOGGER = logging.getLogger("mmebm_jax")
+MEASURES = (
+    samples.joint_samples,
+    coherence.drawn_samples,
+    samples.conditional_diversity,
+    distances.conditional_distances,
+)
+
+_RUNS = flags.DEFINE_list("runs", [], "Folders of trained runs.")
+_NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples", 2000, "Samples of each kind.", 2, allow_override=True
+)
+_RESULTS = flags.DEFINE_string(
+    "results", None, "File to write, as docs/results/NAME.json.", allow_override=True
+)
+
+
+def without_conditional_chain(sampler: Sampler) -> Sampler:
+    """Completions are drawn from the inference model alone."""
+    return sampler.with_weights(sampler.weights, sampler.settings._replace(conditional_steps=0))
+
+
+def without_latent_energies(sampler: Sampler) -> Sampler:
+    """The prior is its base."""
+    return sampler.with_weights(sampler.weights, sampler.settings._replace(prior_energy=False))
+
+
+def without_private_priors(sampler: Sampler) -> Sampler:
+    """Private latents are standard normal; energies, which were learned beside p_0(w | z), go."""
+    return _with_base(sampler, sampler.weights.base_prior._replace(private={}))
+
+
+def without_clusters(sampler: Sampler) -> Sampler:
+    """Each mixture is one Gaussian with its mean and covariance; the latent energies go.
+
+    Without clusters p_0(w | z) knows nothing of z.
+    """
+    return _with_base(sampler, one_gaussian(sampler.weights.base_prior))
+
+
+def one_gaussian(base: BasePrior) -> BasePrior:
+    """Every mixture of a base prior merged into one Gaussian, arrays of the same shapes."""
+    whole = merged(Mixture(base.log_weight, base.mean, base.whitening))
+    count = len(base.log_weight)
+    private = {}
+    for name, mixture in base.private.items():
+        each = len(mixture.log_weight) // count
+        weight = mixture.log_weight + jnp.repeat(base.log_weight, each)
+        private[name] = merged(mixture._replace(log_weight=weight))
+    return base._replace(mean=whole.mean, whitening=whole.whitening, private=private)
+
+
+def at_temperature_one(sampler: Sampler, temperature: float) -> Sampler:
+    """p_0(w | z) as it was fitted, before `prior.private_temperature`."""
+    base = sampler.weights.base_prior
+    private = {
+        name: mixture._replace(whitening=mixture.whitening * math.sqrt(temperature))
+        for name, mixture in base.private.items()
+    }
+    return sampler.with_weights(
+        sampler.weights._replace(base_prior=base._replace(private=private)), sampler.settings
+    )
+
+
+def merged(mixture: Mixture) -> Mixture:
+    """A mixture of N Gaussians as N times the Gaussian with its mean and covariance."""
+    weight = jnp.exp(mixture.log_weight - jnp.max(mixture.log_weight))
+    weight = weight / weight.sum()
+    mean = weight @ mixture.mean
+    root = jnp.linalg.inv(mixture.whitening)  # of each covariance: root rootᵀ
+    away = mixture.mean - mean
+    covariance = jnp.einsum("n,nij,nkj->ik", weight, root, root)
+    covariance += jnp.einsum("n,ni,nk->ik", weight, away, away)
+    whitening = jnp.linalg.inv(jnp.linalg.cholesky(covariance))
+    count = len(mixture.log_weight)
+    return mixture._replace(
+        mean=jnp.tile(mean, [count, 1]), whitening=jnp.tile(whitening, [count, 1, 1])
+    )
+
+
+def _with_base(sampler: Sampler, base: BasePrior) -> Sampler:
+    return sampler.with_weights(
+        sampler.weights._replace(base_prior=base), sampler.settings._replace(prior_energy=False)
+    )
+
+
+def variants(temperature: float) -> dict[str, Callable[[Sampler], Sampler]]:
+    """Name of a row → the sampler without that part."""
+    return {
+        "all parts": lambda sampler: sampler,
+        "without the posterior chain": without_conditional_chain,
+        "without latent energies": without_latent_energies,
+        "temperature 1": lambda sampler: at_temperature_one(sampler, temperature),
+        "standard private priors": without_private_priors,
+        "one Gaussian in place of clusters": without_clusters,
+    }
+
+
+def rows_of(workdir: epath.Path, num_samples: int) -> list[dict[str, Any]]:
+    """The measured rows of one run.
+
+    Raises:
+      FileNotFoundError: no run, or no checkpoint.
+    """
+    config = checkpoint.read_config(workdir)
+    config.evaluation.num_samples = num_samples
+    config.evaluation.classifier_seeds = 1
+    run = training.prepare(config, workdir)
+    sampler, step = training.restore_sampler(run)
+    classifiers = Classifiers(run, workdir / "classifiers")
+    rows = []
+    for name, part in variants(config.prior.private_temperature).items():
+        LOGGER.info("%s: %s", workdir, name)
+        measured = evaluate(run, part(sampler), step, classifiers, only=MEASURES)
+        rows.append({"method": name, "seed": int(config.seed), **measured})
+    return rows
+
+
+def main() -> None:
+    """Measure, and write the file."""
+    if not _RUNS.value:
+        command_line.fail("--runs is empty: name folders of trained runs.")
+    rows = [row for f in _RUNS.value for row in rows_of(epath.Path(f), _NUM_SAMPLES.value)]
+    command = f"python -m experiments.parts --runs={','.join(_RUNS.value)}"
+    command += f" --num_samples={_NUM_SAMPLES.value}"
+    if _RESULTS.value:
+        results.write(_RESULTS.value, command, rows)
+    for row in rows:
+        print(row["seed"], row["method"], row["joint_coherence"], row["frechet"])
+
+
+if __name__ == "__main__":
+    command_line.run(main)

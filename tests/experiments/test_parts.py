@@ -1,0 +1,45 @@
+"""Parts that a sampler does without."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import parts
+from mmebm_jax.distributions import base_prior
+from mmebm_jax.distributions.base_prior import Mixture
+
+
+def test_one_gaussian_has_the_mean_and_covariance_of_the_mixture():
+    weights = np.array([0.2, 0.5, 0.3])
+    keys = jax.random.split(jax.random.key(0), 2)
+    means = jax.random.normal(keys[0], [3, 2])
+    roots = jnp.tril(jax.random.normal(keys[1], [3, 2, 2])) + 2 * jnp.eye(2)
+    covariances = np.asarray(roots @ jnp.swapaxes(roots, 1, 2))
+    mean = weights @ np.asarray(means)
+    away = np.asarray(means) - mean
+    covariance = np.einsum("n,nij->ij", weights, covariances)
+    covariance += np.einsum("n,ni,nj->ij", weights, away, away)
+
+    merged = parts.merged(Mixture(jnp.log(jnp.asarray(weights)), means, jnp.linalg.inv(roots)))
+
+    np.testing.assert_allclose(merged.mean, np.tile(mean, [3, 1]), rtol=1e-5)
+    for whitening in np.asarray(merged.whitening):
+        inverse = np.linalg.inv(whitening)
+        np.testing.assert_allclose(inverse @ inverse.T, covariance, rtol=1e-4)
+
+
+def test_private_latents_of_one_gaussian_do_not_depend_on_the_shared_latent():
+    shapes = base_prior.PrivateShapes(("a",), 2, 2)
+    prior = base_prior.standard(3, 2, private=shapes)
+    private = prior.private["a"]._replace(mean=jnp.arange(12.0).reshape(6, 2))
+    prior = prior._replace(mean=jnp.array([[-5.0, 0], [0, 0], [5, 0]]), private={"a": private})
+    shared = jnp.array([[-5.0, 0], [5, 0]])
+
+    def log_prob(prior):
+        latents = base_prior.Latents(shared, {"a": jnp.zeros([2, 2])})
+        return base_prior.private_log_prior(prior, "gaussian", latents)["a"]
+
+    before, after = log_prob(prior), log_prob(parts.one_gaussian(prior))
+
+    assert abs(before[0] - before[1]) > 1
+    np.testing.assert_allclose(after[0], after[1], rtol=1e-5)
