@@ -17,6 +17,8 @@ def with_fitted_prior(run: training.Run, sampler: Sampler) -> Sampler:
         sampler,
         data.whole(run.train_source, settings.num_fit_examples),
         num_components=settings.num_components,
+        num_private_components=settings.num_private_components,
+        private_temperature=settings.private_temperature,
         key=jax.random.key(run.config.seed),
         method=base_prior.inference_method(run),
     )

@@ -1,15 +1,18 @@
-"""What each part of a trained `private_full` is worth when samples are drawn: one off in turn.
+"""What each part of a trained run is worth when samples are drawn, and how its chains act.
 
     python -m experiments.parts --runs=runs/a/seed1/private_full,runs/a/seed2/private_full \\
         --num_samples=2000 --results=docs/results/parts_polydigits.json
+    python -m experiments.parts --table=chains --runs=...
 
-The networks of a run stay as they are; its sampler does without a part. Parts that act on training
-alone are runs of their own, by `experiments.compare`. Classifiers are the run's.
+The networks of a run stay as they are; its sampler does without a part, or steps by half or twice
+the size or number. Parts that act on training alone are runs of their own, by
+`experiments.compare`. Classifiers are the run's.
 """
 
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -26,6 +29,7 @@ from mmebm_jax.runs import checkpoint
 from mmebm_jax.runs.sampler import Sampler
 
 LOGGER = logging.getLogger("mmebm_jax")
+Changed = Callable[[Sampler], Sampler]
 MEASURES = (
     samples.joint_samples,
     coherence.drawn_samples,
@@ -34,6 +38,7 @@ MEASURES = (
 )
 
 _RUNS = flags.DEFINE_list("runs", [], "Folders of trained runs.")
+_TABLE = flags.DEFINE_enum("table", "parts", ["parts", "chains"], "What is changed.")
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples", 2000, "Samples of each kind.", 2, allow_override=True
 )
@@ -95,7 +100,7 @@ def merged(mixture: Mixture) -> Mixture:
     weight = weight / weight.sum()
     mean = weight @ mixture.mean
     root = jnp.linalg.inv(mixture.whitening)  # of each covariance: root rootᵀ
-    away = mixture.mean - mean
+    away = mixture.mean - mean[None]
     covariance = jnp.einsum("n,nij,nkj->ik", weight, root, root)
     covariance += jnp.einsum("n,ni,nk->ik", weight, away, away)
     whitening = jnp.linalg.inv(jnp.linalg.cholesky(covariance))
@@ -111,7 +116,7 @@ def _with_base(sampler: Sampler, base: BasePrior) -> Sampler:
     )
 
 
-def variants(temperature: float) -> dict[str, Callable[[Sampler], Sampler]]:
+def variants(temperature: float) -> dict[str, Changed]:
     """Name of a row → the sampler without that part."""
     return {
         "all parts": lambda sampler: sampler,
@@ -123,7 +128,38 @@ def variants(temperature: float) -> dict[str, Callable[[Sampler], Sampler]]:
     }
 
 
-def rows_of(workdir: epath.Path, num_samples: int) -> list[dict[str, Any]]:
+def changed_chains() -> dict[str, Changed]:
+    """Name of a row → the sampler whose chains take other steps than training's."""
+    rows: dict[str, Changed] = {"as trained": lambda sampler: sampler}
+    for chain in ("posterior", "data"):
+        for factor, word in ((0.5, "half"), (2.0, "twice")):
+            rows[f"{chain} chain, {word} the step size"] = partial(
+                with_chain, name=chain, size=factor
+            )
+            rows[f"{chain} chain, {word} the steps"] = partial(
+                with_chain, name=chain, number=factor
+            )
+    return rows
+
+
+def with_chain(sampler: Sampler, name: str, size: float = 1.0, number: float = 1.0) -> Sampler:
+    """A sampler whose chain has its step size and its number of steps multiplied.
+
+    The posterior chain is that by which completions are drawn, its number `conditional_steps`.
+    """
+    settings = sampler.settings
+    chain = getattr(settings.chains, name)
+    chain = chain._replace(
+        step_size=chain.step_size * size, num_steps=round(chain.num_steps * number)
+    )
+    settings = settings._replace(chains=settings.chains._replace(**{name: chain}))
+    if name == "posterior":
+        steps = round(settings.conditional_steps * number)
+        settings = settings._replace(conditional_steps=steps)
+    return sampler.with_weights(sampler.weights, settings)
+
+
+def rows_of(workdir: epath.Path, num_samples: int, table: str) -> list[dict[str, Any]]:
     """The measured rows of one run.
 
     Raises:
@@ -136,9 +172,10 @@ def rows_of(workdir: epath.Path, num_samples: int) -> list[dict[str, Any]]:
     sampler, step = training.restore_sampler(run)
     classifiers = Classifiers(run, workdir / "classifiers")
     rows = []
-    for name, part in variants(config.prior.private_temperature).items():
+    parts = variants(config.prior.private_temperature)
+    for name, change in (parts if table == "parts" else changed_chains()).items():
         LOGGER.info("%s: %s", workdir, name)
-        measured = evaluate(run, part(sampler), step, classifiers, only=MEASURES)
+        measured = evaluate(run, change(sampler), step, classifiers, only=MEASURES)
         rows.append({"method": name, "seed": int(config.seed), **measured})
     return rows
 
@@ -147,8 +184,9 @@ def main() -> None:
     """Measure, and write the file."""
     if not _RUNS.value:
         command_line.fail("--runs is empty: name folders of trained runs.")
-    rows = [row for f in _RUNS.value for row in rows_of(epath.Path(f), _NUM_SAMPLES.value)]
-    command = f"python -m experiments.parts --runs={','.join(_RUNS.value)}"
+    folders, table = [epath.Path(name) for name in _RUNS.value], _TABLE.value
+    rows = [row for f in folders for row in rows_of(f, _NUM_SAMPLES.value, table)]
+    command = f"python -m experiments.parts --table={table} --runs={','.join(_RUNS.value)}"
     command += f" --num_samples={_NUM_SAMPLES.value}"
     if _RESULTS.value:
         results.write(_RESULTS.value, command, rows)

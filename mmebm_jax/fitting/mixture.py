@@ -78,6 +78,7 @@ def fit_private(
     num_components: int,
     seed: int = 0,
     smallest_scale: float = 0.0,
+    observed: Mapping[str, Array] | None = None,
 ) -> BasePrior:
     """The base prior with mixtures p_0(w_m | z) fitted to pairs of latents.
 
@@ -91,6 +92,11 @@ def fit_private(
       num_components: J, at most; components of z with few latents get fewer.
       seed: of the assignment and of first guesses.
       smallest_scale: see `fit_mixture`.
+      observed: name → `bool[N]`, which examples have the modality: the private latents of others
+        are noise and are left out. None for all.
+
+    Raises:
+      ValueError: no example has a modality.
     """
     rng = np.random.default_rng(seed)
     responsibility = jax.jit(log_responsibility)
@@ -101,10 +107,13 @@ def fit_private(
     assigned = np.argmax(log_share + rng.gumbel(size=log_share.shape), axis=1)
     mixtures = {}
     for name, values in ((n, np.asarray(v)) for n, v in private.items()):
-        size = values.shape[1]
+        known = np.ones(len(values), bool) if observed is None else np.asarray(observed[name])
+        if not known.any():
+            raise ValueError(f"no example has {name}: nothing to fit its private latents to.")
+        values, component_of, size = values[known], assigned[known], values.shape[1]
         each = []
         for component in range(log_share.shape[1]):
-            own = values[assigned == component]
+            own = values[component_of == component]
             if len(own) < 2 * size:  # too few for a covariance: borrowed from all
                 own = np.concatenate([own, rng.permutation(values)[: 2 * size]])
             count = int(np.clip(len(own) // (LATENTS_PER_DIMENSION * size), 1, num_components))

@@ -178,12 +178,18 @@ def _fit(
             settings.num_private_components,
             settings.seed,
             settings.smallest_scale,
+            observed_by_name(sampler, examples),
         )
     tempered_prior = tempered(base_prior, settings.private_temperature)
     if not settings.energy_steps:
         return tempered_prior, params
     if base_prior.private:
-        latents = draws_in_parts(sampler, examples, latent_key, method)
+        # Under the new base the private latents of what an example lacks are its own draws, which
+        # no energy can tell from it.
+        fitted = sampler.with_weights(
+            sampler.weights._replace(base_prior=base_prior), sampler.settings
+        )
+        latents = draws_in_parts(fitted, examples, latent_key, method)
     params, worth = tilt.fit_latent_energy(
         energy_key,
         sampler.model,
@@ -223,13 +229,18 @@ def infer_in_parts(
     for start in range(0, min(counts.values()), FIT_BATCH):
         part = {name: values[start : start + FIT_BATCH] for name, values in examples.items()}
         given = sampler.as_batch({n: values for n, values in part.items() if n not in BESIDES})
-        mask = None
-        if OBSERVED in part:
-            columns = zip(sampler.modalities, np.asarray(part[OBSERVED]).T, strict=True)
-            mask = {m.name: column for m, column in columns}
+        mask = observed_by_name(sampler, part)
         part_key = jax.random.fold_in(key, start)
         parts.append(jax.device_get(sampler.infer(part_key, given, method=method, mask=mask)))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def observed_by_name(sampler: Sampler, examples: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    """Name → `bool[N]`, which examples have the modality; None where all have all."""
+    if OBSERVED not in examples:
+        return None
+    columns = zip(sampler.modalities, np.asarray(examples[OBSERVED]).T, strict=True)
+    return {m.name: column for m, column in columns}
 
 
 def draws_in_parts(

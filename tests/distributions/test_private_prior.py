@@ -126,3 +126,21 @@ def test_the_fit_finds_what_each_component_holds(num_examples):
         error = 0.5 / np.sqrt(num_examples / 2) + 0.5 / np.sqrt(4000)
         np.testing.assert_allclose(np.mean(draws, axis=0), expected, atol=5 * error)
         np.testing.assert_allclose(np.std(draws, axis=0), 0.5, rtol=0.35)
+
+
+def test_the_fit_leaves_out_what_was_not_observed():
+    rng = np.random.default_rng(5)
+    shared = rng.normal(size=(600, 2))
+    own = 3 + 0.5 * rng.normal(size=(600, 2))
+    known = rng.random(600) < 0.5
+    spoilt = np.where(known[:, None], own, 100.0)
+    base = fit_private(fit_mixture(shared, 1), shared, {"a": spoilt}, 1, observed={"a": known})
+    np.testing.assert_allclose(base.private["a"].mean[0], own[known].mean(axis=0), rtol=1e-5)
+
+
+def test_a_modality_that_no_example_has_is_named():
+    shared = np.random.default_rng(6).normal(size=(20, 2))
+    with pytest.raises(ValueError, match="no example has a"):
+        fit_private(
+            fit_mixture(shared, 1), shared, {"a": shared}, 1, observed={"a": np.zeros(20, bool)}
+        )

@@ -13,7 +13,7 @@ def test_one_gaussian_has_the_mean_and_covariance_of_the_mixture():
     weights = np.array([0.2, 0.5, 0.3])
     keys = jax.random.split(jax.random.key(0), 2)
     means = jax.random.normal(keys[0], [3, 2])
-    roots = jnp.tril(jax.random.normal(keys[1], [3, 2, 2])) + 2 * jnp.eye(2)
+    roots = jnp.tril(jax.random.normal(keys[1], [3, 2, 2])) + 2 * jnp.eye(2)[None]
     covariances = np.asarray(roots @ jnp.swapaxes(roots, 1, 2))
     mean = weights @ np.asarray(means)
     away = np.asarray(means) - mean
