@@ -18,6 +18,13 @@ from mmebm_jax.storage.validation import brief
 from mmebm_jax.training import processes
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder to work in.")
+NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples",
+    None,
+    "Of samples: 16 by default, or 1 for each example of --given; for a curve 2000 of each kind.",
+    1,
+    2**16,
+)
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "Folder in which compiled programs are kept between runs."
 )

@@ -23,13 +23,6 @@ _MODE = flags.DEFINE_enum(
     "What to do: curve evaluates all checkpoints, report writes report.html about a run or a "
     "folder of runs, check prints the plan.",
 )
-_NUM_SAMPLES = flags.DEFINE_integer(
-    "num_samples",
-    None,
-    "Of samples: 16 by default, or 1 for each example of --given; for a curve 2000 of each kind.",
-    1,
-    2**16,
-)
 _GIVEN = flags.DEFINE_string(
     "given",
     None,
@@ -100,7 +93,7 @@ def _sample(workdir: epath.Path) -> None:
         checkpoint.check_config(workdir, _CONFIG.value)
     sample.sample(
         workdir,
-        num_samples=_NUM_SAMPLES.value,
+        num_samples=command_line.NUM_SAMPLES.value,
         given=_GIVEN.value,
         num_steps=_REFINEMENT.value,
         seed=_SEED.value,
@@ -123,7 +116,7 @@ def _evaluate(workdir: epath.Path) -> None:
     run = training.prepare(_CONFIG.value or checkpoint.read_config(workdir), workdir)
     classifiers = epath.Path(_CLASSIFIERS.value or workdir / "classifiers")
     if _MODE.value == "curve":
-        print(curve.draw(run, classifiers, _NUM_SAMPLES.value))
+        print(curve.draw(run, classifiers, command_line.NUM_SAMPLES.value))
         return
     measures.check(run)
     sampler, step = training.restore_sampler(run)

@@ -2,7 +2,7 @@
 
     python -m experiments.parts --runs=runs/a/seed1/private_full,runs/a/seed2/private_full \\
         --num_samples=2000 --results=docs/results/parts_polydigits.json
-    python -m experiments.parts --table=chains --runs=...
+    python -m experiments.parts --change=chains --runs=...
 
 The networks of a run stay as they are; its sampler does without a part, or steps by half or twice
 the size or number. Parts that act on training alone are runs of their own, by
@@ -29,6 +29,7 @@ from mmebm_jax.runs import checkpoint
 from mmebm_jax.runs.sampler import Sampler
 
 LOGGER = logging.getLogger("mmebm_jax")
+NUM_SAMPLES = 2000
 Changed = Callable[[Sampler], Sampler]
 MEASURES = (
     samples.joint_samples,
@@ -38,10 +39,7 @@ MEASURES = (
 )
 
 _RUNS = flags.DEFINE_list("runs", [], "Folders of trained runs.")
-_TABLE = flags.DEFINE_enum("table", "parts", ["parts", "chains"], "What is changed.")
-_NUM_SAMPLES = flags.DEFINE_integer(
-    "num_samples", 2000, "Samples of each kind.", 2, allow_override=True
-)
+_CHANGE = flags.DEFINE_enum("change", "parts", ["parts", "chains"], "What rows differ in.")
 _RESULTS = flags.DEFINE_string(
     "results", None, "File to write, as docs/results/NAME.json.", allow_override=True
 )
@@ -184,10 +182,11 @@ def main() -> None:
     """Measure, and write the file."""
     if not _RUNS.value:
         command_line.fail("--runs is empty: name folders of trained runs.")
-    folders, table = [epath.Path(name) for name in _RUNS.value], _TABLE.value
-    rows = [row for f in folders for row in rows_of(f, _NUM_SAMPLES.value, table)]
-    command = f"python -m experiments.parts --table={table} --runs={','.join(_RUNS.value)}"
-    command += f" --num_samples={_NUM_SAMPLES.value}"
+    num_samples = command_line.NUM_SAMPLES.value or NUM_SAMPLES
+    folders, table = [epath.Path(name) for name in _RUNS.value], _CHANGE.value
+    rows = [row for f in folders for row in rows_of(f, num_samples, table)]
+    command = f"python -m experiments.parts --change={table} --runs={','.join(_RUNS.value)}"
+    command += f" --num_samples={num_samples}"
     if _RESULTS.value:
         results.write(_RESULTS.value, command, rows)
     for row in rows:

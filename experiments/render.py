@@ -60,6 +60,7 @@ COLUMNS = {
     "finished": Column("finished", ("finished",), 0),
     "bitwise": Column("bitwise as undisturbed", ("bitwise",)),
     "once": Column("every step once", ("once",), 0),
+    "milliseconds": Column("ms a sample", ("milliseconds_a_sample",), 2),
     "ours": Column("ours, s", ("ours",), 2),
     "other": Column("the other, s", ("other",), 2),
     "ratio": Column("the other / ours: min / median / max", ("ratio",)),

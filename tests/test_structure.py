@@ -19,9 +19,10 @@ MODALITIES = NETWORKS | {"batching", "modalities"}
 METHOD = MODALITIES | {"batching", "distributions", "method"}
 FITTING = METHOD | {"fitting"}
 DATA = GROUND | MODALITIES | {"data"}
+DIFFUSION = NETWORKS | {"diffusion"}
 METRICS = DATA | FITTING | {"metrics"}
 RUNS = DATA | FITTING | {"version", "runs"}
-TRAINING = RUNS | METRICS | {"training"}
+TRAINING = RUNS | METRICS | DIFFUSION | {"training"}
 MAY_IMPORT = {
     "typing": {"typing"},
     "version": {"version"},
@@ -34,6 +35,7 @@ MAY_IMPORT = {
     "distributions": {"typing", "batching", "distributions"},
     "method": METHOD,
     "fitting": FITTING,
+    "diffusion": DIFFUSION,
     "data": DATA,
     "metrics": METRICS,
     "runs": RUNS,

@@ -208,19 +208,22 @@ def terms_at(config: ConfigDict, step: int) -> Terms:
 
 
 def build_optimisers(config: ConfigDict) -> Optimisers:
-    """One Optax transformation per network: clipping, Adam, and the rate of `build_schedules`.
+    """One Optax transformation per network: clipping, AdamW, and the rate of `build_schedules`.
 
     An update may be given another rate, as the extra argument `learning_rate`.
     """
-    schedules = build_schedules(config)
-    return {
-        name: optax.chain(
-            optax.clip_by_global_norm(config.optimiser[name].gradient_clip),
-            optax.scale_by_adam(b1=config.optimiser[name].b1, b2=config.optimiser[name].b2),
+    schedules, built = build_schedules(config), {}
+    for name in NETWORKS:
+        settings = config.optimiser[name]
+        # Without decay no part of the chain stands for it: checkpoints keep their form.
+        decay = [optax.add_decayed_weights(settings.weight_decay)] if settings.weight_decay else []
+        built[name] = optax.chain(
+            optax.clip_by_global_norm(settings.gradient_clip),
+            optax.scale_by_adam(b1=settings.b1, b2=settings.b2),
+            *decay,
             _scale_by_rate(schedules[name]),
         )
-        for name in NETWORKS
-    }
+    return built
 
 
 def build_schedules(config: ConfigDict, *, energy_scale: float = 1.0) -> dict[str, optax.Schedule]:

@@ -465,6 +465,10 @@ def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:
     for section, fields_since in ADDED_SINCE.items():
         if isinstance(tree.get(section), dict):
             tree[section] = fields_since | tree[section]
+    if isinstance(tree.get("optimiser"), dict):
+        for settings in tree["optimiser"].values():
+            if isinstance(settings, dict):
+                settings.setdefault("weight_decay", 0.0)
     if isinstance(likelihood, dict):
         for kind in LATER_KINDS:
             likelihood.setdefault(kind, schema.Likelihoods().model_dump()[kind])

@@ -307,13 +307,16 @@ class Energy(Section):
 
 
 class Optimiser(Section):
-    """Adam behind a bound on the gradient's norm."""
+    """AdamW behind a bound on the gradient's norm."""
 
     learning_rate: Rate = Field(1e-3, description="Learning rate at its peak.")
     b1: ShareBelowOne = Field(0.9, description="Decay of the first moment.")
     b2: ShareBelowOne = Field(0.999, description="Decay of the second moment.")
     gradient_clip: float = Field(
         1000.0, gt=0, le=1e9, description="Bound on the gradient's global norm."
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, le=10, description="AdamW's: weights shrink by this times the rate each step."
     )
 
 

@@ -42,7 +42,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").mkdir()
     text = page.read_text()
-    for name in ("runs/polydigits/seed0/full", "exports/digits"):
+    for name in ("runs/polydigits/seed0/private_full", "exports/digits"):
         if name in text and f'"{name}", dtype' not in text:  # a page that exports there itself
             shutil.copytree(OLD, tmp_path / name)
     if "runs/smoke" in text:

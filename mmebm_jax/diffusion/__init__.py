@@ -1,0 +1,1 @@
+"""Denoising diffusion that refines reconstructions: the rival of the data energy."""

@@ -1,0 +1,128 @@
+"""Diff-CMVAE's refiner: diffusion conditioned on what a VAE generates (Palumbo et al., ICLR 2024).
+
+Each picture modality has a U-Net of its own, trained on data beside the VAE's reconstructions of
+them, from the modality itself and from others alike. The latents of the VAE stay as they are, and
+so do modalities that are no pictures.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmebm_jax.diffusion import process as diffusion
+from mmebm_jax.diffusion.process import Process
+from mmebm_jax.networks.unet import UNet
+from mmebm_jax.typing import Batch, Params
+
+
+class Refiner(NamedTuple):
+    """Trained U-Nets, one for each picture modality."""
+
+    network: UNet
+    params: dict[str, Params]  # by modality, averaged over training
+
+
+class LearningState(NamedTuple):
+    """Of one modality's U-Net in training."""
+
+    params: Params
+    average: Params
+    moments: optax.OptState
+    step: jax.Array  # shape=(), dtype=int32
+
+
+def refine(
+    key: jax.Array, refiner: Refiner, samples: Batch, *, num_steps: int, variance: float = 1.0
+) -> dict[str, jax.Array]:
+    """Samples drawn anew beside what a model generated.
+
+    Args:
+      key: PRNG key.
+      refiner: see `training.refiner`.
+      samples: generated, name → `[B, *shape]` in model range.
+      num_steps: of the sampler, 1 to 1,000.
+      variance: 1 for ancestral sampling, 0 for DDIM's deterministic one.
+
+    Returns:
+      The same names; modalities without a U-Net as they were.
+    """
+    process = diffusion.linear()
+    keys = jax.random.split(key, len(samples))
+    return {
+        name: _refined(
+            one, refiner.network, refiner.params[name], process, values, num_steps, variance
+        )
+        if name in refiner.params
+        else jnp.asarray(values)
+        for one, (name, values) in zip(keys, samples.items(), strict=True)
+    }
+
+
+@partial(jax.jit, static_argnames=("network", "num_steps", "variance"))
+def _refined(
+    key: jax.Array,
+    network: UNet,
+    params: Params,
+    process: Process,
+    condition: jax.Array,
+    num_steps: int,
+    variance: float,
+) -> jax.Array:
+    def predict(noisy: jax.Array, at: jax.Array) -> jax.Array:
+        return jnp.asarray(network.apply({"params": params}, noisy, condition, at))
+
+    return diffusion.sample(
+        key, process, predict, condition.shape, num_steps=num_steps, variance=variance
+    )
+
+
+def init(
+    key: jax.Array, network: UNet, optimiser: optax.GradientTransformation, shape: tuple[int, ...]
+) -> LearningState:
+    """A U-Net before training, for images of a shape `(H, W, C)`."""
+    images, at = jnp.zeros([1, *shape]), jnp.zeros([1], jnp.int32)
+    params = jax.jit(network.init)(key, images, images, at)["params"]
+    return LearningState(params, params, optimiser.init(params), jnp.zeros([], jnp.int32))
+
+
+@partial(jax.jit, static_argnames=("network", "optimiser", "decay"), donate_argnames="state")
+def update(
+    key: jax.Array,
+    state: LearningState,
+    clean: jax.Array,
+    condition: jax.Array,
+    *,
+    network: UNet,
+    optimiser: optax.GradientTransformation,
+    decay: float,
+) -> tuple[LearningState, jax.Array]:
+    """One step on data `[B, H, W, C]` beside their reconstructions; also the loss.
+
+    Args:
+      key: PRNG key.
+      state: before the step.
+      clean: data in model range.
+      condition: what the VAE makes of them.
+      network: the U-Net.
+      optimiser: of its parameters.
+      decay: of the parameters' average, which begins shorter: (1 + t) / (10 + t) at most.
+    """
+    loss_key, dropout_key = jax.random.split(key)
+
+    def loss(params: Params) -> jax.Array:
+        def predict(noisy: jax.Array, at: jax.Array) -> jax.Array:
+            variables, dropout = {"params": params}, {"dropout": dropout_key}
+            predicted = network.apply(variables, noisy, condition, at, training=True, rngs=dropout)
+            return jnp.asarray(predicted)
+
+        return diffusion.loss(loss_key, diffusion.linear(), predict, clean)
+
+    value, gradient = jax.value_and_grad(loss)(state.params)
+    changes, moments = optimiser.update(gradient, state.moments, state.params)
+    params = optax.apply_updates(state.params, changes)
+    share = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+    average = jax.tree.map(lambda a, p: share * a + (1 - share) * p, state.average, params)
+    return LearningState(params, average, moments, state.step + 1), value

@@ -1,0 +1,112 @@
+"""A U-Net that predicts the noise in images `[B, H, W, C]`, given a step and a condition."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmebm_jax.networks.image import average_pool
+from mmebm_jax.networks.residual_image import convolution, upsample
+
+MOST_GROUPS = 8
+LONGEST_PERIOD = 1e4  # of the embedding's sinusoids, in steps
+SMALLEST_SIDE = 4  # pixels: maps are not halved below
+
+
+def halvings(height: int, width: int, most: int) -> int:
+    """How often both sides can be halved evenly, down to `SMALLEST_SIDE` and at most so often."""
+    count = 0
+    while count < most and not (height % 2 or width % 2) and min(height, width) > SMALLEST_SIDE:
+        height, width, count = height // 2, width // 2, count + 1
+    return count
+
+
+def embedded(steps: jax.Array, size: int) -> jax.Array:
+    """Sines and cosines of steps `int32[B]`, `[B, size]`, as transformers embed positions."""
+    rates = jnp.exp(-jnp.log(LONGEST_PERIOD) * jnp.arange(size // 2) / (size // 2))
+    angles = steps[:, None] * rates[None]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+
+
+class Block(nn.Module):
+    """Two normalised convolutions beside a shortcut; the step enters between them."""
+
+    features: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, step: jax.Array, *, training: bool) -> jax.Array:
+        """Maps `[B, H, W, C]` and an embedded step `[B, E]` → `[B, H, W, features]`."""
+        inner = convolution(self.features)(nn.silu(_normalised(maps)))
+        inner = inner + nn.Dense(self.features)(nn.silu(step))[:, None, None]
+        inner = nn.Dropout(self.dropout, deterministic=not training)(nn.silu(_normalised(inner)))
+        inner = convolution(self.features)(inner)
+        if maps.shape[-1] != self.features:
+            maps = convolution(self.features, 1)(maps)
+        return maps + inner
+
+
+class Attention(nn.Module):
+    """Self-attention over all places of the maps, beside a shortcut."""
+
+    @nn.compact
+    def __call__(self, maps: jax.Array) -> jax.Array:
+        """Maps `[B, H, W, C]` → the same shape."""
+        places = _normalised(maps).reshape(len(maps), -1, maps.shape[-1])
+        mixed = nn.MultiHeadDotProductAttention(num_heads=1)(places)
+        return maps + mixed.reshape(maps.shape)
+
+
+class UNet(nn.Module):
+    """Noise in images, from the images, a condition of their size, and the step of the process.
+
+    Attributes:
+      width: channels at the image's size.
+      multipliers: of the width, at the image's size and after each halving; sides that cannot be
+        halved so often leave the last ones out.
+      num_blocks: residual blocks at each size.
+      attention_side: the maps' height at which blocks attend; 0 for nowhere.
+      dropout: rate within blocks, in training.
+    """
+
+    width: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    num_blocks: int = 1
+    attention_side: int = 0
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self, noisy: jax.Array, condition: jax.Array, step: jax.Array, *, training: bool = False
+    ) -> jax.Array:
+        """Predict the noise in `noisy` `[B, H, W, C]` at steps `int32[B]`."""
+        embedding = nn.Dense(4 * self.width)(embedded(step, self.width))
+        embedding = nn.Dense(4 * self.width)(nn.silu(embedding))
+        levels = halvings(noisy.shape[1], noisy.shape[2], len(self.multipliers) - 1)
+        sizes = [self.width * times for times in self.multipliers[: levels + 1]]
+
+        def block(maps: jax.Array, features: int) -> jax.Array:
+            maps = Block(features, self.dropout)(maps, embedding, training=training)
+            return Attention()(maps) if maps.shape[1] == self.attention_side else maps
+
+        maps = convolution(self.width)(jnp.concatenate([noisy, condition], axis=-1))
+        kept = [maps]
+        for level, features in enumerate(sizes):
+            if level:
+                maps = average_pool(maps)
+                kept.append(maps)
+            for _ in range(self.num_blocks):
+                maps = block(maps, features)
+                kept.append(maps)
+        maps = block(maps, sizes[-1])
+        for level, features in reversed(list(enumerate(sizes))):
+            for _ in range(self.num_blocks + 1):
+                maps = block(jnp.concatenate([maps, kept.pop()], axis=-1), features)
+            maps = upsample(maps) if level else maps
+        last = nn.Conv(noisy.shape[-1], (3, 3), kernel_init=nn.initializers.zeros)
+        return last(nn.silu(_normalised(maps)))
+
+
+def _normalised(maps: jax.Array) -> jax.Array:
+    channels = maps.shape[-1]
+    groups = next(n for n in range(MOST_GROUPS, 0, -1) if channels % n == 0)
+    return nn.GroupNorm(num_groups=groups)(maps)
