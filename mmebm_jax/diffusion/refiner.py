@@ -85,7 +85,8 @@ def init(
     """A U-Net before training, for images of a shape `(H, W, C)`."""
     images, at = jnp.zeros([1, *shape]), jnp.zeros([1], jnp.int32)
     params = jax.jit(network.init)(key, images, images, at)["params"]
-    return LearningState(params, params, optimiser.init(params), jnp.zeros([], jnp.int32))
+    average = jax.tree.map(jnp.copy, params)  # an update gives away the buffers of both
+    return LearningState(params, average, optimiser.init(params), jnp.zeros([], jnp.int32))
 
 
 @partial(jax.jit, static_argnames=("network", "optimiser", "decay"), donate_argnames="state")

@@ -102,7 +102,7 @@ class UNet(nn.Module):
             for _ in range(self.num_blocks + 1):
                 maps = block(jnp.concatenate([maps, kept.pop()], axis=-1), features)
             maps = upsample(maps) if level else maps
-        last = nn.Conv(noisy.shape[-1], (3, 3), kernel_init=nn.initializers.zeros)
+        last = nn.Conv(noisy.shape[-1], (3, 3), kernel_init=nn.initializers.zeros, name="noise")
         return last(nn.silu(_normalised(maps)))
 
 

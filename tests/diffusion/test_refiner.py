@@ -25,8 +25,8 @@ def test_an_untrained_network_predicts_no_noise_and_reads_all_inputs():
     params = network.init(jax.random.key(0), images, images, steps)["params"]
     np.testing.assert_array_equal(network.apply({"params": params}, images, images, steps), 0)
 
-    last = params["Conv_0"]
-    params = params | {"Conv_0": {**last, "kernel": jnp.ones_like(last["kernel"])}}
+    last = params["noise"]
+    params = params | {"noise": {**last, "kernel": jnp.ones_like(last["kernel"])}}
     noise = jax.random.normal(jax.random.key(1), images.shape)
 
     def predict(noisy, condition, at):
