@@ -49,7 +49,7 @@ EXTRA_OF = {
     **dict.fromkeys(("array_record", "pooch", "skimage", "tensorflow_datasets"), "data"),
     **dict.fromkeys(("arviz_stats", "clu", "filelock", "grain", "matplotlib", "PIL"), "train"),
     **dict.fromkeys(("sklearn", "tabulate", "tensorboardX", "threadpoolctl", "tqdm"), "train"),
-    **{"huggingface_hub": "hub", "jinja2": "report"},
+    **{"huggingface_hub": "hub", "jinja2": "report", "gradio": "app"},
 }
 # A config is Python: what a user's mistake in it, or in a flag that sets a field of it, raises.
 CONFIG_ERRORS = (

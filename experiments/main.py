@@ -1,4 +1,4 @@
-"""Train, evaluate (one checkpoint or all), sample, report or check: flags and dispatch only.
+"""Train, evaluate (one checkpoint or all), sample, report, look or check: flags and dispatch only.
 
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo --mode=check
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo
@@ -6,6 +6,7 @@ python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo --
 python -m experiments.main --workdir=runs/demo --mode=curve
 python -m experiments.main --workdir=runs/demo --mode=sample --num_samples=16
 python -m experiments.main --workdir=runs/demo --mode=report
+python -m experiments.main --workdir=runs/demo --mode=app
 """
 
 from absl import flags
@@ -13,15 +14,16 @@ from etils import epath
 from ml_collections import config_flags
 
 from experiments import command_line
+from experiments.app import options
 
-MODES = ["train", "evaluate", "curve", "sample", "report", "check"]
+MODES = ["train", "evaluate", "curve", "sample", "report", "app", "check"]
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file of the run.")
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
     MODES,
     "What to do: curve evaluates all checkpoints, report writes report.html about a run or a "
-    "folder of runs, check prints the plan.",
+    "folder of runs, app serves a page to look at a model with, check prints the plan.",
 )
 _GIVEN = flags.DEFINE_string(
     "given",
@@ -46,6 +48,8 @@ _ACTS_IN = {
     "refinement_steps": ("sample", "evaluate"),
     "seed": ("sample", "report"),
     "classifiers": ("evaluate", "curve"),
+    "host": ("app",),
+    "port": ("app",),
 }
 
 
@@ -77,6 +81,8 @@ def main() -> None:
         _sample(workdir)
     elif _MODE.value == "report":
         _report(workdir)
+    elif _MODE.value == "app":
+        _app()
     elif _MODE.value in ("evaluate", "curve"):
         _evaluate(workdir)
     elif _CONFIG.value is None:
@@ -106,6 +112,12 @@ def _report(workdir: epath.Path) -> None:
     if _CONFIG.value is not None:
         command_line.fail("--config does not act in --mode=report: leave it out.")
     print(f"wrote {report.write(workdir, seed=_SEED.value)}")
+
+
+def _app() -> None:
+    if _CONFIG.value is not None:
+        command_line.fail("--config does not act in --mode=app: leave it out.")
+    options.serve()
 
 
 def _evaluate(workdir: epath.Path) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-MODES = ("train", "evaluate", "curve", "sample", "report", "check")
+MODES = ("train", "evaluate", "curve", "sample", "report", "app", "check")
 USAGE = f"usage: mmebm {{{','.join(MODES)}}} --workdir=FOLDER [--config=FILE.py:VARIANT] [flags]"
 USAGE_ERROR = 2
 

@@ -29,8 +29,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def pytest_addoption(parser):
-    """How long the tests that draw their input go on."""
+    """How long the tests that draw their input go on; what the app's picture shows."""
     parser.addoption("--rounds", type=int, default=None, help="Draws of each such test.")
+    parser.addoption("--screenshot", default=None, help="File for the app's picture.")
+    parser.addoption("--app_model", default=None, help="Run or export that the app shows.")
 
 
 def pytest_configure(config):

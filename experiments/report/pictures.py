@@ -86,7 +86,7 @@ def draw(folder: epath.Path, config: ConfigDict, seed: int = 0) -> Drawn:
     alphabet = checkpoint.read_data_facts(folder).alphabet
     latent_key, chain_key, given_key, energy_key = jax.random.split(jax.random.key(seed), 4)
     count = _num_examples(sampler)
-    real, problem = _test_examples(sampler, config, count)
+    real, problem = test_examples(sampler, config, count)
     latents = sampler.prior_latents(latent_key, count)
     generated = sampler.generate(latents)
     stages = {"generator": generated}
@@ -120,14 +120,40 @@ def strip(label: str, kind: Kind, values: Any, alphabet: Alphabet = "") -> Strip
     drawn = kind.draw(np.asarray(values), alphabet)
     if isinstance(drawn, list):
         return Strip(label, len(drawn), lines=tuple(drawn))
-    return Strip(label, len(drawn), picture=png_uri(_side_by_side(drawn)))
+    return Strip(label, len(drawn), picture=png_uri(side_by_side(drawn)))
 
 
 def png_uri(pixels: np.ndarray) -> str:
     """A picture `[H, W, 4]` of uint8 RGBA as a data URI."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return _uri(buffer.getvalue())
+    return uri(buffer.getvalue())
+
+
+def side_by_side(pictures: np.ndarray) -> np.ndarray:
+    """RGB `[N, H, W, 3]` as RGBA `[H, N · (W + GAP), 4]`, a gap after each."""
+    factor = max(1, LEAST_SIDE // max(pictures.shape[1:3]))
+    pictures = pictures.repeat(factor, axis=1).repeat(factor, axis=2)
+    opaque = np.full([*pictures.shape[:-1], 1], 255, np.uint8)
+    cells = np.concatenate([np.asarray(pictures, np.uint8), opaque], axis=-1)
+    cells = np.pad(cells, [(0, 0), (0, 0), (0, GAP), (0, 0)])
+    return np.concatenate(list(cells), axis=1)
+
+
+def test_examples(sampler: Sampler, config: ConfigDict, count: int) -> tuple[dict[str, Any], str]:
+    """Test examples in model range, one of each class first, and ""; or none and the reason.
+
+    Args:
+      sampler: of the model.
+      config: whose section `data` names the data set; it is not prepared where it is not.
+      count: how many at most.
+    """
+    try:
+        raw = _raw_test_examples(json.dumps(config.data.to_dict(), sort_keys=True), count)
+        named = {m.name: raw[m.name] for m in sampler.modalities}
+        return sampler.as_batch(named, check_values=False), ""
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        return {}, f"the test data cannot be read here ({error})"
 
 
 def stored(folder: epath.Path) -> dict[str, str]:
@@ -136,7 +162,7 @@ def stored(folder: epath.Path) -> dict[str, str]:
     for kind in ("samples", "chains"):
         for path in sorted((folder / "images").glob(f"{kind}_*.png"))[-1:]:
             if path.stat().length <= MOST_FILE_BYTES and _is_png(content := path.read_bytes()):
-                found[path.name] = _uri(content)
+                found[path.name] = uri(content)
     return found
 
 
@@ -152,16 +178,6 @@ def _num_examples(sampler: Sampler) -> int:
     size = 4 * sum(math.prod(m.shape) for m in sampler.modalities)
     most = MOST_TRAJECTORY_BYTES // (size * max(1, sampler.settings.chains.data.num_steps))
     return max(NUM_EXAMPLES, min(NUM_ENERGIES, most))
-
-
-def _test_examples(sampler: Sampler, config: ConfigDict, count: int) -> tuple[dict[str, Any], str]:
-    """Test examples in model range, and "", or none and the reason."""
-    try:
-        raw = _raw_test_examples(json.dumps(config.data.to_dict(), sort_keys=True), count)
-        named = {m.name: raw[m.name] for m in sampler.modalities}
-        return sampler.as_batch(named, check_values=False), ""
-    except (ValueError, OSError, KeyError) as error:
-        return {}, f"the test data cannot be read here ({error})"
 
 
 @functools.lru_cache(maxsize=4)
@@ -269,17 +285,8 @@ def _latent_energies(
     }
 
 
-def _side_by_side(pictures: np.ndarray) -> np.ndarray:
-    """RGB `[N, H, W, 3]` as RGBA `[H, N · (W + GAP), 4]`, a gap after each."""
-    factor = max(1, LEAST_SIDE // max(pictures.shape[1:3]))
-    pictures = pictures.repeat(factor, axis=1).repeat(factor, axis=2)
-    opaque = np.full([*pictures.shape[:-1], 1], 255, np.uint8)
-    cells = np.concatenate([np.asarray(pictures, np.uint8), opaque], axis=-1)
-    cells = np.pad(cells, [(0, 0), (0, 0), (0, GAP), (0, 0)])
-    return np.concatenate(list(cells), axis=1)
-
-
-def _uri(content: bytes) -> str:
+def uri(content: bytes) -> str:
+    """A PNG file as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 

@@ -8,6 +8,11 @@ from PIL import Image, ImageOps
 
 from mmebm_jax.storage.validation import brief
 
+# What Pillow raises for files that are damaged, or that unpack to more than a picture would.
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of 16-bit grey
 
 
@@ -37,21 +42,24 @@ def read_picture(path: Path, size: int, channels: int) -> tuple[np.ndarray, bool
                 return square(image, size, channels)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
-    except (
-        *(OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError),
-        *(Image.DecompressionBombError, Image.DecompressionBombWarning),
-    ) as error:
+    except UNREADABLE as error:
         reason = brief(str(error) or type(error).__name__)
         raise ValueError(f"{path} cannot be read as a picture ({reason})") from error
 
 
 def square(image: Image.Image, size: int, channels: int) -> tuple[np.ndarray, bool]:
     """The centre square of an opened picture; see `read_picture`."""
+    return fitted(image, (size, size), channels)
+
+
+def fitted(image: Image.Image, size: tuple[int, int], channels: int) -> tuple[np.ndarray, bool]:
+    """The centre of an opened picture at a height and a width; see `read_picture`."""
+    height, width = size
     upright = _eight_bits(ImageOps.exif_transpose(image))
     flat = _over_white(upright).convert("RGB" if channels == 3 else "L")
-    small = min(flat.size) < size
-    fitted = ImageOps.fit(flat, (size, size), Image.Resampling.LANCZOS)
-    return np.asarray(fitted, np.uint8).reshape(size, size, channels), small
+    small = flat.width < width or flat.height < height
+    resized = ImageOps.fit(flat, (width, height), Image.Resampling.LANCZOS)
+    return np.asarray(resized, np.uint8).reshape(height, width, channels), small
 
 
 def square_of_array(picture: np.ndarray, size: int, channels: int) -> tuple[np.ndarray, bool]:

@@ -42,8 +42,10 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
     "energy": {"noisy_samples": False},
     "schedule": {"freeze_step": 0},
 }
+ADDED_AT_TOP = {"tracker": "none"}  # the same, of no section
 LATER_KINDS = ("category",)  # of modalities, which earlier versions did not know
 FREE_FIELDS = (
+    "tracker",
     "log_every",
     "picture_every",
     "checkpoint_every",
@@ -372,8 +374,8 @@ def check_config(workdir: epath.Path, config: ConfigDict, *, may_extend: bool = 
     path = workdir / "config.json"
     if not path.exists():
         return
-    saved = _flatten(read_json(path))
-    given = _flatten(json.loads(config.to_json_best_effort()))
+    saved = flatten(read_json(path))
+    given = flatten(json.loads(config.to_json_best_effort()))
     if saved.get("data.name") == config.data.name:
         # A version that knew fewer options of this data set did as their defaults do.
         usual = {f"data.{n}": v for n, v in schema.defaults(config.data.name).data.items()}
@@ -418,7 +420,8 @@ def read_config(workdir: epath.Path) -> ConfigDict:
       ValueError: the file is damaged, or a field is missing, unknown or holds what it may not.
     """
     path = workdir / "config.json"
-    tree = {n: value for n, value in read_json(path).items() if n not in RETIRED_FIELDS}
+    saved = {n: value for n, value in read_json(path).items() if n not in RETIRED_FIELDS}
+    tree = ADDED_AT_TOP | saved
     if isinstance(tree.get("evaluation"), dict):  # An older run lacks what is measured since.
         tree["evaluation"] = schema.Evaluation().model_dump() | tree["evaluation"]
     try:
@@ -478,11 +481,12 @@ def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of nested sections by names like "prior.chain.num_steps"."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
     return flat

@@ -125,6 +125,28 @@ def read_config(folder: epath.Path) -> ConfigDict:
     return ConfigDict(tree)
 
 
+def read_data_section(folder: epath.Path) -> ConfigDict:
+    """Which data set an export's model was trained on, as a configuration's section `data`.
+
+    Texts are not read, for an export may come from anybody and a text may name a folder or an
+    address: a data set that needs one stands at its default.
+
+    Raises:
+      FileNotFoundError: the file is missing.
+      ValueError: it is damaged, or this version knows no such data set.
+    """
+    path = folder / "config.json"
+    saved = checkpoint.read_json(path).get("data")
+    saved = saved if isinstance(saved, dict) else {}
+    try:
+        usual = schema.defaults(saved.get("name", schema.DEFAULT_DATA))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is of another version: {error}") from error
+    known = usual.data.to_dict()
+    kept = {n: v for n, v in _without_texts(usual, saved).items() if n in known}
+    return ConfigDict({"data": known | kept})
+
+
 def read_facts(folder: epath.Path) -> Facts:
     """What an export says of itself.
 
@@ -224,13 +246,18 @@ def _name(place: Any) -> str:
 def _shared_config(config: ConfigDict) -> dict[str, Any]:
     """The configuration without what is measured, and without free texts of the data's section."""
     tree = {n: v for n, v in config.to_dict().items() if n not in ("evaluation", "guard", "input")}
-    fields = type(schema.parse(config).data).model_fields
-    tree["data"] = {
-        name: value
-        for name, value in tree["data"].items()
-        if validation.choices(fields[name]) or not isinstance(value, str)
-    }
+    tree["data"] = _without_texts(config, tree["data"])
     return tree
+
+
+def _without_texts(config: ConfigDict, section: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `data` without what is free text; names of choices stay."""
+    fields = type(schema.parse(config).data).model_fields
+    return {
+        name: value
+        for name, value in section.items()
+        if not isinstance(value, str) or (name in fields and validation.choices(fields[name]))
+    }
 
 
 def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from mmebm_jax.storage.validation import OneOf, Record
 
 DEFAULT_DATA = "polydigits"
 DATA_STARTS = ("generator", "noise")
+TRACKERS = ("none", "wandb", "mlflow")
 # Bounds that are derived for some aggregators alone.
 AGGREGATOR_OF = {
     "mvae": ("product_with_prior",),
@@ -433,6 +434,9 @@ class Config(Section):
         0.995, description="Decay of the moving average of the weights that samples come from."
     )
     guard: Guard = Guard()
+    tracker: Annotated[str, OneOf(TRACKERS)] = Field(
+        "none", description="Where metrics are written beside metrics.jsonl and TensorBoard."
+    )
     log_every: Every = Field(50, description="Steps between rows of metrics.jsonl.")
     picture_every: Every = Field(1000, description="Steps between pictures.")
     checkpoint_every: Every = Field(1000, description="Steps between checkpoints.")

@@ -1,4 +1,4 @@
-"""What a run writes of its progress: `metrics.jsonl`, TensorBoard files, and the guard's report."""
+"""What a run writes of its progress: `metrics.jsonl`, to its writers, and the guard's report."""
 
 import json
 import time
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tensorboardX
 from etils import epath
 
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import plotting
+from mmebm_jax.training.writers import TensorBoard, Writer
 
 Row = tuple[int, dict[str, float]]  # a step and its metrics
 NUM_RECENT = 50
@@ -64,8 +64,17 @@ class Log:
         step: int,
         pending: Sequence[Row] = (),
         bounds: Bounds | None = None,
+        writer: Writer | None = None,
     ) -> None:
-        """Open the files, dropping what a run that resumes at `step` will write again."""
+        """Open the files, dropping what a run that resumes at `step` will write again.
+
+        Args:
+          workdir: of the run.
+          step: from which it goes on.
+          pending: see the class.
+          bounds: outside which numbers have exploded.
+          writer: to which rows go too; TensorBoard's when None.
+        """
         self._path = workdir / "metrics.jsonl"
         # Steps that are pending may stand in a row that was written after the checkpoint.
         written = pending[0][0] - 1 if pending else step
@@ -73,9 +82,7 @@ class Log:
             lines = self._path.read_text().splitlines()
             kept = [line for line in lines if _stays(line, step, written)]
             write_whole(self._path, "".join(line + "\n" for line in kept))
-        self._writer = tensorboardX.SummaryWriter(
-            str(workdir), purge_step=step, write_to_disk=jax.process_index() == 0
-        )
+        self._writer = TensorBoard(workdir, step) if writer is None else writer
         self._bounds = bounds or Bounds()
         self._on_device: list[tuple[int, dict[str, jax.Array]]] = []
         self._fetched: list[Row] = [(step, dict(metrics)) for step, metrics in pending]
@@ -113,8 +120,7 @@ class Log:
         seconds = time.monotonic() - self._since
         means["examples_per_second"] = batch_size * self._num_since / seconds
         _append(self._path, {"step": step, **means})
-        for name, value in means.items():
-            self._writer.add_scalar(name, value, step)
+        self._writer.write_scalars(step, means)
         self._writer.flush()
         self._fetched, self._last = [], means
         self._since, self._num_since = time.monotonic(), 0
@@ -122,12 +128,10 @@ class Log:
     def diagnose(
         self, step: int, numbers: Mapping[str, float], histograms: Mapping[str, np.ndarray]
     ) -> None:
-        """Write diagnostics of a step, a record of its own; histograms to TensorBoard alone."""
+        """Write diagnostics of a step, a record of its own; histograms to the writer alone."""
         _append(self._path, {"event": "diagnostics", "step": step, **numbers})
-        for name, value in numbers.items():
-            self._writer.add_scalar(name, value, step)
-        for name, values in histograms.items():
-            self._writer.add_histogram(name, values, step)
+        self._writer.write_scalars(step, numbers)
+        self._writer.write_histograms(step, histograms)
         self._writer.flush()
 
     def close(self) -> None:

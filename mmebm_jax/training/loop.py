@@ -16,7 +16,7 @@ from mmebm_jax.method import train_state
 from mmebm_jax.method.train_state import Optimisers, TrainState
 from mmebm_jax.runs import builders, checkpoint, sharding
 from mmebm_jax.storage.validation import brief
-from mmebm_jax.training import diagnostics, feed, pictures, processes
+from mmebm_jax.training import diagnostics, feed, pictures, processes, writers
 from mmebm_jax.training.base_prior import fit_base_prior
 from mmebm_jax.training.interruption import Interruption
 from mmebm_jax.training.log import Bounds, Explosion, Log, Row, read_events, report, write_event
@@ -195,7 +195,9 @@ class _Attempt:
     def _open_log(self) -> Iterator[None]:
         guard = self.run.config.guard
         bounds = Bounds(guard.energy_gap, guard.gradient_norm)
-        self.log = Log(self.run.workdir, self.step, self.progress.pending, bounds)
+        workdir = self.run.workdir
+        writer = writers.open_writer(workdir, self.step, self.run.config)
+        self.log = Log(workdir, self.step, self.progress.pending, bounds, writer)
         with contextlib.closing(self.log):
             yield
 

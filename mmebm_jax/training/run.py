@@ -16,7 +16,7 @@ from mmebm_jax.method.model import Model
 from mmebm_jax.runs import builders, checkpoint, sharding
 from mmebm_jax.runs.template import template
 from mmebm_jax.storage.files import nearest_existing
-from mmebm_jax.training import processes
+from mmebm_jax.training import processes, writers
 
 
 class Run(NamedTuple):
@@ -54,6 +54,7 @@ def prepare(
     if data is not None:
         config = ConfigDict(config.to_dict() | {"data": {"name": "arrays"}})
     builders.validate(config)
+    writers.check(config.tracker)
     checkpoint.check_config(workdir, config, may_extend=True)
     mesh = sharding.data_mesh()
     sharding.check_batch_size(

@@ -1,0 +1,60 @@
+"""What the app looks at: a model, and examples to begin with."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+
+from experiments.report import pictures
+from mmebm_jax.runs import checkpoint, exports, hub
+from mmebm_jax.runs.sampler import Sampler, load
+from mmebm_jax.typing import Alphabet
+
+NUM_EXAMPLES = 12
+MOST_DRAWS = 8
+MOST_STEPS = 400  # of a chain that is shown
+TIMES_TRAINED = 4  # how much longer than in training a chain may be
+FEWEST_STEPS = 20  # up to which every chain may go
+
+
+class Subject(NamedTuple):
+    """A model with examples of every modality."""
+
+    name: str
+    sampler: Sampler
+    alphabet: Alphabet
+    examples: Mapping[str, Any]  # name → `[N, *shape]` in model range
+    note: str  # where the examples come from, if not from the test data
+
+
+def open_subject(path: str) -> Subject:
+    """A run, an export or an address on the Hugging Face Hub, with examples.
+
+    Examples are the run's test data, or where these cannot be read, samples of the model. Of an
+    export no path is followed: its data set is opened only where it needs none.
+
+    Raises:
+      FileNotFoundError, ValueError, ConnectionError: see `mmebm_jax.load`.
+    """
+    folder = hub.fetch(path) if path.startswith(hub.PREFIX) else epath.Path(path)
+    sampler = load(folder)
+    read = exports.read_data_section if exports.is_export(folder) else checkpoint.read_config
+    examples, problem = pictures.test_examples(sampler, read(folder), NUM_EXAMPLES)
+    if not problem and not len(next(iter(examples.values()))):
+        problem = "no test example has every modality"
+    if problem:
+        examples = sampler.sample(jax.random.key(0), NUM_EXAMPLES)
+        problem = f"Samples of the model stand for test examples: {problem}."
+    alphabet = checkpoint.read_data_facts(folder).alphabet
+    name = path if path.startswith(hub.PREFIX) else folder.absolute().name
+    return Subject(name, sampler, alphabet, examples, problem)
+
+
+def most_steps(sampler: Sampler, trained: int) -> int:
+    """The longest chain that is shown: its trajectory fits in memory, for every draw."""
+    size = 4 * sum(math.prod(m.shape) for m in sampler.modalities)
+    fitting = pictures.MOST_TRAJECTORY_BYTES // (size * MOST_DRAWS)
+    wanted = max(FEWEST_STEPS, TIMES_TRAINED * trained)
+    return max(1, min(wanted, max(MOST_STEPS, trained), fitting))
