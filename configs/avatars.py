@@ -14,7 +14,19 @@ from configs import folder, methods
 from configs.methods import Differences
 
 SMOKE: Differences = {"data.image_size": 16, "data.num_train": 200, "data.num_test": 100}
+# For one CPU core and half an hour, at 32×32.
+ON_CPU: Differences = {
+    "data.image_size": 32,
+    "batch_size": 32,
+    "revision_stride": 1,
+    "num_steps": 11_500,
+    "schedule.freeze_step": 11_000,
+    "model.num_latents": 32,
+    "model.num_private": 32,
+    "evaluation.num_samples": 2000,
+}
 VARIANTS: dict[str, Differences] = dict(folder.VARIANTS)
+VARIANTS["private_full"] |= ON_CPU
 VARIANTS["smoke"] = VARIANTS["smoke"] | SMOKE
 
 

@@ -18,7 +18,19 @@ from configs.methods import Differences
 
 # A caption has nine words and a full stop.
 DATA: Differences = {"data.image_size": 32, "data.length": 12}
+# For one CPU core and an hour.
+ON_CPU: Differences = {
+    "batch_size": 64,
+    "revision_stride": 2,
+    "num_steps": 17_000,
+    "schedule.freeze_step": 16_000,
+    "model.num_latents": 32,
+    "model.num_private": 64,
+    "prior.num_fit_examples": 30_000,
+    "evaluation.num_samples": 5000,
+}
 VARIANTS: dict[str, Differences] = {n: m | DATA for n, m in folder.VARIANTS.items()}
+VARIANTS["private_full"] |= ON_CPU
 VARIANTS["smoke"] |= {"data.image_size": 16}
 
 
