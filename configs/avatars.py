@@ -23,7 +23,7 @@ ON_CPU: Differences = {
     "schedule.freeze_step": 11_000,
     "model.num_latents": 32,
     "model.num_private": 32,
-    "evaluation.num_samples": 2000,
+    "evaluation.classifier_steps": 1000,
 }
 VARIANTS: dict[str, Differences] = dict(folder.VARIANTS)
 VARIANTS["private_full"] |= ON_CPU

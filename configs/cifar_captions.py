@@ -27,7 +27,8 @@ ON_CPU: Differences = {
     "model.num_latents": 32,
     "model.num_private": 64,
     "prior.num_fit_examples": 30_000,
-    "evaluation.num_samples": 5000,
+    "evaluation.classifier_steps": 1000,
+    "evaluation.classifier_seeds": 1,
 }
 VARIANTS: dict[str, Differences] = {n: m | DATA for n, m in folder.VARIANTS.items()}
 VARIANTS["private_full"] |= ON_CPU
