@@ -91,7 +91,7 @@ def cifar_captions(source: Path, target: Path, split: str, mirrored: bool) -> No
             arrays["image"][len(part) :] = arrays["image"][len(part) :, :, ::-1]
         (target / name).mkdir(parents=True)
         with (target / name / "metadata.npz").open("wb") as stream:
-            np.savez(stream, **arrays)
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 COLLECTIONS: dict[str, Callable[[Path, Path, str, bool], None]] = {

@@ -28,7 +28,7 @@ LARGEST_SCALE = 100.0
 # Of equal scores: cosines of equal sentences differ by rounding.
 TOLERANCE = 1e-5
 
-Pair = Mapping[str, np.ndarray]
+Pair = Mapping[str, Any]
 Batches = Callable[[np.random.Generator, int], Pair]
 """(random generator, number of examples) → a batch of pairs in model range, of two modalities."""
 

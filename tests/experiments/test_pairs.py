@@ -15,6 +15,7 @@ from tests.commands import SHRINK, small_config
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 210), "grey": (128,) * 3}
 SIZES = {name: size for name, size in SHRINK.items() if name.startswith("model.")}
 NUM_TEST = 80
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def arrays(count, seed):
