@@ -1,7 +1,8 @@
 """Avatars: drawn faces, their attributes and a sentence, by the methods of configs/folder.py.
 
 Paper: none; it stands in for CelebA's attributes with an answer that is known exactly.
-Hardware: 2 CPU cores, an hour or two (not measured), and a minute to draw the 20,000 faces.
+Hardware: 2 CPU cores, an hour or two (not measured), and a minute to draw the 20,000 faces;
+`private_full` is made for one core (not measured).
 Expected: nothing is claimed yet.
 Command: python -m experiments.main --config=configs/avatars.py --workdir=runs/avatars
 

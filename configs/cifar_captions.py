@@ -2,7 +2,8 @@
 
 Paper: none. The captions are a template of brightness, a shot word, a colour and the class: 204
 different ones, so this is the large and easy set, no natural language.
-Hardware: 2 CPU cores, 60 to 120 minutes (not measured).
+Hardware: 2 CPU cores, 60 to 120 minutes (not measured); `private_full` is made
+for one core.
 Expected: nothing is claimed yet.
 Command: python -m experiments.main --config=configs/cifar_captions.py --config.data.path=DIR \
 --workdir=runs/cifar_captions
