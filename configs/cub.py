@@ -10,8 +10,9 @@ Command: python -m experiments.main --config=configs/cub.py --config.data.path=D
 
 DIR is a folder in the layout of docs/data.md. That of the 100 species with attribute sentences is
 made by `python -m experiments.unpack cub SOURCE DIR` (with --mirrored for `private_full`); its
-`attributes` (89 ticks) are a modality that `--config.data.columns=` adds. For CUB's own files with Reed's captions add
---config.data.layout=cub --config.data.smallest_count=3. Variants: those of configs/folder.py.
+`attributes` (89 ticks) are a modality that `--config.data.columns=` adds. For CUB's own files with
+Reed's captions add --config.data.layout=cub --config.data.smallest_count=3. Variants: those of
+configs/folder.py.
 """
 
 from ml_collections import ConfigDict
