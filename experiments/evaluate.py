@@ -109,6 +109,18 @@ def protocol(subject: Subject) -> dict[str, Any]:
         "to equal its level; prior: draws that ignore the data",
         "clustering": "of posterior means; mixture: as many Gaussians as classes; own_prior: the "
         "run's own; shuffled: the same clusters in another order; classifier: its classes",
+        "retrieval": "the partner of an example among pool, by two towers trained on the training "
+        "pairs (InfoNCE); expectation over pools and over guesses among equal scores; real: test "
+        "pairs, the ceiling; joint: samples; pictures_drawn, others_drawn: as sample(given=...) "
+        "draws; shuffled: other examples' partners; mean: over pairs of modalities and both ways",
+        "attributes": "a classifier of pictures, trained on the training split, against what was "
+        "asked: given, drawn with it or, for real test pictures, true; others_drawn: attributes "
+        "drawn for pictures against the true; majority: the commonest in training; ..._shuffled: "
+        "expectation against other examples; mean over attributes",
+        "attribute_words": "the same of words that a sentence names, over visible ones: those that "
+        "the classifier finds in real test pictures at least .1 more often where they are named; "
+        "sentences_drawn: share of a drawn sentence's visible words that any sentence of the "
+        "picture has; majority: of as many of the commonest ones; shuffled: of other pictures",
         "inputs": "decoder means",
         "prior_steps": chains.prior.num_steps if settings.prior_energy else 0,
         "prior_temperature": chains.prior.temperature if settings.prior_energy else 1.0,
@@ -200,9 +212,38 @@ def _others(result: Mapping[str, Any]) -> list[list[str]]:
             f"classifier {found['classifier']['nmi']:.2f}, shuffled {found['shuffled']['nmi']:.2f}"
         )
         rows.append(["clusters: mutual information", f"{found['mixture']['nmi']:.2f}", beside])
+    if found := result.get("retrieval"):
+        mean, chance = found["mean"], found["chance"]
+        for name in ("joint", "pictures_drawn", "others_drawn"):
+            beside = f"real {mean['real']:.3f}, chance {chance:.3f}"
+            rows.append([f"retrieval, {_words(name)}", f"{mean[name]:.3f}", beside])
+    for title in ("attributes", "attribute_words"):
+        rows += _agreements(title, result.get(title, {}).get("mean", {}))
     if found := result.get("linear_probes"):
         rows.append(["linear probe", f"{found['shared']:.3f}", f"chance {found['chance']:.3f}"])
     return rows
+
+
+def _agreements(title: str, mean: Mapping[str, float]) -> list[list[str]]:
+    """Rows of one kind of attributes, each beside its ceiling and its floors."""
+    rows = []
+    for side in ("pictures_drawn", "joint", "others_drawn", "sentences_drawn"):
+        if side not in mean:
+            continue
+        beside = []
+        if side in ("pictures_drawn", "joint"):
+            beside.append(f"real {mean['real']:.3f}")
+        words = "sentences_" if side == "sentences_drawn" else ""
+        if (majority := mean.get(f"{words}majority")) is not None:
+            beside.append(f"majority {majority:.3f}")
+        shuffled = mean["sentences_shuffled" if words else f"{side}_shuffled"]
+        beside.append(f"shuffled {shuffled:.3f}")
+        rows.append([f"{_words(title)}, {_words(side)}", f"{mean[side]:.3f}", ", ".join(beside)])
+    return rows
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _effective(estimate: Mapping[str, float]) -> str:

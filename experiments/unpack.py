@@ -1,12 +1,13 @@
 """Unpack two small collections into the layout that the data set `folder` reads.
 
-python -m experiments.unpack cub SOURCE TARGET [--split=within_class]
+python -m experiments.unpack cub SOURCE TARGET [--split=within_class] [--mirrored]
 python -m experiments.unpack cifar_captions SOURCE TARGET
 
 SOURCE is the collection's folder, TARGET a new one. Of `cub` (64×64 birds, attribute sentences) the
 split is `class_disjoint`, whose species of test are in none of training and so are no label, or
 `within_class`, where they are. The test split of `cifar_captions` is a tenth of the captioned
-pictures, for CIFAR-10's own has no captions.
+pictures, for CIFAR-10's own has no captions. With `--mirrored` each training picture is there a
+second time, left and right exchanged, of which no sentence of these collections speaks.
 """
 
 import argparse
@@ -18,15 +19,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from experiments import command_line
 from mmebm_jax.data.rows import need
 
 _CIFAR_TEST = 5000
+_MIRRORED = "mirrored/"  # folder of mirrored copies
 
 
-def cub(source: Path, target: Path, split: str) -> None:
+def cub(source: Path, target: Path, split: str, mirrored: bool) -> None:
     """Pictures, five sentences each as `text`, 89 ticks of 0 and 1 as `attributes`."""
     with need(source / "split.csv", "the collection's files").open(newline="") as file:
         splits = {row["image"]: row[split] for row in csv.DictReader(file)}
@@ -43,17 +45,29 @@ def cub(source: Path, target: Path, split: str) -> None:
             if split == "within_class":
                 entry["label"] = record["class_name"]
             metadata[splits[image]].append(json.dumps(entry))
+            if mirrored and splits[image] == "train":
+                entry["file_name"] = _MIRRORED + image
+                metadata["train"].append(json.dumps(entry))
     with tarfile.open(need(source / "images" / "cub64.tar", "the collection's files")) as archive:
         for member in archive:
             if member.isfile():
                 member.name = f"{splits[member.name]}/{member.name}"
                 archive.extract(member, target, filter="data")
+                if mirrored and member.name.startswith("train/"):
+                    _mirror(target / "train", member.name.removeprefix("train/"))
     for name, entries in metadata.items():
         (target / name / "metadata.jsonl").write_text("\n".join(entries) + "\n", encoding="utf-8")
     (target / "attributes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
 
 
-def cifar_captions(source: Path, target: Path, split: str) -> None:
+def _mirror(folder: Path, name: str) -> None:
+    copy = folder / (_MIRRORED + name)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(folder / name) as picture:
+        ImageOps.mirror(picture).save(copy)
+
+
+def cifar_captions(source: Path, target: Path, split: str, mirrored: bool) -> None:
     """Pictures of 32×32 as `image`, a caption each as `text`, and CIFAR-10's class as `label`."""
     del split
     with need(source / "captions.csv", "the collection's files").open(newline="") as file:
@@ -71,12 +85,16 @@ def cifar_captions(source: Path, target: Path, split: str) -> None:
     order = np.random.default_rng(0).permutation(len(rows))
     parts = {"test": order[:_CIFAR_TEST], "train": order[_CIFAR_TEST:]}
     for name, part in parts.items():
+        arrays = {"image": pictures[part], "text": texts[part], "label": labels[part]}
+        if mirrored and name == "train":
+            arrays = {n: np.concatenate([values, values]) for n, values in arrays.items()}
+            arrays["image"][len(part) :] = arrays["image"][len(part) :, :, ::-1]
         (target / name).mkdir(parents=True)
         with (target / name / "metadata.npz").open("wb") as stream:
-            np.savez(stream, image=pictures[part], text=texts[part], label=labels[part])
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
-COLLECTIONS: dict[str, Callable[[Path, Path, str], None]] = {
+COLLECTIONS: dict[str, Callable[[Path, Path, str, bool], None]] = {
     "cub": cub,
     "cifar_captions": cifar_captions,
 }
@@ -91,12 +109,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--split", choices=("class_disjoint", "within_class"), default="class_disjoint"
     )
+    parser.add_argument("--mirrored", action="store_true", help="add mirrored training pictures")
     given = parser.parse_args(arguments)
     if given.target.exists():
         command_line.fail(f"{given.target} exists: name a new folder.")
     aside = given.target.with_name(f"{given.target.name}.part")
     try:
-        COLLECTIONS[given.collection](given.source, aside, given.split)
+        COLLECTIONS[given.collection](given.source, aside, given.split, given.mirrored)
     except (FileNotFoundError, ValueError) as error:
         command_line.fail(str(error))
     aside.rename(given.target)

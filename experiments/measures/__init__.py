@@ -6,7 +6,15 @@ chooses: "all" are those that a run has everything for, and a list is taken at i
 """
 
 from experiments.classifiers import read_published
-from experiments.measures import calibration, coherence, distances, latents, likelihood, samples
+from experiments.measures import (
+    calibration,
+    coherence,
+    distances,
+    latents,
+    likelihood,
+    pairs,
+    samples,
+)
 from experiments.measures.subject import Measure, Part, Subject, lack
 from mmebm_jax.training import Run
 
@@ -16,6 +24,7 @@ ALL = "all"
 MEASURES: tuple[Measure, ...] = (
     *samples.MEASURES,
     *coherence.MEASURES,
+    *pairs.MEASURES,
     *distances.MEASURES,
     *latents.MEASURES,
     *likelihood.MEASURES,

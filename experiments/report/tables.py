@@ -41,6 +41,7 @@ class Table(NamedTuple):
 
 
 REAL, SHUFFLED, CHANCE, IGNORED = "real data", "shuffled pairs", "chance", "nothing given"
+MAJORITY = "the commonest"
 
 
 def _floors(*paths: str | float) -> dict[str, tuple[str | float, ...]]:
@@ -55,6 +56,19 @@ def _coherence_floors(group: str, *others: str) -> dict[str, tuple[str | float, 
     }
 
 
+def _attribute_floors(part: str, side: str) -> dict[str, tuple[str | float, ...]]:
+    return {
+        REAL: (f"{part}.mean.real",),
+        MAJORITY: (f"{part}.mean.majority",),
+        SHUFFLED: (f"{part}.mean.{side}_shuffled",),
+    }
+
+
+RETRIEVAL: dict[str, tuple[str | float, ...]] = {
+    REAL: ("retrieval.mean.real",),
+    SHUFFLED: ("retrieval.mean.shuffled",),
+    CHANCE: ("retrieval.chance",),
+}
 JOINT = _coherence_floors("joint_coherence")
 CROSS = _coherence_floors("cross_coherence", "classifier_accuracy")
 FRECHET = _floors("frechet.floor")
@@ -124,6 +138,51 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
             ),
             Column("expert's mean", ("cross_coherence.expert_mean",), CROSS, better="higher"),
             Column("revised", ("cross_coherence.posterior_revised",), CROSS, better="higher"),
+        ),
+    ),
+    "Pairs without classes": (
+        "Retrieval: how often a learned judge finds an example's partner among 100, both ways. "
+        "Attributes: how often generated pictures show, to a classifier, what was asked for, and "
+        "how often what is drawn for a picture is right; of words, only those that can be seen.",
+        (
+            *(
+                Column(
+                    f"retrieval, {head}", (f"retrieval.mean.{name}",), RETRIEVAL, better="higher"
+                )
+                for name, head in (
+                    ("joint", "samples"),
+                    ("pictures_drawn", "pictures drawn"),
+                    ("others_drawn", "others drawn"),
+                )
+            ),
+            *(
+                Column(
+                    f"{title}, {head}",
+                    (f"{part}.mean.{name}",),
+                    _attribute_floors(part, name),
+                    better="higher",
+                )
+                for part, title in (("attributes", "attributes"), ("attribute_words", "words"))
+                for name, head in (("pictures_drawn", "pictures drawn"), ("joint", "samples"))
+            ),
+            Column(
+                "attributes drawn for pictures",
+                ("attributes.mean.others_drawn",),
+                {
+                    MAJORITY: ("attributes.mean.majority",),
+                    SHUFFLED: ("attributes.mean.others_drawn_shuffled",),
+                },
+                better="higher",
+            ),
+            Column(
+                "words drawn for pictures",
+                ("attribute_words.mean.sentences_drawn",),
+                {
+                    MAJORITY: ("attribute_words.mean.sentences_majority",),
+                    SHUFFLED: ("attribute_words.mean.sentences_shuffled",),
+                },
+                better="higher",
+            ),
         ),
     ),
     "Likelihood and latents": (

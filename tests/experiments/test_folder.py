@@ -11,7 +11,7 @@ from PIL import Image
 
 import mmebm_jax
 from configs import folder
-from experiments import evaluate, measures
+from experiments import evaluate, measures, page
 from mmebm_jax import training
 from mmebm_jax.data import from_arrays
 from tests.commands import SHRINK
@@ -97,7 +97,14 @@ def test_a_folder_of_mixed_pictures_is_prepared_trained_and_evaluated(
     for name in ("joint_samples", "cross_samples", "linear_probes", "class_balance", "fidelity"):
         assert result["absent"][name] == "the data have no labels of two classes or more"
     assert np.isfinite(result["log_likelihood"]["test"]["mean"])
-    assert "not measured: joint_samples: the data have no labels" in evaluate.table(result)
+    # Pairs are judged without classes. The test split has 20 examples: the pool.
+    assert result["retrieval"]["pool"] == 20
+    assert {"real", "joint", "pictures_drawn", "others_drawn"} <= set(result["retrieval"]["mean"])
+    shown = evaluate.table(result)
+    assert "retrieval, pictures drawn" in shown
+    page.draw(tmp_path / "page.png", run.splits, sampler, jax.random.key(0), 4)
+    assert (tmp_path / "page.png").stat().st_size > 2000
+    assert "not measured: joint_samples: the data have no labels" in shown
 
 
 def test_a_configuration_and_arrays_train_by_one_call(tmp_path, quick_compilation):

@@ -1,0 +1,69 @@
+"""A page of test examples and of what a run draws for them, each modality given in turn.
+
+    python -m experiments.page --workdir=runs/cub [--picture=docs/results/cub.png]
+
+Blocks from the left and the top: test examples; what `sample(given=…)` draws for each modality of
+them, the one given shown as it is; and samples of nothing. Sentences stand under their pictures.
+The test examples are the first of the split, and nothing is chosen.
+"""
+
+import jax
+from absl import flags
+from etils import epath
+
+from experiments import command_line
+from mmebm_jax import data
+from mmebm_jax.data.source import DataSplits
+from mmebm_jax.runs import checkpoint
+from mmebm_jax.runs.sampler import Sampler
+
+NAME = "page.png"
+
+_PICTURE = flags.DEFINE_string("picture", None, f"File to write; by default {NAME} in the run's.")
+_NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 8, "Examples of each block.", 1, 100)
+
+
+def draw(
+    path: epath.PathLike, splits: DataSplits, sampler: Sampler, key: jax.Array, num_examples: int
+) -> None:
+    """Write the page of a model.
+
+    Args:
+      path: the PNG file; its folder is made if absent.
+      splits: the data, whose complete test examples are shown.
+      sampler: the model.
+      key: of the draws.
+      num_examples: of each block.
+    """
+    from mmebm_jax.training import plotting
+
+    raw = data.whole(data.complete(splits.test), num_examples)
+    names = [modality.name for modality in sampler.modalities]
+    test = sampler.as_batch({n: raw[n] for n in names}, check_values=False)
+    count = len(test[names[0]])
+    blocks = {"test examples": test}
+    for index, name in enumerate(names if len(names) > 1 else ()):
+        given = {name: test[name]}
+        draws = sampler.sample(jax.random.fold_in(key, index), given=given, check_values=False)
+        blocks[f"{name} given, the rest drawn"] = {n: draws[n] for n in names}
+    samples = sampler.sample(jax.random.fold_in(key, len(test)), count)
+    blocks["nothing given"] = {n: samples[n] for n in names}
+    plotting.save_grid(path, jax.device_get(blocks), sampler.modalities, splits.alphabet)
+
+
+def main() -> None:
+    """Draw the page of a run."""
+    from mmebm_jax import training
+
+    if not command_line.WORKDIR.value:
+        command_line.fail("--workdir is missing: name the folder of a run.")
+    workdir = epath.Path(command_line.WORKDIR.value)
+    run = training.prepare(checkpoint.read_config(workdir), workdir)
+    sampler, _ = training.restore_sampler(run)
+    path = epath.Path(_PICTURE.value or workdir / NAME)
+    draw(path, run.splits, sampler, jax.random.key(run.config.seed), _NUM_EXAMPLES.value)
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    command_line.run(main)
