@@ -30,6 +30,8 @@ OF_THE_SCHEDULE += ("schedule.settle_step", "schedule.freeze_step", "num_steps",
 # Steps follow the number of values of an example.
 OF_THE_SCHEDULE += ("energy.chain.step_size", "energy.chain.temperature")
 SIZES = ("model.num_latents", "model.num_private")
+# At sampling alone.
+SIZES += ("prior.private_temperature", "posterior.chain.temperature")
 VAES = ("mmvae", "mmvae_iwae", "mmvae_dreg", "mmvae_plus", "mvae", "mvtcae", "mopoe")
 # The latent energy of private_prior is fitted after the last step.
 VAES += ("wasserstein", "helvae", "code", "private_prior")
