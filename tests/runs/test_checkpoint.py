@@ -164,6 +164,8 @@ def test_a_run_of_before_0_2_is_sampled_from_and_not_trained_on(tmp_path):
     for section, fields in checkpoint.ADDED_SINCE.items():
         for name, value in fields.items():
             assert saved[section].pop(name) == value  # as it was before there was a choice
+    for name, value in checkpoint.ADDED_AT_TOP.items():
+        assert saved.pop(name) == value
     (folder / "config.json").write_text(json.dumps(saved))
     facts = json.loads((folder / "data.json").read_text())
     del facts["version"]
