@@ -48,7 +48,9 @@ def draw(
         blocks[f"{name} given, the rest drawn"] = {n: draws[n] for n in names}
     samples = sampler.sample(jax.random.fold_in(key, len(test)), count)
     blocks["nothing given"] = {n: samples[n] for n in names}
-    plotting.save_grid(path, jax.device_get(blocks), sampler.modalities, splits.alphabet)
+    # Block by block: JAX sorts the names of what it fetches.
+    fetched = {title: jax.device_get(block) for title, block in blocks.items()}
+    plotting.save_grid(path, fetched, sampler.modalities, splits.alphabet)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ class Settings(NamedTuple):
     """How a classifier of attributes is trained."""
 
     steps: int = 600
-    batch_size: int = 128
+    batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
 

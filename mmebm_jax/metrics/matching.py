@@ -18,7 +18,7 @@ import optax
 from scipy.special import gammaln
 
 from mmebm_jax.modalities.kinds import KINDS
-from mmebm_jax.networks.tower import TextTower
+from mmebm_jax.networks.tower import ImageTower, TextTower
 from mmebm_jax.typing import Params
 
 POOL = 100  # candidates, the right one included
@@ -141,7 +141,7 @@ def retrieval(queries: np.ndarray, candidates: np.ndarray, pool: int = POOL) -> 
 
 
 def _module(kind: str) -> nn.Module:
-    return TextTower(SIZE) if kind == "text" else KINDS[kind].classifier(SIZE)
+    return {"image": ImageTower, "text": TextTower}.get(kind, KINDS[kind].classifier)(SIZE)
 
 
 def _vectors(kind: str, params: Params, values: jax.Array) -> jax.Array:
