@@ -5,19 +5,16 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from mmebm_jax.data import whole
-from mmebm_jax.method import train_state
 from mmebm_jax.method.model import NETWORKS
 from mmebm_jax.method.plan import Terms
-from mmebm_jax.method.train_state import Optimisers, TrainState
-from mmebm_jax.runs import builders, checkpoint, schema, sharding
+from mmebm_jax.method.train_state import Optimisers
+from mmebm_jax.runs import builders, checkpoint, schema
 from mmebm_jax.storage.files import nearest_existing
 from mmebm_jax.training import Run, schedule
-from mmebm_jax.training.updates import compiled_update
+from mmebm_jax.training.updates import abstract_arguments, compiled_update
 
 MEGABYTE = 2**20
 
@@ -30,17 +27,10 @@ def plan(run: Run) -> str:
     """
     config, mesh = run.config, run.mesh
     optimisers = builders.build_optimisers(config)
-    replicated = sharding.replicated(mesh)
-    state = jax.eval_shape(
-        lambda: train_state.create(
-            jax.random.key(0), run.model, optimisers, config.prior.num_components
-        )
-    )
-    state = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), state
-    )
+    arguments = abstract_arguments(run, optimisers)
+    state = arguments[0]
     phases = schedule.phases(config)
-    compiled, seconds = _compile(run, optimisers, state, phases[-1].terms)
+    compiled, seconds = _compile(run, optimisers, arguments, phases[-1].terms)
     memory = compiled.memory_analysis()
     on_device = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     devices = list(mesh.devices.flat)
@@ -83,22 +73,10 @@ def _settings(config: ConfigDict) -> str:
 
 
 def _compile(
-    run: Run, optimisers: Optimisers, state: TrainState, terms: Terms
+    run: Run, optimisers: Optimisers, arguments: tuple[Any, ...], terms: Terms
 ) -> tuple[Any, float]:
-    mesh, config = run.mesh, run.config
-    replicated, split = sharding.replicated(mesh), sharding.split_batch(mesh)
-    example = whole(run.train_source, 1)
-    batch = {
-        name: jax.ShapeDtypeStruct(
-            (config.batch_size, *values.shape[1:]), values.dtype, sharding=split
-        )
-        for name, values in example.items()
-    }
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated)
     begin = time.monotonic()
-    rates = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in NETWORKS}
-    lowered = compiled_update(run, optimisers, terms).lower(state, batch, rates, key)
+    lowered = compiled_update(run, optimisers, terms).lower(*arguments)
     return lowered.compile(), time.monotonic() - begin
 
 

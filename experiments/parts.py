@@ -22,7 +22,7 @@ from etils import epath
 from experiments import command_line, results
 from experiments.classifiers import Classifiers
 from experiments.evaluate import evaluate
-from experiments.measures import coherence, distances, samples
+from experiments.measures import MAIN
 from mmebm_jax import training
 from mmebm_jax.distributions.base_prior import BasePrior, Mixture
 from mmebm_jax.runs import checkpoint
@@ -31,12 +31,6 @@ from mmebm_jax.runs.sampler import Sampler
 LOGGER = logging.getLogger("mmebm_jax")
 NUM_SAMPLES = 2000
 Changed = Callable[[Sampler], Sampler]
-MEASURES = (
-    samples.joint_samples,
-    coherence.drawn_samples,
-    samples.conditional_diversity,
-    distances.conditional_distances,
-)
 
 _RUNS = flags.DEFINE_list("runs", [], "Folders of trained runs.")
 _CHANGE = flags.DEFINE_enum("change", "parts", ["parts", "chains"], "What rows differ in.")
@@ -173,7 +167,7 @@ def rows_of(workdir: epath.Path, num_samples: int, table: str) -> list[dict[str,
     parts = variants(config.prior.private_temperature)
     for name, change in (parts if table == "parts" else changed_chains()).items():
         LOGGER.info("%s: %s", workdir, name)
-        measured = evaluate(run, change(sampler), step, classifiers, only=MEASURES)
+        measured = evaluate(run, change(sampler), step, classifiers, only=MAIN)
         rows.append({"method": name, "seed": int(config.seed), **measured})
     return rows
 

@@ -111,6 +111,7 @@ def test_every_difference_of_a_variant_arrives(module):
 # shared and private latents, batch, epochs of 60,000, Adam's rate of the generator.
 AS_PUBLISHED = {
     "mmvae_plus_published": ("laplace", 1.5, 2.5, "laplace", 32, 32, 128, 250, 1e-3),
+    "cmvae_published": ("laplace", 1.5, 2.5, "gaussian", 32, 32, 128, 250, 1e-3),
     "mopoe_published": ("laplace", 1.5, 2.5, "gaussian", 512, 0, 256, 300, 5e-4),
     "mvtcae_published": ("laplace", 1.5, 2.5, "gaussian", 512, 0, 256, 300, 5e-4),
     "paper_a_published": ("laplace", 1.5, 2.5, "laplace", 32, 32, 128, 250, 1e-3),
@@ -137,6 +138,7 @@ def test_published_means_published(variant):
         *(model.num_latents, model.num_private, config.batch_size, round(epochs, 2)),
         config.optimiser.generator.learning_rate,
     )
+    assert config.guard.device == "accelerator"
     # One rate from the first step to the last, and nothing waits for a warm start.
     first, *rest = (
         float(builders.build_schedules(config)["generator"](step))

@@ -18,7 +18,18 @@ from experiments.measures import (
 from experiments.measures.subject import Measure, Part, Subject, lack
 from mmebm_jax.training import Run
 
-__all__ = ["ALL", "MEASURES", "Measure", "Part", "Subject", "absent", "check", "chosen", "lack"]
+__all__ = [
+    "ALL",
+    "MAIN",
+    "MEASURES",
+    "Measure",
+    "Part",
+    "Subject",
+    "absent",
+    "check",
+    "chosen",
+    "lack",
+]
 
 ALL = "all"
 MEASURES: tuple[Measure, ...] = (
@@ -29,6 +40,14 @@ MEASURES: tuple[Measure, ...] = (
     *latents.MEASURES,
     *likelihood.MEASURES,
     *calibration.MEASURES,
+)
+# What the main columns of the tables are read from.
+MAIN: tuple[Measure, ...] = (
+    samples.joint_samples,
+    coherence.drawn_samples,
+    samples.conditional_diversity,
+    distances.distance_floor,
+    distances.conditional_distances,
 )
 # The one that all tables are read from, whatever else is chosen, where the data have classes.
 ALWAYS = samples.joint_samples

@@ -22,6 +22,12 @@ COLUMNS: dict[str, Sequence[str]] = {
     "Fréchet distance": ("frechet", "energy", "generator"),
     "its floor": ("frechet", "floor"),
 }
+# What a comparison has beside them: a data energy may mend what the generator lost.
+MORE_COLUMNS: dict[str, Sequence[str]] = {
+    "before refinement": ("frechet", "generator"),
+    "of completions": ("frechet", "conditional"),
+}
+DATA_HEAD = "## Data"
 NO_DATA_LICENCE = "State here what the model was trained on and under which licence."
 
 
@@ -63,7 +69,7 @@ def model_card(
         "```",
         "## How good",
         scores(workdir, config.seed),
-        "## Data",
+        DATA_HEAD,
         _data_licence(config.data.name, data.version),
         "## Licence",
         licence or "None is stated.",
@@ -84,11 +90,7 @@ def scores(workdir: epath.Path, seed: int) -> str:
             raise ValueError("it holds none")
     except (ValueError, KeyError, TypeError, AttributeError):
         return "Its evaluation.json could not be read."
-    table = [
-        f"| {' | '.join(numbers)} |",
-        f"|{'---|' * len(numbers)}",
-        f"| {' | '.join(numbers.values())} |",
-    ]
+    table = _table(list(numbers), [list(numbers.values())])
     return "\n".join(
         [
             *table,
@@ -98,6 +100,35 @@ def scores(workdir: epath.Path, seed: int) -> str:
             "that between training and test data.",
         ]
     )
+
+
+def with_comparison(card: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A card with one more section, before its data's: what storing the weights costs.
+
+    Args:
+      card: from `model_card`.
+      results: name of a row → content of an evaluation.json; of the same run, keys and judges.
+    """
+    columns = COLUMNS | MORE_COLUMNS
+    first = next(iter(results.values()))
+    names = [name for name, places in columns.items() if _entry(first, places)]
+    rows = [
+        [plain(row), *(_entry(result, columns[name]) for name in names)]
+        for row, result in results.items()
+    ]
+    section = [
+        "## What storing it costs",
+        "",
+        *_table(["weights", *names], rows),
+        "",
+        f"The same {int(first['num_samples'])} starts, noise and classifiers for all rows.",
+    ]
+    return card.replace(f"\n{DATA_HEAD}\n", "\n" + "\n".join([*section, "", DATA_HEAD, ""]), 1)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(row)} |" for row in (head, *rows)]
+    return [lines[0], f"|{'---|' * len(head)}", *lines[1:]]
 
 
 def _entry(result: Mapping[str, Any], places: Sequence[str]) -> str:

@@ -41,6 +41,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
     "prior": {"learn_clusters": False, "private_temperature": 1.0},
     "energy": {"noisy_samples": False},
     "schedule": {"freeze_step": 0},
+    "guard": {"device": "any"},
 }
 ADDED_AT_TOP = {"tracker": "none"}  # the same, of no section
 LATER_KINDS = ("category",)  # of modalities, which earlier versions did not know

@@ -23,6 +23,7 @@ from mmebm_jax.modalities.kinds import KINDS, NETWORKS, likelihoods_of
 from mmebm_jax.storage import validation
 from mmebm_jax.storage.validation import OneOf, Record
 
+DEVICES = ("any", "accelerator")
 DEFAULT_DATA = "polydigits"
 DATA_STARTS = ("generator", "noise")
 TRACKERS = ("none", "wandb", "mlflow")
@@ -348,15 +349,22 @@ class Schedule(Section):
 
 
 class Guard(Section):
-    """What happens when numbers explode: back to the newest checkpoint, with other keys."""
+    """What a run is kept from: numbers that explode, which send it back, and CPUs."""
 
-    retries: int = Field(3, ge=0, le=1000, description="How many times at most.")
+    retries: int = Field(
+        3, ge=0, le=1000, description="How many times at most an explosion sends a run back."
+    )
     halve_energy_rate: bool = Field(
-        True, description="Whether each time halves the energies' learning rates."
+        True, description="Whether each of these times halves the energies' learning rates."
     )
     energy_gap: Bound = Field(1e4, description="Bound on the energy gap's size; 0 is none.")
     gradient_norm: Bound = Field(
         0.0, description="Bound on any network's gradient norm; 0 is none."
+    )
+    device: Annotated[str, OneOf(DEVICES)] = Field(
+        "any",
+        description="What trains it: with `accelerator`, CPUs alone are told how long they would "
+        "take, and refused.",
     )
 
 

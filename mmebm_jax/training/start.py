@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from mmebm_jax.data.source import DataSplits
 from mmebm_jax.method.train_state import TrainState
-from mmebm_jax.training import loop
+from mmebm_jax.training import hardware, loop
 from mmebm_jax.training.run import Run, prepare
 
 
@@ -28,6 +28,8 @@ def train(
 
     Raises:
       TypeError: a configuration without a folder.
+      ValueError: the run is meant for an accelerator and there are CPUs alone, see `hardware`; or
+        as `loop.train`.
     """
     if isinstance(run, ConfigDict):
         if workdir is None:
@@ -35,4 +37,5 @@ def train(
         run = prepare(run, workdir, data=data)
     elif data is not None or workdir is not None:
         raise TypeError("a prepared run has its data and workdir: train(run).")
+    hardware.check_device(run)
     return loop.train(run, **options)

@@ -5,8 +5,12 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from mmebm_jax.data import whole
+from mmebm_jax.method import train_state
+from mmebm_jax.method.model import NETWORKS
 from mmebm_jax.method.plan import Plan, Terms
 from mmebm_jax.method.terms import Metrics
 from mmebm_jax.method.train_state import Optimisers, TrainState
@@ -47,6 +51,30 @@ def compiled_update(
         return builders.build_update(run.config, acting, at_rates)(state, raw_batch, run_key)
 
     return builders.jitted(update, sharding.replicated(run.mesh))
+
+
+def abstract_arguments(run: Run, optimisers: Optimisers) -> tuple[Any, ...]:
+    """Shapes of an update's arguments, on the run's devices: state, batch, rates and key."""
+    config = run.config
+    replicated, split = sharding.replicated(run.mesh), sharding.split_batch(run.mesh)
+    state = jax.eval_shape(
+        lambda: train_state.create(
+            jax.random.key(0), run.model, optimisers, config.prior.num_components
+        )
+    )
+    state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), state
+    )
+    batch = {
+        name: jax.ShapeDtypeStruct(
+            (config.batch_size, *values.shape[1:]), values.dtype, sharding=split
+        )
+        for name, values in whole(run.train_source, 1).items()
+    }
+    rates = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in NETWORKS}
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated)
+    return state, batch, rates, key
 
 
 def _at_rate(

@@ -41,6 +41,7 @@ def smoke_run(tmp_path_factory):
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").mkdir()
+    (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
     text = page.read_text()
     for name in ("runs/polydigits/seed0/private_full", "exports/digits"):
         if name in text and f'"{name}", dtype' not in text:  # a page that exports there itself

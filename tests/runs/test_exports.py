@@ -1,5 +1,6 @@
 """Handing a trained model to others: export, load, the hub's cache, and what is damaged."""
 
+import hashlib
 import importlib
 import json
 import logging
@@ -14,7 +15,7 @@ import pytest
 import safetensors.numpy
 
 import mmebm_jax
-from mmebm_jax.runs import cards, checkpoint
+from mmebm_jax.runs import cards, checkpoint, tensors
 from tests.commands import save_run, small_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -89,6 +90,30 @@ def test_float16_is_half_as_large_and_nearly_the_same(run, exported, tmp_path):
         np.testing.assert_allclose(one, other, rtol=2**-11, atol=2**-24)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int6"])
+def test_few_bits_are_smaller_and_near(run, exported, tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(tensors, "SMALLEST_KERNEL", 64)  # the kernels of tests are small
+    mmebm_jax.export(run, tmp_path / "few", dtype=dtype)
+    formats = [json.loads((f / "export.json").read_text()) for f in (exported, tmp_path / "few")]
+    assert [facts["format"] for facts in formats] == [1, 2]  # older versions read the first
+    found = safetensors.numpy.load_file(tmp_path / "few" / "model.safetensors")
+    assert found["params/generator/m0/Dense_1/kernel"].dtype == np.uint8
+    few, full = mmebm_jax.load(tmp_path / "few"), mmebm_jax.load(exported)
+    assert few.settings == full.settings
+    for one, other in zip(*(leaves(s, "generator", "inference") for s in (few, full)), strict=True):
+        assert one.dtype == other.dtype
+        one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
+        step = 2 * np.abs(other).max() / (2 ** tensors.num_bits(dtype) - 2)
+        assert np.abs(one - other).mean() <= step / 2
+    # Whole by its checksum, and one scale too few.
+    path = tmp_path / "few" / "model.safetensors"
+    del found["params/generator/m0/Dense_1/kernel.scale"]
+    safetensors.numpy.save_file(found, path)
+    change(tmp_path / "few" / "export.json", sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    with one_line(ValueError, "is damaged", "kernel.scale is missing"):
+        mmebm_jax.load(tmp_path / "few")
+
+
 def test_what_never_learned_is_not_stored(exported):
     names = safetensors.numpy.load_file(exported / "model.safetensors")
     assert {name.split("/")[1] for name in names if name.startswith("params/")} == {
@@ -132,7 +157,7 @@ def test_nothing_of_this_machine_is_told(run, exported):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dtype": "int8"}, "dtype is 'int8': choose one of float32, float16"),
+        ({"dtype": "int4"}, "dtype is 'int4': choose one of float32, float16, int8, int6"),
         ({"licence": "mine, ask me"}, "licence is mine, ask me: give an SPDX"),
     ],
 )
@@ -207,7 +232,7 @@ def test_tensors_of_another_model_are_one_line(copy):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"format": 2, "library": "9.0"}, "format 2, made by mmebm_jax 9.0, and this is"),
+        ({"format": 3, "library": "9.0"}, "format 3, made by mmebm_jax 9.0, and this is"),
         ({"format": 0}, "export.format is 0"),
         ({"format": "1"}, "export.format is '1'"),
         ({"trained": ["discriminator"]}, "export.trained"),

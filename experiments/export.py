@@ -1,0 +1,76 @@
+"""Export a run, measure what storing it in few bits costs, and write both onto the model card.
+
+    python -m experiments.export --workdir=runs/polymnist --folder=pretrained/polymnist \\
+        --dtype=int6 --licence=CC-BY-SA-3.0 --num_samples=2000
+
+The run and its export draw from the same keys, and the run's classifiers judge both. The run's own
+evaluation.json, if there is one, gives the card's first table.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+from etils import epath
+
+import mmebm_jax
+from experiments import command_line, measures
+from experiments.classifiers import Classifiers
+from experiments.evaluate import evaluate
+from mmebm_jax import training
+from mmebm_jax.runs import cards, checkpoint, exports
+from mmebm_jax.storage.files import write_whole
+
+LOGGER = logging.getLogger("mmebm_jax")
+
+_FOLDER = flags.DEFINE_string("folder", None, "New folder of the export.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", exports.DTYPES, "How weights are stored.")
+_LICENCE = flags.DEFINE_string("licence", "", "Of the model, an SPDX identifier.")
+_NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples", 2000, "Samples of each kind; 0 measures nothing.", 0, allow_override=True
+)
+
+
+def compare(
+    workdir: epath.Path, folder: epath.Path, num_samples: int
+) -> dict[str, Mapping[str, Any]]:
+    """What is measured of a run's weights and of its export's, by the name of a row.
+
+    Raises:
+      FileNotFoundError: no run, or no checkpoint.
+      ValueError: the data lack what the measures need.
+    """
+    config = checkpoint.read_config(workdir)
+    config.evaluation.num_samples = num_samples
+    config.evaluation.classifier_seeds = 1
+    run = training.prepare(config, workdir)
+    trained, step = training.restore_sampler(run)
+    classifiers = Classifiers(run, workdir / "classifiers")
+    wanted = [measure for measure in measures.MAIN if not measures.lack(measure, run)]
+    samplers = {"as trained, float32": trained}
+    samplers[f"as stored, {exports.read_facts(folder).dtype}"] = mmebm_jax.load(folder)
+    results: dict[str, Mapping[str, Any]] = {}
+    for name, sampler in samplers.items():
+        LOGGER.info("%s: %d samples", name, num_samples)
+        results[name] = evaluate(run, sampler, step, classifiers, only=wanted)
+    return results
+
+
+def main() -> None:
+    """Export, measure, write the card."""
+    if not command_line.WORKDIR.value or not _FOLDER.value:
+        command_line.fail("name the run by --workdir and the new folder by --folder.")
+    workdir, folder = epath.Path(command_line.WORKDIR.value), epath.Path(_FOLDER.value)
+    mmebm_jax.export(workdir, folder, dtype=_DTYPE.value, licence=_LICENCE.value)
+    size = sum((folder / name).stat().length for name in exports.FILES)
+    print(f"wrote {folder}, {size / 1e6:.1f} MB")
+    if _NUM_SAMPLES.value:
+        results = compare(workdir, folder, _NUM_SAMPLES.value)
+        path = folder / "README.md"
+        write_whole(path, cards.with_comparison(path.read_text(), results))
+        print(path.read_text())
+
+
+if __name__ == "__main__":
+    command_line.run(main)

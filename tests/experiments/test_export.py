@@ -1,0 +1,52 @@
+"""A run exported by one command, with what its storage costs on the card."""
+
+import json
+
+import pytest
+from etils import epath
+
+import mmebm_jax
+from experiments import export
+from mmebm_jax.runs import cards
+from tests.commands import assert_one_line, run_here, save_run, small_config
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def test_the_card_has_both_rows_and_the_numbers_are_the_samplers_own(tmp_path, capsys):
+    run, folder = epath.Path(tmp_path) / "run", epath.Path(tmp_path) / "digits"
+    sizes = {"data__num_train": 80, "data__num_test": 80, "evaluation__classifier_steps": 2}
+    save_run(run, small_config(**sizes))
+    (run / "evaluation.json").write_text(json.dumps({"step": 0, "num_samples": 9}))
+    mmebm_jax.export(run, folder, dtype="float32")
+
+    results = export.compare(run, folder, 80)
+
+    trained, stored = results.values()
+    assert list(results) == ["as trained, float32", "as stored, float32"]
+    assert trained["frechet"]["floor"] > 0
+    # The same numbers drawn from the same keys by the same judges.
+    for section in ("joint_coherence", "cross_coherence", "frechet", "diversity"):
+        assert trained[section] == stored[section]
+
+
+def test_missing_flags_are_one_line(tmp_path, capsys):
+    status, error = run_here(capsys, f"--workdir={tmp_path}", program=export)
+    assert status == 2
+    assert_one_line(error, "--workdir", "--folder")
+
+
+def test_the_rows_stand_before_the_data():
+    result = {
+        "num_samples": 80,
+        "joint_coherence": {"energy": 0.5},
+        "frechet": {"energy": 3.0, "generator": 4.0, "floor": 1.0},
+    }
+    other = result | {"joint_coherence": {"energy": 0.25}}
+    card = cards.with_comparison("# A\n\n## Data\n\nb\n", {"trained": result, "stored": other})
+    assert (
+        "| weights | joint coherence | Fréchet distance | its floor | before refinement |" in card
+    )
+    assert "| trained | 0.500 | 3.0 | 1.0 | 4.0 |\n| stored | 0.250 | 3.0 | 1.0 | 4.0 |" in card
+    assert card.index("| stored |") < card.index("80 starts") < card.index("## Data")
+    assert card.endswith("\n\n## Data\n\nb\n")
