@@ -58,7 +58,10 @@ _REPORT = flags.DEFINE_bool(
     "report", True, "Write report.html about all runs; needs the extra of the same name."
 )
 _RESULTS = flags.DEFINE_string(
-    "results", None, "File to write every run's numbers to as well, as docs/results/NAME.json."
+    "results",
+    None,
+    "File to write every run's numbers to as well, as docs/results/NAME.json.",
+    allow_override=True,
 )
 
 COLUMNS = {
