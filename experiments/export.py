@@ -14,12 +14,11 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-import mmebm_jax
 from experiments import command_line, measures
 from experiments.classifiers import Classifiers
 from experiments.evaluate import evaluate
 from mmebm_jax import training
-from mmebm_jax.runs import cards, checkpoint, exports
+from mmebm_jax.runs import cards, checkpoint, exports, sampler
 from mmebm_jax.storage.files import write_whole
 
 LOGGER = logging.getLogger("mmebm_jax")
@@ -49,11 +48,11 @@ def compare(
     classifiers = Classifiers(run, workdir / "classifiers")
     wanted = [measure for measure in measures.MAIN if not measures.lack(measure, run)]
     samplers = {"as trained, float32": trained}
-    samplers[f"as stored, {exports.read_facts(folder).dtype}"] = mmebm_jax.load(folder)
+    samplers[f"as stored, {exports.read_facts(folder).dtype}"] = sampler.load(folder)
     results: dict[str, Mapping[str, Any]] = {}
-    for name, sampler in samplers.items():
+    for name, one in samplers.items():
         LOGGER.info("%s: %d samples", name, num_samples)
-        results[name] = evaluate(run, sampler, step, classifiers, only=wanted)
+        results[name] = evaluate(run, one, step, classifiers, only=wanted)
     return results
 
 
@@ -62,7 +61,7 @@ def main() -> None:
     if not command_line.WORKDIR.value or not _FOLDER.value:
         command_line.fail("name the run by --workdir and the new folder by --folder.")
     workdir, folder = epath.Path(command_line.WORKDIR.value), epath.Path(_FOLDER.value)
-    mmebm_jax.export(workdir, folder, dtype=_DTYPE.value, licence=_LICENCE.value)
+    exports.export(workdir, folder, dtype=_DTYPE.value, licence=_LICENCE.value)
     size = sum((folder / name).stat().length for name in exports.FILES)
     print(f"wrote {folder}, {size / 1e6:.1f} MB")
     if _NUM_SAMPLES.value:

@@ -267,10 +267,10 @@ def _different_weights(ours: Path, theirs: Path) -> list[str]:
     import jax
     import numpy as np
 
-    import mmebm_jax
+    from mmebm_jax.runs import sampler
 
     tolerance = 0.0 if jax.default_backend() == "cpu" else 0.01
-    one, other = (mmebm_jax.load(folder).weights for folder in (ours, theirs))
+    one, other = (sampler.load(folder).weights for folder in (ours, theirs))
     return [
         jax.tree_util.keystr(place)
         for (place, a), b in zip(
