@@ -22,13 +22,12 @@ from mmebm_jax.runs import cards, checkpoint, exports, sampler
 from mmebm_jax.storage.files import write_whole
 
 LOGGER = logging.getLogger("mmebm_jax")
+NUM_SAMPLES = 2000
 
 _FOLDER = flags.DEFINE_string("folder", None, "New folder of the export.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", exports.DTYPES, "How weights are stored.")
 _LICENCE = flags.DEFINE_string("licence", "", "Of the model, an SPDX identifier.")
-_NUM_SAMPLES = flags.DEFINE_integer(
-    "num_samples", 2000, "Samples of each kind; 0 measures nothing.", 0, allow_override=True
-)
+_MEASURE = flags.DEFINE_bool("measure", True, "Measure what the storage costs, for the card.")
 
 
 def compare(
@@ -64,8 +63,8 @@ def main() -> None:
     exports.export(workdir, folder, dtype=_DTYPE.value, licence=_LICENCE.value)
     size = sum((folder / name).stat().length for name in exports.FILES)
     print(f"wrote {folder}, {size / 1e6:.1f} MB")
-    if _NUM_SAMPLES.value:
-        results = compare(workdir, folder, _NUM_SAMPLES.value)
+    if _MEASURE.value:
+        results = compare(workdir, folder, command_line.NUM_SAMPLES.value or NUM_SAMPLES)
         path = folder / "README.md"
         write_whole(path, cards.with_comparison(path.read_text(), results))
         print(path.read_text())
