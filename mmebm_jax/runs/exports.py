@@ -31,7 +31,7 @@ FACTS, TENSORS = "export.json", "model.safetensors"
 FILES = (TENSORS, "config.json", "data.json", FACTS, "README.md")
 DTYPES = tensors.DTYPES
 # What only training or measuring reads; an export's own may be of any version.
-NOT_SAMPLED = ("data", "evaluation", "guard", "input")
+NOT_SAMPLED = ("data", "evaluation", "guard", "input", "optimiser", "tracker")
 _Text = Annotated[str, pydantic.Field(max_length=200, pattern=PRINTABLE)]
 
 

@@ -13,9 +13,10 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from etils import epath
 
 import mmebm_jax
-from mmebm_jax.runs import cards, checkpoint, tensors
+from mmebm_jax.runs import cards, checkpoint, exports, tensors
 from tests.commands import save_run, small_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -339,3 +340,12 @@ def test_without_the_extra_one_line_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with one_line(ValueError, r"needs huggingface_hub: pip install 'mmebm_jax\[hub\]'"):
         mmebm_jax.load("hf://ada/digits")
+
+
+def test_what_only_training_reads_may_be_of_any_version(tmp_path):
+    folder = epath.Path(shutil.copytree(OLD, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    config["optimiser"]["inference"]["of_another_version"] = 1.0
+    config["tracker"] = "another"
+    (folder / "config.json").write_text(json.dumps(config))
+    assert exports.read_config(folder) == exports.read_config(epath.Path(OLD))
