@@ -22,15 +22,19 @@ def test_sides_are_halved_while_they_are_even_and_large(sides, most, count):
 def test_an_untrained_network_predicts_no_noise_and_reads_all_inputs():
     network = UNet(width=8, multipliers=(1, 2), attention_side=6)
     images, steps = jnp.ones([2, 12, 12, 3]), jnp.array([3, 900])
-    params = network.init(jax.random.key(0), images, images, steps)["params"]
+    params = jax.jit(network.init)(jax.random.key(0), images, images, steps)["params"]
     np.testing.assert_array_equal(network.apply({"params": params}, images, images, steps), 0)
 
     last = params["noise"]
     params = params | {"noise": {**last, "kernel": jnp.ones_like(last["kernel"])}}
     noise = jax.random.normal(jax.random.key(1), images.shape)
 
+    @jax.jit
+    def apply(noisy, condition, at):
+        return network.apply({"params": params}, noisy, condition, at)
+
     def predict(noisy, condition, at):
-        return np.asarray(network.apply({"params": params}, noisy, condition, at))
+        return np.asarray(apply(noisy, condition, at))
 
     usual = predict(noise, images, steps)
     for other in (
