@@ -15,7 +15,6 @@ from tests.commands import SHRINK, small_config
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 210), "grey": (128,) * 3}
 SIZES = {name: size for name, size in SHRINK.items() if name.startswith("model.")}
 NUM_TEST = 80
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def arrays(count, seed):
@@ -38,7 +37,7 @@ def arrays(count, seed):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     config = folder.get_config("smoke")
-    config.update_from_flattened_dict(SIZES | {"evaluation.classifier_steps": 80})
+    config.update_from_flattened_dict(SIZES | {"evaluation.classifier_steps": 60})
     splits = data.from_arrays(arrays(400, 0), arrays(NUM_TEST, 1), categories=["side"], length=5)
     return training.prepare(config, tmp_path_factory.mktemp("planted") / "run", data=splits)
 
