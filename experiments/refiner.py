@@ -106,7 +106,7 @@ def rows_of(subject: Subject, trained: Refiner, counts: tuple[int, ...]) -> list
         steps = subject.settings.chains.data.num_steps
         ways["data energy"] = (steps, lambda key, part: sampler.refine(key, part).position)
     ways |= {f"diffusion, {count} steps": (count, diffusion(count)) for count in counts}
-    rows = []
+    rows, far = [], subject.has_distances  # of too few samples a distance tells nothing
     for name, (steps, way) in ways.items():
         samples, seconds = refined(way, subject.keys["chain"], subject.generated)
         classes, features = subject.classifiers.predict(samples)
@@ -118,7 +118,7 @@ def rows_of(subject: Subject, trained: Refiner, counts: tuple[int, ...]) -> list
                 "milliseconds_a_sample": 1000 * seconds,
                 "num_samples": subject.num_samples,
                 "joint_coherence": {"generator": coherence.joint_coherence(classes)},
-                "frechet": {"generator": subject.distance(features)},
+                "frechet": {"generator": subject.distance(features)} if far else {},
             }
         )
     return rows
@@ -147,8 +147,19 @@ def refined(
     return whole, timed / num_timed
 
 
-def compare(workdir: epath.Path, counts: tuple[int, ...]) -> list[dict[str, Any]]:
+def compare(
+    workdir: epath.Path,
+    counts: tuple[int, ...],
+    num_samples: int | None = None,
+    path: epath.PathLike | None = None,
+) -> list[dict[str, Any]]:
     """Measure, print and keep the comparison.
+
+    Args:
+      workdir: of the run and its refiner.
+      counts: of the diffusion's steps.
+      num_samples: None for the run's own number.
+      path: of the file of results; None for `comparison.json` beside the refiner.
 
     Raises:
       FileNotFoundError: no refiner, or see `prepared`.
@@ -158,8 +169,8 @@ def compare(workdir: epath.Path, counts: tuple[int, ...]) -> list[dict[str, Any]
     trained, settings = load_refiner(workdir)
     if problem := lack(joint_samples, run):
         raise ValueError(f"--compare measures coherence and distances, but {problem}.")
-    if command_line.NUM_SAMPLES.value:
-        run.config.evaluation.num_samples = command_line.NUM_SAMPLES.value
+    if num_samples:
+        run.config.evaluation.num_samples = num_samples
     run.config.evaluation.classifier_seeds = 1
     sampler, step = training.restore_sampler(run)
     subject = Subject(run, sampler, Classifiers(run, workdir / "classifiers"))
@@ -167,13 +178,12 @@ def compare(workdir: epath.Path, counts: tuple[int, ...]) -> list[dict[str, Any]
     facts = {"step": step, "refiner_steps": settings.num_steps, "width": settings.width}
     rows = [{**row, **facts} for row in rows]
     command = f"python -m experiments.refiner --compare --workdir={workdir}"
-    path = _RESULTS.value or workdir / FOLDER / FILE
-    results.write(path, command, rows)
+    results.write(path or workdir / FOLDER / FILE, command, rows)
     shown = [
         (
             row["method"],
             row["joint_coherence"]["generator"],
-            row["frechet"]["generator"],
+            row["frechet"].get("generator"),
             row["milliseconds_a_sample"],
         )
         for row in rows
@@ -198,7 +208,7 @@ def main() -> None:
     workdir = epath.Path(command_line.WORKDIR.value)
     counts = whole_numbers(_SAMPLER_STEPS, NUM_STEPS)
     if _COMPARE.value:
-        compare(workdir, counts)
+        compare(workdir, counts, command_line.NUM_SAMPLES.value, _RESULTS.value)
         return
     num_steps = DEFAULTS.num_steps if _STEPS.value is None else _STEPS.value
     if num_steps < 1:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from mmebm_jax.networks.image import average_pool
 from mmebm_jax.networks.residual_image import convolution, upsample
 
-MOST_GROUPS = 8
+MOST_GROUPS, FEWEST_CHANNELS = 8, 4  # of a normalisation: groups, and channels in each
 LONGEST_PERIOD = 1e4  # of the embedding's sinusoids, in steps
 SMALLEST_SIDE = 4  # pixels: maps are not halved below
 
@@ -108,5 +108,7 @@ class UNet(nn.Module):
 
 def _normalised(maps: jax.Array) -> jax.Array:
     channels = maps.shape[-1]
-    groups = next(n for n in range(MOST_GROUPS, 0, -1) if channels % n == 0)
+    # A group of one channel would lose what a constant image says.
+    most = min(MOST_GROUPS, channels // FEWEST_CHANNELS)
+    groups = next((n for n in range(most, 1, -1) if channels % n == 0), 1)
     return nn.GroupNorm(num_groups=groups)(maps)
