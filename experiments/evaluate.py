@@ -13,9 +13,10 @@ from experiments import measures, results
 from experiments.classifiers import Classifiers
 from experiments.measures import Measure, Subject
 from mmebm_jax.metrics import inception, mobilenet
+from mmebm_jax.runs import checkpoint
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.storage.files import write_whole
-from mmebm_jax.training import Run
+from mmebm_jax.training import Run, prepare, restore_sampler
 
 LOGGER = logging.getLogger("mmebm_jax")
 
@@ -31,6 +32,30 @@ def check_refinement(sampler: Sampler, num_steps: int | None) -> None:
             f"--refinement_steps={num_steps}: this run learned no data energy to refine "
             "samples under: leave it out."
         )
+
+
+def restored(
+    workdir: epath.Path, num_samples: int | None = None
+) -> tuple[Run, Sampler, int, Classifiers]:
+    """A trained run to measure with its own classifiers, of one seed.
+
+    Args:
+      workdir: of the run.
+      num_samples: of each kind; None for the run's own number.
+
+    Returns:
+      The run, its sampler, the step of its checkpoint and the classifiers.
+
+    Raises:
+      FileNotFoundError: no run, or no checkpoint.
+    """
+    config = checkpoint.read_config(workdir)
+    if num_samples:
+        config.evaluation.num_samples = num_samples
+    config.evaluation.classifier_seeds = 1
+    run = prepare(config, workdir)
+    sampler, step = restore_sampler(run)
+    return run, sampler, step, Classifiers(run, workdir / "classifiers")
 
 
 def evaluate(

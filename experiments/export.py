@@ -15,10 +15,8 @@ from absl import flags
 from etils import epath
 
 from experiments import command_line, measures
-from experiments.classifiers import Classifiers
-from experiments.evaluate import evaluate
-from mmebm_jax import training
-from mmebm_jax.runs import cards, checkpoint, exports, sampler
+from experiments.evaluate import evaluate, restored
+from mmebm_jax.runs import cards, exports, sampler
 from mmebm_jax.storage.files import write_whole
 
 LOGGER = logging.getLogger("mmebm_jax")
@@ -39,12 +37,7 @@ def compare(
       FileNotFoundError: no run, or no checkpoint.
       ValueError: the data lack what the measures need.
     """
-    config = checkpoint.read_config(workdir)
-    config.evaluation.num_samples = num_samples
-    config.evaluation.classifier_seeds = 1
-    run = training.prepare(config, workdir)
-    trained, step = training.restore_sampler(run)
-    classifiers = Classifiers(run, workdir / "classifiers")
+    run, trained, step, classifiers = restored(workdir, num_samples)
     wanted = [measure for measure in measures.MAIN if not measures.lack(measure, run)]
     samplers = {"as trained, float32": trained}
     samplers[f"as stored, {exports.read_facts(folder).dtype}"] = sampler.load(folder)

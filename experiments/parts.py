@@ -20,12 +20,9 @@ from absl import flags
 from etils import epath
 
 from experiments import command_line, results
-from experiments.classifiers import Classifiers
-from experiments.evaluate import evaluate
+from experiments.evaluate import evaluate, restored
 from experiments.measures import MAIN
-from mmebm_jax import training
 from mmebm_jax.distributions.base_prior import BasePrior, Mixture
-from mmebm_jax.runs import checkpoint
 from mmebm_jax.runs.sampler import Sampler
 
 LOGGER = logging.getLogger("mmebm_jax")
@@ -157,18 +154,13 @@ def rows_of(workdir: epath.Path, num_samples: int, table: str) -> list[dict[str,
     Raises:
       FileNotFoundError: no run, or no checkpoint.
     """
-    config = checkpoint.read_config(workdir)
-    config.evaluation.num_samples = num_samples
-    config.evaluation.classifier_seeds = 1
-    run = training.prepare(config, workdir)
-    sampler, step = training.restore_sampler(run)
-    classifiers = Classifiers(run, workdir / "classifiers")
+    run, sampler, step, classifiers = restored(workdir, num_samples)
     rows = []
-    parts = variants(config.prior.private_temperature)
+    parts = variants(run.config.prior.private_temperature)
     for name, change in (parts if table == "parts" else changed_chains()).items():
         LOGGER.info("%s: %s", workdir, name)
         measured = evaluate(run, change(sampler), step, classifiers, only=MAIN)
-        rows.append({"method": name, "seed": int(config.seed), **measured})
+        rows.append({"method": name, "seed": int(run.config.seed), **measured})
     return rows
 
 

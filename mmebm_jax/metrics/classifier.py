@@ -7,7 +7,7 @@ split, and their test accuracy is saved with them and belongs beside every numbe
 import functools
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -176,17 +176,32 @@ def predict(
     if not len(inputs):
         raise ValueError("no examples to classify; pass at least one")
     parts = []
-    for start in range(0, len(inputs), batch_size):
-        raw = np.asarray(inputs[start : start + batch_size])
-        # Padding keeps one compiled shape; the padded rows are cut off again below.
-        padding = [(0, batch_size - len(raw))] + [(0, 0)] * (raw.ndim - 1)
-        batch = jnp.asarray(to_model(np.pad(raw, padding)), jnp.float32)
+    for count, batch in padded_batches(inputs, batch_size, to_model):
         _check_shape(kind, batch.shape)
         _check_params(kind, params, batch.shape)
         logits, features = _apply(kind, params, batch)
-        parts.append((np.asarray(logits)[: len(raw)], np.asarray(features)[: len(raw)]))
+        parts.append((np.asarray(logits)[:count], np.asarray(features)[:count]))
     logits, features = zip(*parts, strict=True)
     return np.concatenate(logits), np.concatenate(features)
+
+
+def padded_batches(
+    inputs: Any, batch_size: int, to_model: ToModel
+) -> Iterator[tuple[int, jax.Array]]:
+    """All examples in model range, in batches of one compiled shape.
+
+    Args:
+        inputs: `[N, ...]`, in the range that `to_model` reads.
+        batch_size: B, examples at a time; the last batch is padded to it.
+        to_model: a raw batch to model range.
+
+    Yields:
+        How many rows of a batch are examples, the first ones, and the batch `[B, ...]` float32.
+    """
+    for start in range(0, len(inputs), batch_size):
+        raw = np.asarray(inputs[start : start + batch_size])
+        padding = [(0, batch_size - len(raw))] + [(0, 0)] * (raw.ndim - 1)
+        yield len(raw), jnp.asarray(to_model(np.pad(raw, padding)), jnp.float32)
 
 
 def accuracy(

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from scipy.special import gammaln
 
+from mmebm_jax.metrics.classifier import padded_batches
 from mmebm_jax.modalities.kinds import KINDS
 from mmebm_jax.networks.tower import ImageTower, TextTower
 from mmebm_jax.typing import Params
@@ -92,13 +93,10 @@ def embed(
       batch_size: examples at a time.
       to_model: a batch of them to model range.
     """
-    parts = []
-    for start in range(0, len(inputs), batch_size):
-        part = np.asarray(inputs[start : start + batch_size])
-        # Padding keeps one compiled shape.
-        padding = [(0, batch_size - len(part))] + [(0, 0)] * (part.ndim - 1)
-        values = jnp.asarray(to_model(np.pad(part, padding)), jnp.float32)
-        parts.append(np.asarray(_vectors_of(kind, params, values))[: len(part)])
+    parts = [
+        np.asarray(_vectors_of(kind, params, values))[:count]
+        for count, values in padded_batches(inputs, batch_size, to_model)
+    ]
     return np.concatenate(parts)
 
 

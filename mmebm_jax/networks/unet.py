@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from mmebm_jax.networks.image import average_pool
-from mmebm_jax.networks.residual_image import convolution, upsample
+from mmebm_jax.networks.residual_image import convolution, num_halvings, upsample
 
 MOST_GROUPS, FEWEST_CHANNELS = 8, 4  # of a normalisation: groups, and channels in each
 LONGEST_PERIOD = 1e4  # of the embedding's sinusoids, in steps
@@ -14,10 +14,7 @@ SMALLEST_SIDE = 4  # pixels: maps are not halved below
 
 def halvings(height: int, width: int, most: int) -> int:
     """How often both sides can be halved evenly, down to `SMALLEST_SIDE` and at most so often."""
-    count = 0
-    while count < most and not (height % 2 or width % 2) and min(height, width) > SMALLEST_SIDE:
-        height, width, count = height // 2, width // 2, count + 1
-    return count
+    return min(most, num_halvings(height, width, smallest=SMALLEST_SIDE))
 
 
 def embedded(steps: jax.Array, size: int) -> jax.Array:

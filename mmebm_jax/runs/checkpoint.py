@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from mmebm_jax.data import checks
 from mmebm_jax.data.source import FIRST_VERSION, DataSplits, Field
+from mmebm_jax.method.model import NETWORKS
 from mmebm_jax.method.train_state import TrainState, Weights
 from mmebm_jax.modalities.kinds import KINDS
 from mmebm_jax.runs import schema
@@ -42,6 +43,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
     "energy": {"noisy_samples": False},
     "schedule": {"freeze_step": 0},
     "guard": {"device": "any"},
+    **{f"optimiser.{name}": {"weight_decay": 0.0} for name in NETWORKS},
 }
 ADDED_AT_TOP = {"tracker": "none"}  # the same, of no section
 LATER_KINDS = ("category",)  # of modalities, which earlier versions did not know
@@ -467,12 +469,12 @@ def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:
     if isinstance(likelihood, dict) and "sequence" in likelihood:
         likelihood.setdefault("text", likelihood.pop("sequence"))
     for section, fields_since in ADDED_SINCE.items():
-        if isinstance(tree.get(section), dict):
-            tree[section] = fields_since | tree[section]
-    if isinstance(tree.get("optimiser"), dict):
-        for settings in tree["optimiser"].values():
-            if isinstance(settings, dict):
-                settings.setdefault("weight_decay", 0.0)
+        *above, last = section.split(".")
+        place: Any = tree
+        for name in above:
+            place = place.get(name) if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(place.get(last), dict):
+            place[last] = fields_since | place[last]
     if isinstance(likelihood, dict):
         for kind in LATER_KINDS:
             likelihood.setdefault(kind, schema.Likelihoods().model_dump()[kind])

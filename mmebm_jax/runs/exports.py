@@ -67,7 +67,7 @@ def export(
         log-density is a difference of large numbers. "int8" and "int6" store large kernels in as
         many bits, all other parameters and the priors of private latents in float16, see
         `tensors`: a quarter and a fifth of the size, and worth an evaluation, see
-        `experiments.ship`. `load` computes in float32 whatever is stored.
+        `experiments.export`. `load` computes in float32 whatever is stored.
       licence: of the model, an SPDX identifier for the card; "" says that none is stated.
 
     Raises:

@@ -3,7 +3,6 @@
 import io
 import itertools
 import json
-import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -25,7 +24,6 @@ from mmebm_jax.training.run import Run
 
 FOLDER, FILE = "refiner", "refiner.npz"
 _HEADER = "header"
-LOGGER = logging.getLogger("mmebm_jax")
 
 
 class RefinerSettings(NamedTuple):
@@ -88,7 +86,10 @@ def train_refiner(key: jax.Array, run: Run, sampler: Sampler, settings: RefinerS
             jax.random.split(init_key, len(pictures)), pictures.items(), strict=True
         )
     }
-    pairs = itertools.islice(_pairs(pair_key, run, sampler, settings), settings.num_steps)
+    batches = data.batches(source, settings.batch_size, run.config.seed)
+    pairs = itertools.islice(
+        _pairs(pair_key, batches, sampler, run.config.seed), settings.num_steps
+    )
     for number, (batch, made) in enumerate(tqdm(pairs, total=settings.num_steps, unit="step")):
         for index, name in enumerate(pictures):
             step_key = jax.random.fold_in(jax.random.fold_in(update_key, number), index)
@@ -106,13 +107,11 @@ def train_refiner(key: jax.Array, run: Run, sampler: Sampler, settings: RefinerS
 
 
 def _pairs(
-    key: jax.Array, run: Run, sampler: Sampler, settings: RefinerSettings
+    key: jax.Array, batches: Any, sampler: Sampler, seed: int
 ) -> Iterator[tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
     """Batches, and what the sampler makes of them from one modality, without end."""
     names = [m.name for m in sampler.modalities]
-    chosen = np.random.default_rng(run.config.seed)
-    source = data.complete(run.splits.train)
-    batches = data.batches(source, settings.batch_size, run.config.seed)
+    chosen = np.random.default_rng(seed)
     for number, raw in enumerate(data.iterate(batches, 0)):
         batch = sampler.as_batch({n: raw[n] for n in names}, check_values=False)
         given = names[chosen.integers(len(names))]
