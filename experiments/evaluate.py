@@ -166,7 +166,10 @@ def table(result: Mapping[str, Any]) -> str:
     stages = {
         "base_prior": "base prior",
         "generator": "learned prior" if "base_prior" in distance else "prior",
-        "energy": "after data-space refinement",
+        "chain": "after data-space refinement",
+        "energy": "chosen among candidates"
+        if "chain" in distance
+        else "after data-space refinement",
         "floor": "training data (the floor)",
     }
 

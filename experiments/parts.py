@@ -41,6 +41,11 @@ def without_conditional_chain(sampler: Sampler) -> Sampler:
     return sampler.with_weights(sampler.weights, sampler.settings._replace(conditional_steps=0))
 
 
+def without_candidates(sampler: Sampler) -> Sampler:
+    """Each sample is refined, and the data energy chooses among none."""
+    return sampler.with_weights(sampler.weights, sampler.settings._replace(candidates=1))
+
+
 def without_latent_energies(sampler: Sampler) -> Sampler:
     """The prior is its base."""
     return sampler.with_weights(sampler.weights, sampler.settings._replace(prior_energy=False))
@@ -110,6 +115,7 @@ def variants(temperature: float) -> dict[str, Changed]:
     return {
         "all parts": lambda sampler: sampler,
         "without the posterior chain": without_conditional_chain,
+        "without candidates": without_candidates,
         "without latent energies": without_latent_energies,
         "temperature 1": lambda sampler: at_temperature_one(sampler, temperature),
         "standard private priors": without_private_priors,
@@ -128,7 +134,20 @@ def changed_chains() -> dict[str, Changed]:
             rows[f"{chain} chain, {word} the steps"] = partial(
                 with_chain, name=chain, number=factor
             )
+    for factor, word in ((0.5, "half"), (2.0, "twice")):
+        rows[f"candidates, {word} the temperature"] = partial(with_choice, temperature=factor)
+        rows[f"candidates, {word} the number"] = partial(with_choice, number=factor)
     return rows
+
+
+def with_choice(sampler: Sampler, temperature: float = 1.0, number: float = 1.0) -> Sampler:
+    """A sampler whose candidates' temperature and number are multiplied."""
+    settings = sampler.settings
+    settings = settings._replace(
+        candidates=max(1, round(settings.candidates * number)),
+        candidate_temperature=settings.candidate_temperature * temperature,
+    )
+    return sampler.with_weights(sampler.weights, settings)
 
 
 def with_chain(sampler: Sampler, name: str, size: float = 1.0, number: float = 1.0) -> Sampler:

@@ -167,7 +167,7 @@ def image_distances(subject: Subject, backbone: Backbone, sha256: str) -> Part:
 
     found: Part = {"generator": of(subject.generated)}
     if subject.settings.data_energy:
-        found["energy"] = of(subject.refined)
+        found["energy"] = of(subject.samples)
     found["floor"] = of(subject.train[0])
     if len(subject.names) > 1 and len(names) > 1:
         crossed = {source: features(subject.cross(source, "sample")) for source in names}

@@ -29,7 +29,9 @@ def joint_samples(subject: Subject) -> Part:
     if subject.settings.prior_energy:
         stages["base_prior"] = subject.from_prior(subject.keys["base"], use_energy=False)
     if subject.settings.data_energy:
-        stages["energy"] = subject.refined
+        stages["energy"] = subject.samples
+    if subject.has_choice:
+        stages["chain"] = subject.refined
     judged = {name: subject.classifiers.predict(samples) for name, samples in stages.items()}
     part: Part = {
         "frechet": {name: subject.distance(features) for name, (_, features) in judged.items()}

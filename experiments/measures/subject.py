@@ -18,7 +18,7 @@ CHUNK = 500
 KEYS = ("prior", "base", "chain", "cross", "mean", "revised", "count", "probe")
 LATER_KEYS = (
     *("drawn", "diversity", "reconstruction", "shuffle", "likelihood", "normaliser"),
-    *("calibration", "images"),
+    *("calibration", "images", "chosen"),
 )
 
 Part = dict[str, Any]
@@ -113,8 +113,24 @@ class Subject:
 
     @property
     def samples(self) -> dict[str, np.ndarray]:
-        """The model's samples: refined where it has a data energy."""
-        return self.refined if self.settings.data_energy else self.generated
+        """The model's samples, as `sample()` draws them: refined, and chosen among candidates."""
+        if not self.settings.data_energy:
+            return self.generated
+        return self.chosen if self.has_choice else self.refined
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether the data energy chooses among refined candidates."""
+        return self.settings.data_energy and self.settings.candidates > 1 and self.num_steps != 0
+
+    @cached_property
+    def chosen(self) -> dict[str, np.ndarray]:
+        """Samples that the data energy chose among refined candidates."""
+
+        def one(key: jax.Array, start: int, count: int) -> Mapping[str, jax.Array]:
+            return self.sampler.sample(key, count, num_steps=self.num_steps)
+
+        return in_chunks(one, self.keys["chosen"], self.num_samples)
 
     @cached_property
     def judged_samples(self) -> Judged:

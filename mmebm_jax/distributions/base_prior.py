@@ -12,7 +12,7 @@ so what z says of an example reaches private latents that are not inferred.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from mmebm_jax.distributions.families import log_density, standard_noise
 from mmebm_jax.typing import Latents, Params
 
 LOG_TWO_PI = float(np.log(2 * np.pi))
+Candidates = TypeVar("Candidates")  # a pytree of arrays
 
 
 class Mixture(NamedTuple):
@@ -199,9 +200,20 @@ def _unwhiten(whitening: jax.Array, chosen: jax.Array, noise: jax.Array) -> jax.
 
 
 def resampled(
-    key: jax.Array, candidates: jax.Array, energies: jax.Array, num_samples: int
-) -> jax.Array:
-    """One of each sample's candidates `[N · C, D]`, drawn by exp(−E); gives `[N, D]`."""
-    chosen = jax.random.categorical(key, -energies.reshape(num_samples, -1))
-    candidates = candidates.reshape(num_samples, -1, candidates.shape[-1])
-    return jnp.take_along_axis(candidates, chosen[:, None, None], axis=1)[:, 0]
+    key: jax.Array, candidates: Candidates, energies: jax.Array, num_samples: int
+) -> Candidates:
+    """One of each sample's candidates, drawn by exp(−E): sampling-importance-resampling.
+
+    Args:
+      key: PRNG key.
+      candidates: arrays `[N · C, ...]`, those of one sample beside each other.
+      energies: `[N · C]`.
+      num_samples: N.
+
+    Returns:
+      Arrays `[N, ...]`.
+    """
+    energies = energies.reshape(num_samples, -1)
+    chosen = jax.random.categorical(key, -energies)
+    rows = jnp.arange(num_samples) * energies.shape[1] + chosen
+    return jax.tree.map(lambda values: values[rows], candidates)

@@ -47,6 +47,10 @@ class Networks(NamedTuple):
             return None
         return partial(self.model.latent_energy, self.frozen["prior"])
 
+    def data_energy(self, batch: Batch) -> jax.Array:
+        """E_α without gradient for its parameters, `[B]`."""
+        return self.model.data_energy(self.frozen["energy"], batch)
+
     @property
     def fitted_prior(self) -> BasePrior | None:
         """p_0, or None while it is the standard prior."""
@@ -139,9 +143,7 @@ class Networks(NamedTuple):
         return revision.revise_data(
             key,
             samples,
-            revision.given(
-                lambda x: self.model.data_energy(self.frozen["energy"], x), observed or {}
-            ),
+            revision.given(self.data_energy, observed or {}),
             self.chains.data,
             modalities=self.model.modalities,
             mask=mask,

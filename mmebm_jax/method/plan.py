@@ -37,18 +37,11 @@ class Terms(NamedTuple):
     @property
     def trained(self) -> tuple[str, ...]:
         """Networks that these terms move, in the order of `NETWORKS`."""
-        feedback = self.learn_energy
-        moved = {
-            "inference": self.elbo
-            or self.posterior_inference
-            or (feedback and self.synthesis_inference),
-            "generator": self.elbo
-            or self.posterior_generator
-            or (feedback and self.synthesis_generator),
-            "prior": self.learn_prior,
-            "energy": self.learn_energy,
-        }
-        return tuple(name for name in NETWORKS if moved[name])
+        energy = self.learn_energy
+        inference = self.elbo or self.posterior_inference or (energy and self.synthesis_inference)
+        generator = self.elbo or self.posterior_generator or (energy and self.synthesis_generator)
+        moved = (inference, generator, self.learn_prior, energy)
+        return tuple(name for name, moves in zip(NETWORKS, moved, strict=True) if moves)
 
 
 class UpdateSettings(NamedTuple):

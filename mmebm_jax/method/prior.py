@@ -104,9 +104,8 @@ def sample(
 ) -> LangevinResult:
     """Equation (3), the prior revision: a chain under E_γ − log p_0 from draws of p_0.
 
-    With more than one candidate a sample, each start is one of them, drawn with probability
-    proportional to exp(−E_γ): sampling-importance-resampling, whose starts approach the tilted
-    prior itself as candidates grow, and which crosses the gaps between modes that a chain does not
+    With more than one candidate a sample, each start is one of them, resampled by exp(−E_γ): as
+    candidates grow, starts approach the tilted prior itself, across gaps that no chain crosses
     (Aneja et al. 2021, arXiv:2010.02917, section 3.3). Without an energy these are draws from p_0.
 
     Args:

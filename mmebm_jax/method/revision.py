@@ -10,11 +10,7 @@ import jax.numpy as jnp
 
 from mmebm_jax.method import langevin
 from mmebm_jax.method.langevin import Chain, LangevinResult
-from mmebm_jax.modalities.modality import (
-    Modality,
-    joint_log_likelihood,
-    where_observed,
-)
+from mmebm_jax.modalities.modality import Modality, joint_log_likelihood, where_observed
 from mmebm_jax.typing import Batch, Decode, EnergyFn, Latents, Mask
 
 

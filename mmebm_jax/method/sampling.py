@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mmebm_jax.distributions.base_prior import resampled
 from mmebm_jax.method import posterior
 from mmebm_jax.method.chains import Chains, Networks
 from mmebm_jax.method.langevin import LangevinResult
@@ -24,6 +25,8 @@ class SamplerSettings(NamedTuple):
     prior_energy: bool  # whether a latent energy was learned
     data_energy: bool  # whether a data energy was learned
     conditional_steps: int = 0  # of the posterior chain that draws latents given modalities
+    candidates: int = 1  # refined samples of which the data energy keeps one
+    candidate_temperature: float = 1.0  # T of that choice, by exp(−E_α / T)
 
 
 class Trained(NamedTuple):
@@ -145,3 +148,10 @@ def refine(
         start_key, key = jax.random.split(key)
         free = uniform_noise(start_key, networks.model.modalities, free)
     return networks.refine(key, free, observed=given, keep_trajectory=keep_trajectory)
+
+
+def choose(key: jax.Array, trained: Trained, candidates: Batch) -> Batch:
+    """One of each sample's candidates `[B · C, *shape]`, drawn by exp(−E_α / T): `[B, *shape]`."""
+    settings = trained.settings
+    energies = trained.networks().data_energy(candidates) / settings.candidate_temperature
+    return resampled(key, candidates, energies, len(energies) // settings.candidates)

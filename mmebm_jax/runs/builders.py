@@ -180,6 +180,8 @@ def build_sampler_settings(
         prior_energy=config.prior.learn and "prior" in trained,
         data_energy=config.energy.learn and "energy" in trained,
         conditional_steps=config.posterior.conditional_steps,
+        candidates=config.energy.num_candidates,
+        candidate_temperature=config.energy.candidate_temperature,
     )
 
 

@@ -51,6 +51,7 @@ _prior_chain = _jitted(
 _posterior_chain = _jitted(sampling.revise_latents)
 _generate = _jitted(lambda _, trained, latents: sampling.generate(trained, latents))
 _refine = _jitted(sampling.refine, "num_steps", "keep_trajectory")
+_choose = _jitted(sampling.choose)
 _energy = jax.jit(
     lambda weights, batch, *, model: model.data_energy(
         model.normalised(weights.params["energy"]), batch
@@ -350,14 +351,18 @@ class Sampler:
     def _sample(
         self, key: jax.Array, count: int, batch: dict[str, jax.Array], num_steps: int | None
     ) -> dict[str, jax.Array]:
-        latent_key, chain_key = jax.random.split(key)
+        latent_key, chain_key, choice_key = jax.random.split(key, 3)
+        is_free = len(batch) < len(self.modalities)
+        is_refined = self.settings.data_energy and num_steps != 0 and is_free
+        candidates = self.settings.candidates if is_refined else 1
+        batch = {name: jax.numpy.repeat(values, candidates, 0) for name, values in batch.items()}
         latents = (
             self._latents_given(latent_key, batch)
             if batch
-            else self.prior_latents(latent_key, count)
+            else self.prior_latents(latent_key, count * candidates)
         )
         samples = self.generate(latents) | batch
-        if not self.settings.data_energy or num_steps == 0 or len(batch) == len(self.modalities):
+        if not is_refined:
             return samples
         chain = self.refine(chain_key, samples, given=batch, num_steps=num_steps)
         samples |= chain.position
@@ -368,7 +373,9 @@ class Sampler:
             seen = chain.info.energy[: trained + 1]
             if line := self.energy_warning(ends, num_steps, seen):
                 warnings.warn(line, RuntimeWarning, stacklevel=3)
-        return samples
+        if candidates == 1:
+            return samples
+        return _choose(choice_key, self.weights, samples, **self._static)
 
     def _latents_given(self, key: jax.Array, batch: dict[str, jax.Array]) -> Latents:
         """Latents of conditional samples: revised where the settings ask for it."""

@@ -15,6 +15,7 @@ from mmebm_jax.distributions.base_prior import (
     base_sample,
     log_responsibility,
     private_log_prob,
+    resampled,
     standard,
 )
 from mmebm_jax.fitting.mixture import fit_mixture
@@ -318,6 +319,14 @@ def test_candidates_are_resampled_by_their_weights(num_candidates):
     expected = np.sum(binom.pmf(rare, num_candidates, 0.2) * weight)
     share = np.mean(np.asarray(sample(jax.random.key(0))) > 0)
     assert share == pytest.approx(expected, abs=4 * np.sqrt(0.25 / count))
+
+
+def test_of_candidates_each_sample_takes_one_of_its_own_with_all_its_leaves():
+    candidates = {"a": jnp.arange(6.0), "b": jnp.arange(12.0).reshape(6, 2)}
+    energies = jnp.array([9.0, 0.0, 9.0, 0.0, 9.0, 9.0]) * 100
+    chosen = resampled(jax.random.key(0), candidates, energies, 2)
+    np.testing.assert_array_equal(chosen["a"], [1.0, 3.0])
+    np.testing.assert_array_equal(chosen["b"], [[2.0, 3.0], [6.0, 7.0]])
 
 
 @pytest.mark.parametrize(("num_candidates", "mean"), [(1, [0.0, 0.0]), (64, [-0.6, 0.4])])

@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +90,28 @@ def test_no_refinement_is_the_generator_alone(sampler, tiny_model, weights):
         np.testing.assert_allclose(
             values, without.sample(jax.random.key(0), 3)[name], rtol=1e-5, atol=1e-6
         )
+
+
+def test_the_data_energy_chooses_among_refined_candidates(sampler, raw):
+    """A cold choice takes the lowest energy of each sample's candidates; a hot one any of them."""
+    key, picture = jax.random.key(3), {"picture": raw["picture"]}
+
+    def drawn(candidates, temperature, **options):
+        settings = SETTINGS._replace(candidates=candidates, candidate_temperature=temperature)
+        return sampler.with_weights(sampler.weights, settings).sample(key, **options)
+
+    for options, count in (({"num_samples": 4}, 4), ({"given": picture}, 5)):
+        repeated = {n: np.repeat(v, 3, 0) for n, v in options.get("given", {}).items()}
+        pool = {"given": repeated} if repeated else {"num_samples": 12}
+        energies = np.asarray(sampler.energy(sampler.sample(key, **pool))).reshape(count, 3)
+        cold = sampler.energy(drawn(3, 1e-6, **options))
+        np.testing.assert_allclose(cold, energies.min(axis=1), rtol=1e-4)
+        hot = np.asarray(sampler.energy(drawn(3, 1e6, **options)))
+        assert np.isclose(hot[:, None], energies, rtol=1e-4).any(axis=1).all()
+        assert np.asarray(cold).mean() < hot.mean()
+        # The generator alone has no candidates.
+        unrefined = drawn(3, 1e-6, num_steps=0, **options)
+        chex.assert_trees_all_equal(unrefined, sampler.sample(key, num_steps=0, **options))
 
 
 @pytest.mark.parametrize("names", [("picture",), ("text",), ("picture", "text")])
