@@ -30,9 +30,9 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 
 # Trains the full method, evaluates and samples it: minutes on two cores.
 demo: venv
-	$(RUN) -m experiments.compare $(CACHE) --configs=configs/polydigits.py:full --seeds=0 \
+	$(RUN) -m experiments.compare $(CACHE) --configs=configs/polydigits.py:private_full --seeds=0 \
 		--budget_minutes=$(MINUTES) --workdir=runs/polydigits $(FLAGS)
-	$(RUN) -m experiments.main $(CACHE) --mode=sample --workdir=runs/polydigits/seed0/full \
+	$(RUN) -m experiments.main $(CACHE) --mode=sample --workdir=runs/polydigits/seed0/private_full \
 		--num_samples=32
 
 # Sets the baselines and ablations beside the demo's run.

@@ -297,8 +297,11 @@ class Energy(Section):
         0.03, description="Weight λ_i of −log q(u_p | x̃), from which the inference model learns."
     )
     chain: Chain = Chain(num_steps=10, step_size=0.7, temperature=5e-5)
-    num_candidates: Size = Field(
-        1, description="Samples that are generated and refined for each one that `sample` returns."
+    num_candidates: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Samples that are generated and refined for each one that `sample` returns.",
     )
     candidate_temperature: float = Field(
         4.0, gt=0, le=1e6, description="T: of the candidates one is drawn by exp(−E_α(x̃) / T)."

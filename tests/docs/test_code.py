@@ -43,7 +43,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, request):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
     text = page.read_text()
-    for name in ("runs/polydigits/seed0/full", "exports/digits"):
+    for name in ("runs/polydigits/seed0/private_full", "exports/digits"):
         if name in text and f'"{name}", dtype' not in text:  # a page that exports there itself
             shutil.copytree(OLD, tmp_path / name)
     if "runs/smoke" in text:
