@@ -51,6 +51,7 @@ PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
     "prior.fit_mixture": True,
     "prior.num_components": 30,
     "prior.num_private_components": 3,
+    "prior.shared_temperature": 0.5,
     "prior.private_temperature": 0.6,
     "prior.num_candidates": 64,
     "prior.learn": True,
@@ -76,6 +77,7 @@ SETTLED_ENERGY: Differences = {
     "model.spectral_gain": 1.5,
     "optimiser.energy.learning_rate": 2e-4,
     "energy.num_candidates": 4,
+    "energy.candidate_temperature": 2.0,
 }
 # CMVAE's bound and prior: log-mean-exp of ten samples a stratum, 40 clusters.
 CLUSTERS = {

@@ -10,7 +10,6 @@ the size or number. Parts that act on training alone are runs of their own, by
 """
 
 import logging
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,7 +21,7 @@ from etils import epath
 from experiments import command_line, results
 from experiments.evaluate import evaluate, restored
 from experiments.measures import MAIN
-from mmebm_jax.distributions.base_prior import BasePrior, Mixture
+from mmebm_jax.distributions.base_prior import BasePrior, Mixture, tempered
 from mmebm_jax.runs.sampler import Sampler
 
 LOGGER = logging.getLogger("mmebm_jax")
@@ -76,16 +75,16 @@ def one_gaussian(base: BasePrior) -> BasePrior:
     return base._replace(mean=whole.mean, whitening=whole.whitening, private=private)
 
 
-def at_temperature_one(sampler: Sampler, temperature: float) -> Sampler:
+def at_shared_temperature_one(sampler: Sampler) -> Sampler:
+    """z is drawn from p_0(z) as it was fitted, without `prior.shared_temperature`."""
+    chains = sampler.settings.chains._replace(shared_temperature=1.0)
+    return sampler.with_weights(sampler.weights, sampler.settings._replace(chains=chains))
+
+
+def at_private_temperature_one(sampler: Sampler, temperature: float) -> Sampler:
     """p_0(w | z) as it was fitted, before `prior.private_temperature`."""
-    base = sampler.weights.base_prior
-    private = {
-        name: mixture._replace(whitening=mixture.whitening * math.sqrt(temperature))
-        for name, mixture in base.private.items()
-    }
-    return sampler.with_weights(
-        sampler.weights._replace(base_prior=base._replace(private=private)), sampler.settings
-    )
+    base = tempered(sampler.weights.base_prior, private=1 / temperature)
+    return sampler.with_weights(sampler.weights._replace(base_prior=base), sampler.settings)
 
 
 def merged(mixture: Mixture) -> Mixture:
@@ -117,7 +116,8 @@ def variants(temperature: float) -> dict[str, Changed]:
         "without the posterior chain": without_conditional_chain,
         "without candidates": without_candidates,
         "without latent energies": without_latent_energies,
-        "temperature 1": lambda sampler: at_temperature_one(sampler, temperature),
+        "shared temperature 1": at_shared_temperature_one,
+        "private temperature 1": partial(at_private_temperature_one, temperature=temperature),
         "standard private priors": without_private_priors,
         "one Gaussian in place of clusters": without_clusters,
     }

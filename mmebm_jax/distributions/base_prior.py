@@ -136,18 +136,18 @@ def private_sample(key: jax.Array, prior: BasePrior, name: str, log_share: jax.A
     return _draw(noise_key, mixture, chosen, prior.is_laplace)
 
 
-def tempered(prior: BasePrior, temperature: float) -> BasePrior:
-    """The prior with the covariances of all p_0(w_m | z) times `temperature` > 0.
+def tempered(prior: BasePrior, *, shared: float = 1.0, private: float = 1.0) -> BasePrior:
+    """The prior with the covariances of p_0(z) and of all p_0(w_m | z) times temperatures > 0.
 
-    Below 1 private latents stay nearer the means of their components, where the generator has seen
-    more data: less diverse, more coherent, as the truncation trick of Brock et al. 2019
+    Below 1 latents stay nearer the means of their components, where the generator has seen more
+    data: less diverse, more coherent, as the truncation trick of Brock et al. 2019
     (arXiv:1809.11096, section 3.1).
     """
-    private = {
-        name: mixture._replace(whitening=mixture.whitening / temperature**0.5)
+    own = {
+        name: mixture._replace(whitening=mixture.whitening / private**0.5)
         for name, mixture in prior.private.items()
     }
-    return prior._replace(private=private)
+    return prior._replace(whitening=prior.whitening / shared**0.5, private=own)
 
 
 def _conditional_weight(mixture: Mixture, log_share: jax.Array) -> jax.Array:

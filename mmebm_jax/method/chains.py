@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 
-from mmebm_jax.distributions.base_prior import BasePrior
+from mmebm_jax.distributions.base_prior import BasePrior, tempered
 from mmebm_jax.distributions.families import standard_noise
 from mmebm_jax.method import langevin, posterior, prior, revision
 from mmebm_jax.method.langevin import Chain, LangevinResult
@@ -25,6 +25,7 @@ class Chains(NamedTuple):
     prior: Chain
     data: Chain
     prior_candidates: int = 1  # draws from p_0 for each start of the prior chain
+    shared_temperature: float = 1.0  # of draws of z from p_0; see `base_prior.tempered`
     data_start: str = "generator"  # of the data chain; "noise" in an ablation
     scaled_posterior: bool = False  # whether the posterior chain steps in units of q's scales
 
@@ -118,9 +119,8 @@ class Networks(NamedTuple):
     def revise_prior(self, key: jax.Array, num_samples: int) -> LangevinResult:
         """The chain under the latent energy over shared latents, from draws of p_0."""
         chain, candidates = self.chains.prior, self.chains.prior_candidates
-        return prior.sample(
-            key, self.base_prior, self.latent_energy, num_samples, chain, candidates
-        )
+        base = tempered(self.base_prior, shared=self.chains.shared_temperature)
+        return prior.sample(key, base, self.latent_energy, num_samples, chain, candidates)
 
     def refine(
         self,

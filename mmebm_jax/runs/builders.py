@@ -151,6 +151,7 @@ def build_chains(config: ConfigDict) -> Chains:
         prior=build_chain(config.prior.chain),
         data=build_chain(config.energy.chain),
         prior_candidates=config.prior.num_candidates,
+        shared_temperature=config.prior.shared_temperature,
         data_start=config.energy.start,
         scaled_posterior=config.posterior.scaled,
     )

@@ -39,7 +39,11 @@ RETIRED_FIELDS = ("budget_seconds",)
 ADDED_SINCE: dict[str, dict[str, Any]] = {
     "model": {"networks": "small"},
     "elbo": {"expert_weight": 0.1},
-    "prior": {"learn_clusters": False, "private_temperature": 1.0},
+    "prior": {
+        "learn_clusters": False,
+        "shared_temperature": 1.0,
+        "private_temperature": 1.0,
+    },
     "energy": {"noisy_samples": False, "num_candidates": 1, "candidate_temperature": 4.0},
     "schedule": {"freeze_step": 0},
     "guard": {"device": "any"},

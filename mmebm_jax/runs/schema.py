@@ -232,6 +232,14 @@ class Prior(Section):
         description="Components of p_0(w_m | z) for each of them, fitted likewise; 0 leaves p(w_m) "
         "standard.",
     )
+    shared_temperature: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="Factor on the covariances of p_0(z) when latents are drawn from it: below 1 "
+        "samples are less diverse and more coherent. What is inferred, and likelihoods, do not "
+        "know it.",
+    )
     private_temperature: float = Field(
         1.0,
         gt=0,

@@ -180,7 +180,7 @@ def _fit(
             settings.smallest_scale,
             observed_by_name(sampler, examples),
         )
-    tempered_prior = tempered(base_prior, settings.private_temperature)
+    tempered_prior = tempered(base_prior, private=settings.private_temperature)
     if not settings.energy_steps:
         return tempered_prior, params
     if base_prior.private:

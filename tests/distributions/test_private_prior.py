@@ -1,5 +1,6 @@
 """The mixtures p_0(w_m | z) of a base prior: density, draws, fit."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,9 +73,15 @@ def test_density_given_the_shared_latent(temperature):
     ]
     responsibility = log_responsibility(make_prior(), jnp.asarray(shared, jnp.float32))
     np.testing.assert_allclose(np.exp(responsibility), of_k, rtol=1e-4)
-    prior = tempered(make_prior(), temperature)
+    prior = tempered(make_prior(), private=temperature)
     got = private_log_prob(prior, "a", responsibility, jnp.asarray(values, jnp.float32))
     np.testing.assert_allclose(got, logsumexp(terms, axis=0), rtol=1e-4, atol=1e-4)
+
+
+def test_a_tempered_shared_prior_has_its_components_covariances_times_the_temperature():
+    before, after = make_prior(), tempered(make_prior(), shared=0.25)
+    np.testing.assert_allclose(after.whitening, 2 * before.whitening)
+    chex.assert_trees_all_equal(after._replace(whitening=before.whitening), before)
 
 
 def test_draws_have_the_conditional_moments():
