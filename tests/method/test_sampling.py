@@ -206,6 +206,20 @@ def test_the_prior_without_energy_is_its_base(sampler):
     assert (base != learned).all()
 
 
+def test_draws_of_z_have_a_temperature_that_inference_does_not_know(private_sampler, raw):
+    key, given = jax.random.key(1), {"picture": private_sampler.as_batch(raw)["picture"]}
+    settings = SETTINGS._replace(prior_energy=False)
+    cold = settings._replace(chains=settings.chains._replace(shared_temperature=0.25))
+    usual, cooled = (
+        private_sampler.with_weights(private_sampler.weights, each) for each in (settings, cold)
+    )
+    ours, theirs = (model.prior_latents(key, 7) for model in (usual, cooled))
+    np.testing.assert_allclose(theirs.shared, 0.5 * ours.shared, rtol=1e-5)  # p_0 is N(0, I) here
+    chex.assert_trees_all_equal(theirs.private, ours.private)
+    revised = [model.infer(key, given, method="revised") for model in (usual, cooled)]
+    chex.assert_trees_all_equal(*revised)
+
+
 def test_prior_latents_have_private_ones_of_their_prior(private_sampler, private_model):
     latents = private_sampler.prior_latents(jax.random.key(0), 5000)
     assert latents.shared.shape == (5000, private_model.num_latents)
