@@ -355,6 +355,12 @@ class Sampler:
         is_free = len(batch) < len(self.modalities)
         is_refined = self.settings.data_energy and num_steps != 0 and is_free
         candidates = self.settings.candidates if is_refined else 1
+        if count * candidates > arguments.MOST_SAMPLES:
+            most = arguments.MOST_SAMPLES // candidates
+            raise ValueError(
+                f"num_samples is {count} in all, each chosen among {candidates}: draw at most "
+                f"{most} at a time."
+            )
         batch = {name: jax.numpy.repeat(values, candidates, 0) for name, values in batch.items()}
         latents = (
             self._latents_given(latent_key, batch)

@@ -206,6 +206,12 @@ def test_the_prior_without_energy_is_its_base(sampler):
     assert (base != learned).all()
 
 
+def test_too_many_candidates_are_refused_before_anything_is_drawn(sampler):
+    four = sampler.with_weights(sampler.weights, SETTINGS._replace(candidates=4))
+    with pytest.raises(ValueError, match="each chosen among 4: draw at most 262144 at a time"):
+        four.sample(jax.random.key(0), 2**19)
+
+
 def test_draws_of_z_have_a_temperature_that_inference_does_not_know(private_sampler, raw):
     key, given = jax.random.key(1), {"picture": private_sampler.as_batch(raw)["picture"]}
     settings = SETTINGS._replace(prior_energy=False)
