@@ -21,6 +21,7 @@ from etils import epath
 from experiments import command_line, results
 from experiments.evaluate import evaluate, restored
 from experiments.measures import MAIN
+from experiments.measures.subject import of_the_prior_itself
 from mmebm_jax.distributions.base_prior import BasePrior, Mixture, tempered
 from mmebm_jax.runs.sampler import Sampler
 
@@ -75,12 +76,6 @@ def one_gaussian(base: BasePrior) -> BasePrior:
     return base._replace(mean=whole.mean, whitening=whole.whitening, private=private)
 
 
-def at_shared_temperature_one(sampler: Sampler) -> Sampler:
-    """z is drawn from p_0(z) as it was fitted, without `prior.shared_temperature`."""
-    chains = sampler.settings.chains._replace(shared_temperature=1.0)
-    return sampler.with_weights(sampler.weights, sampler.settings._replace(chains=chains))
-
-
 def at_private_temperature_one(sampler: Sampler, temperature: float) -> Sampler:
     """p_0(w | z) as it was fitted, before `prior.private_temperature`."""
     base = tempered(sampler.weights.base_prior, private=1 / temperature)
@@ -116,7 +111,7 @@ def variants(temperature: float) -> dict[str, Changed]:
         "without the posterior chain": without_conditional_chain,
         "without candidates": without_candidates,
         "without latent energies": without_latent_energies,
-        "shared temperature 1": at_shared_temperature_one,
+        "shared temperature 1": of_the_prior_itself,
         "private temperature 1": partial(at_private_temperature_one, temperature=temperature),
         "standard private priors": without_private_priors,
         "one Gaussian in place of clusters": without_clusters,

@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.measures.subject import Measure, Part, Subject, needs, shared_latents
+from experiments.measures.subject import (
+    Measure,
+    Part,
+    Subject,
+    needs,
+    of_the_prior_itself,
+    shared_latents,
+)
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.sampling import SamplerSettings, Trained
 from mmebm_jax.method.train_state import Weights
@@ -75,6 +82,7 @@ def _cases(subject: Subject) -> dict[str, Case]:
 
 def _resampling(sampler: Sampler) -> Sampler:
     """A sampler whose prior is drawn by resampling; of its chain, which may be cold, no step."""
+    sampler = of_the_prior_itself(sampler)
     chains = sampler.settings.chains
     chains = chains._replace(
         prior=chains.prior._replace(num_steps=0), prior_candidates=NUM_CANDIDATES

@@ -12,6 +12,7 @@ from experiments.measures.subject import (
     Subject,
     complete_training_examples,
     needs,
+    of_the_prior_itself,
     shared_latents,
     two_modalities,
 )
@@ -118,7 +119,7 @@ def _log_normaliser(subject: Subject) -> dict[str, float]:
     start = annealing.tilted_draws(start_key, sample, energy_fn, -bound, NUM_CHAINS)
     is_exact = len(start) >= FEWEST_EXACT
     if not is_exact:
-        start = np.asarray(sampler.prior_latents(start_key, NUM_CHAINS).shared)
+        start = np.asarray(of_the_prior_itself(sampler).prior_latents(start_key, NUM_CHAINS).shared)
     reverse = jax.jit(
         partial(
             annealing.reverse_log_normaliser,

@@ -272,6 +272,12 @@ def num_samples(run: Run) -> int:
     return min(run.config.evaluation.num_samples, len(data.complete(run.splits.test)))
 
 
+def of_the_prior_itself(sampler: Sampler) -> Sampler:
+    """The sampler whose draws of z are those of p_0(z), without `prior.shared_temperature`."""
+    chains = sampler.settings.chains._replace(shared_temperature=1.0)
+    return sampler.with_weights(sampler.weights, sampler.settings._replace(chains=chains))
+
+
 def in_chunks(
     function: Callable[[jax.Array, int, int], Mapping[str, jax.Array]],
     key: jax.Array,

@@ -5,8 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import parts
+from experiments.measures.subject import of_the_prior_itself
 from mmebm_jax.distributions import base_prior
 from mmebm_jax.distributions.base_prior import Mixture
+from mmebm_jax.method.chains import Chains
+from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.sampling import SamplerSettings
+from mmebm_jax.method.train_state import Weights
+from mmebm_jax.runs.sampler import Sampler
 
 
 def test_one_gaussian_has_the_mean_and_covariance_of_the_mixture():
@@ -26,6 +32,21 @@ def test_one_gaussian_has_the_mean_and_covariance_of_the_mixture():
     for whitening in np.asarray(merged.whitening):
         inverse = np.linalg.inv(whitening)
         np.testing.assert_allclose(inverse @ inverse.T, covariance, rtol=1e-4)
+
+
+def test_the_truth_of_a_calibration_is_drawn_from_the_prior_that_its_posteriors_know(tiny_model):
+    weights = Weights(
+        jax.jit(tiny_model.init)(jax.random.key(0)), base_prior.standard(2, tiny_model.num_latents)
+    )
+    chains = Chains(*3 * [Chain(0, 0.1)])
+    usual, cold = (
+        Sampler(tiny_model, weights, SamplerSettings(each, False, False))
+        for each in (chains, chains._replace(shared_temperature=0.25))
+    )
+    key = jax.random.key(0)
+    expected = usual.prior_latents(key, 5).shared
+    np.testing.assert_array_equal(of_the_prior_itself(cold).prior_latents(key, 5).shared, expected)
+    assert (cold.prior_latents(key, 5).shared != expected).all()
 
 
 def test_private_latents_of_one_gaussian_do_not_depend_on_the_shared_latent():
