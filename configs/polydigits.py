@@ -6,8 +6,8 @@ scikit-learn's digits drawn over photographs. No published table is of these dat
 train on the revision losses alone, the energy-based variants keep their bound (Gaussian of scale
 .5, β 1) beside them to the end: from scratch, revision is slow.
 Hardware: 2 CPU cores, 2 to 3 minutes.
-Expected: of `private_full` a joint coherence above .93, a cross coherence above .92 and a conditional
-diversity of .8; all scores stand in the README's tables and in docs/results.md.
+Expected: of `private_full` a joint coherence above .93, a cross coherence above .92 and a
+conditional diversity of .8; all scores stand in the README's tables and in docs/results.md.
 Command: python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo
 
 A variant is named after a colon, as in configs/polydigits.py:mmvae, and mmvae_missing is the same

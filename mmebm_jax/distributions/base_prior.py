@@ -213,7 +213,12 @@ def resampled(
     Returns:
       Arrays `[N, ...]`.
     """
-    energies = energies.reshape(num_samples, -1)
-    chosen = jax.random.categorical(key, -energies)
-    rows = jnp.arange(num_samples) * energies.shape[1] + chosen
-    return jax.tree.map(lambda values: values[rows], candidates)
+    chosen = jax.random.categorical(key, -energies.reshape(num_samples, -1))
+
+    def take(values: jax.Array) -> jax.Array:
+        # Along an axis of its own: rows of all samples would be gathered from every device.
+        each = values.reshape(num_samples, -1, *values.shape[1:])
+        index = chosen.reshape(-1, *(1 for _ in each.shape[1:]))
+        return jnp.take_along_axis(each, index, axis=1)[:, 0]
+
+    return jax.tree.map(take, candidates)
