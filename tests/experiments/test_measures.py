@@ -98,7 +98,7 @@ def test_distances_under_a_backbones_own_name(prepare):
         ),
         classifiers=SimpleNamespace(folder=epath.Path(run.workdir) / "classifiers"),
         generated=test,
-        refined=brighter,
+        samples=brighter,
         train=(brighter, None),
         cross=lambda source, method: {**brighter, source: test[source]},
     )
