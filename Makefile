@@ -28,7 +28,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-# Trains the full method, evaluates and samples it: minutes on two cores.
+# Trains private_full, evaluates and samples it: minutes on two cores.
 demo: venv
 	$(RUN) -m experiments.compare $(CACHE) --configs=configs/polydigits.py:private_full --seeds=0 \
 		--budget_minutes=$(MINUTES) --workdir=runs/polydigits $(FLAGS)

@@ -163,13 +163,12 @@ def table(result: Mapping[str, Any]) -> str:
     """The main numbers as text."""
     joint, distance = result.get("joint_coherence", {}), result.get("frechet", {})
     cross, spread = result.get("cross_coherence", {}), result.get("diversity", {})
+    refined = "after data-space refinement"
     stages = {
         "base_prior": "base prior",
         "generator": "learned prior" if "base_prior" in distance else "prior",
-        "chain": "after data-space refinement",
-        "energy": "chosen among candidates"
-        if "chain" in distance
-        else "after data-space refinement",
+        "chain": refined,
+        "energy": "chosen among candidates" if "chain" in distance else refined,
         "floor": "training data (the floor)",
     }
 

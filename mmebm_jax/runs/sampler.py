@@ -151,7 +151,6 @@ class Sampler:
                     f"num_samples is {draws} for each of {count // draws} examples: draw at most "
                     f"{arguments.MOST_SAMPLES} in all at a time."
                 )
-            batch = {name: jax.numpy.repeat(values, draws, 0) for name, values in batch.items()}
         samples = self._sample(key, count, batch, num_steps)
         if not batch or num_samples is None:
             return samples
@@ -351,6 +350,7 @@ class Sampler:
     def _sample(
         self, key: jax.Array, count: int, batch: dict[str, jax.Array], num_steps: int | None
     ) -> dict[str, jax.Array]:
+        """`count` samples, as many for each example of `batch`; see `sample`."""
         latent_key, chain_key, choice_key = jax.random.split(key, 3)
         is_free = len(batch) < len(self.modalities)
         is_refined = self.settings.data_energy and num_steps != 0 and is_free
@@ -361,7 +361,10 @@ class Sampler:
                 f"num_samples is {count} in all, each chosen among {candidates}: draw at most "
                 f"{most} at a time."
             )
-        batch = {name: jax.numpy.repeat(values, candidates, 0) for name, values in batch.items()}
+        batch = {
+            name: jax.numpy.repeat(values, count * candidates // len(values), 0)
+            for name, values in batch.items()
+        }
         latents = (
             self._latents_given(latent_key, batch)
             if batch
