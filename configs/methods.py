@@ -64,7 +64,7 @@ PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
     "optimiser.inference.gradient_clip": 1e9,
     "optimiser.generator.gradient_clip": 1e9,
 }
-# And a data energy that learns on that prior's samples while the other networks stand still.
+# And a data energy that learns on that prior's samples while the other networks are frozen.
 SETTLED_ENERGY: Differences = {
     "energy.learn": True,
     "energy.penalty": 0.05,
@@ -129,7 +129,7 @@ def family(
       apart: sizes of a generator for each modality.
       tilted: schedule of a latent energy that tilts N(0, I).
       learned: schedule of a prior that the bound holds.
-      settled: schedule and chain of a data energy beside networks that stand still.
+      settled: schedule and chain of a data energy that learns while the other networks are frozen.
     """
     paper_a = NO_DATA_ENERGY | TILTED_NORMAL | tilted | private
     full = LEARNED_PRIOR | learned | HELLINGER

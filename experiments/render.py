@@ -53,7 +53,7 @@ COLUMNS = {
     "frechet_generator": Column("before refinement", ("frechet.generator",), 1),
     "frechet_conditional": Column("FD, conditional", ("frechet.conditional",), 1),
     "frechet_reconstruction": Column("FD, reconstruction", ("frechet.reconstruction",), 1),
-    "floor": Column("its floor", ("frechet.floor",), 1),
+    "floor": Column("FD floor", ("frechet.floor",), 1),
     "retrieval_real": Column("retrieval, real pairs", ("retrieval.mean.real",)),
     "retrieval_joint": Column("samples", ("retrieval.mean.joint",)),
     "retrieval_pictures": Column("pictures drawn", ("retrieval.mean.pictures_drawn",)),

@@ -19,7 +19,7 @@ from experiments.benchmarks.measure import (
     typical,
 )
 from experiments.benchmarks.workload import Workload
-from mmebm_jax.distributions import diagonal_mixture
+from mmebm_jax.distributions import mixture_of_experts
 
 
 def measure(options: Options) -> Part:
@@ -72,7 +72,7 @@ def _networks(work: Workload, options: Options) -> tuple[dict[str, Any], list[li
     normalised = jax.jit(model.normalised)(work.state.params["energy"])
 
     def inference_loss(params: Any) -> jax.Array:
-        return diagonal_mixture.log_prob(
+        return mixture_of_experts.log_prob(
             model.encode(params, batch).posterior, latents.shared
         ).mean()
 

@@ -25,14 +25,16 @@ NUM_NEIGHBOURS_OF = 2000  # examples whose neighbours are looked for
 @needs(labels)
 def joint_samples(subject: Subject) -> Part:
     """Coherence and Fréchet distance of samples from the prior, at each stage."""
-    stages = {"generator": subject.generated}
+    last = subject.judged_samples
+    stages = {}
     if subject.settings.prior_energy:
         stages["base_prior"] = subject.from_prior(subject.keys["base"], use_energy=False)
     if subject.settings.data_energy:
-        stages["energy"] = subject.samples
+        stages["generator"] = subject.generated
     if subject.has_choice:
         stages["chain"] = subject.refined
     judged = {name: subject.classifiers.predict(samples) for name, samples in stages.items()}
+    judged["energy" if subject.settings.data_energy else "generator"] = last.classes, last.features
     part: Part = {
         "frechet": {name: subject.distance(features) for name, (_, features) in judged.items()}
     }

@@ -121,7 +121,7 @@ class Subject:
     @property
     def has_choice(self) -> bool:
         """Whether the data energy chooses among refined candidates."""
-        return self.settings.data_energy and self.settings.candidates > 1 and self.num_steps != 0
+        return self.sampler.refines(self.num_steps) and self.settings.candidates > 1
 
     @cached_property
     def chosen(self) -> dict[str, np.ndarray]:

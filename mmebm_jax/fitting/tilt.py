@@ -8,8 +8,8 @@ The prior is p(z) ∝ exp(−E_γ(z)) p_0(z) with Z = E_{p_0}[exp(−E_γ)], and
 is its negative log-likelihood relative to p_0 (the Donsker–Varadhan form of KL(data ‖ p_0)). Aneja
 et al. 2021 (arXiv:2010.02917) fit the same prior by telling data from p_0.
 
-The energies of private latents are fitted likewise, with the base's w_m drawn for z of the data:
-their optimum is the ratio of the conditionals p_0(w_m | z) and p(w_m | z), up to a constant.
+The energies of private latents are fitted likewise, with the base's w_m drawn for z of the data: at
+the optimum exp(−E_m) is, up to a constant, the data's p(w_m | z) over p_0(w_m | z).
 """
 
 from functools import partial

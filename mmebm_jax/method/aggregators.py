@@ -40,7 +40,7 @@ from mmebm_jax.distributions.combinations import (
     subsets,
     wasserstein,
 )
-from mmebm_jax.distributions.diagonal_mixture import Posterior, uniform_log_weight
+from mmebm_jax.distributions.mixture_of_experts import Posterior, uniform_log_weight
 from mmebm_jax.typing import Diagonal, Mask
 
 
@@ -74,9 +74,7 @@ def aggregate(experts: Experts, aggregation: Aggregation, *, family: str = "gaus
     return posterior.replace(family=family)  # type: ignore[attr-defined]
 
 
-def _mixture(
-    experts: Experts, _: Aggregation
-) -> Posterior:  # its density: `diagonal_mixture.log_prob`
+def _mixture(experts: Experts, _: Aggregation) -> Posterior:
     log_weight = uniform_log_weight(experts.observed)
     return Posterior(experts.location, experts.scale, log_weight)
 

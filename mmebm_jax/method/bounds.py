@@ -1,4 +1,4 @@
-"""Bounds of the multimodal VAE family, as losses of one value per example.
+"""Bounds of the multimodal VAE family; a docstring states the bound, a loss is its negative, `[B]`.
 
 All move the inference network and the generator; `docs/methods.md` has the aggregator of each. With
 an energy the prior is exp(−E_γ(z)) p_0(z), and log Z, a constant for both networks, is left out.
@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from mmebm_jax import batching
-from mmebm_jax.distributions import diagonal_mixture, families
+from mmebm_jax.distributions import families, mixture_of_experts
 from mmebm_jax.distributions.families import log_density
 from mmebm_jax.method import aggregators
 from mmebm_jax.method.aggregators import Aggregation
-from mmebm_jax.method.posterior import Encoding
+from mmebm_jax.method.inference import Encoding
 from mmebm_jax.modalities.modality import Modality, joint_log_likelihood
 from mmebm_jax.typing import Batch, Diagonal, EnergyFn, Latents, Mask
 
@@ -93,7 +93,7 @@ def negative_bound(
 
 
 def mmvae(key: jax.Array, problem: Problem, strata: jax.Array | None = None) -> jax.Array:
-    """Σ_k π_k E_{z ~ q_k} [Σ_n log p(x_n | z, w_n) + β (log p(u) − log q(u | x))].
+    """Σ_k π_k E_{z ~ q_k} [Σ_n log p(x_n | z, w_n) + β (log p(z, w_k) − log q(z, w_k | x))].
 
     Shi et al. 2019 (arXiv:1911.03393), equations 3 to 5; with private latents Palumbo et al. 2023
     (MMVAE+, equation 4): the stratum of modality m draws w_m from q_m and the w_n of every other
@@ -164,14 +164,14 @@ def _draw_strata(key: jax.Array, problem: Problem, strata: jax.Array | None) -> 
             jax.random.fold_in(shown_key, index), problem.bound.hidden_share, is_source.shape
         )
         shown[name] = is_source | (~hidden & encoding.experts.observed[None, None, index])
-    z = taken(diagonal_mixture.stratified_sample(z_key, encoding.posterior, count))
+    z = taken(mixture_of_experts.stratified_sample(z_key, encoding.posterior, count))
     return _Draws(z, own, noise, shown)
 
 
 def _log_weights(problem: Problem, encoding: Encoding, draws: _Draws) -> jax.Array:
     """log p(x, u) − log q(u | x) of the strata taken, `[S, J, B]`, with β on all but x."""
     setting, family, private = problem.setting, encoding.posterior.family, {}
-    ratio = _log_prior(setting, draws.z) - diagonal_mixture.log_prob(encoding.posterior, draws.z)
+    ratio = _log_prior(setting, draws.z) - mixture_of_experts.log_prob(encoding.posterior, draws.z)
     ratio = problem.bound.shared_factor * ratio
     for name, values in draws.own.items():
         other = encoding.auxiliary_scale[name][None, None, None] * draws.noise[name]
@@ -243,7 +243,7 @@ def mvae(key: jax.Array, problem: Problem) -> jax.Array:
 
 
 def mvtcae(key: jax.Array, problem: Problem) -> jax.Array:
-    """(M − α)/M · NLL + β [(1 − α) KL(q ‖ p) + (α/M) Σ_m KL(q ‖ q_m)] over M observed ones.
+    """(M − α)/M E_q [log p(x | z)] − β [(1 − α) KL(q ‖ p) + (α/M) Σ_m KL(q ‖ q_m)], M observed.
 
     Hwang et al. 2021 (Multi-view representation learning via total correlation objective), eq. 9.
     """
@@ -256,7 +256,7 @@ def mvtcae(key: jax.Array, problem: Problem) -> jax.Array:
 
 
 def jmvae(key: jax.Array, problem: Problem) -> jax.Array:
-    """−E_q [Σ_n log p(x_n | z)] + β KL(q ‖ p) + α Σ_m KL(q ‖ q_m), q with an expert of its own.
+    """E_q [Σ_n log p(x_n | z)] − β KL(q ‖ p) − α Σ_m KL(q ‖ q_m), q with an expert of its own.
 
     Suzuki et al. 2016 (JMVAE-kl, arXiv:1611.01891), equation 6.
     """
@@ -318,7 +318,7 @@ def _divergence_from_experts(encoding: Encoding) -> jax.Array:
 def _joint_terms(key: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
     """The components' mean divergence from the prior, and the log-likelihood at one draw."""
     mixture, setting = problem.encoding.posterior, problem.setting
-    z = diagonal_mixture.sample(key, mixture)
+    z = mixture_of_experts.sample(key, mixture)
     reconstruction = problem.log_likelihood(setting.decode(Latents(z, {})))
     each = families.divergence_from_standard(Diagonal(mixture.location, mixture.scale))
     weight = jnp.exp(mixture.log_weight)

@@ -11,10 +11,10 @@ import jax
 
 from mmebm_jax.distributions.base_prior import BasePrior, tempered
 from mmebm_jax.distributions.families import standard_noise
-from mmebm_jax.method import langevin, posterior, prior, revision
+from mmebm_jax.method import inference, langevin, prior, revision
+from mmebm_jax.method.inference import Encoding
 from mmebm_jax.method.langevin import Chain, LangevinResult
 from mmebm_jax.method.model import Model
-from mmebm_jax.method.posterior import Encoding
 from mmebm_jax.typing import Batch, LatentEnergyFn, Latents, Mask, Params
 
 
@@ -31,14 +31,14 @@ class Chains(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """The four networks; what a chain or a target reads is `frozen`, what a loss moves `params`."""
+    """The four networks: losses differentiate `params`, chains and targets read `frozen`."""
 
     model: Model
     chains: Chains
     params: Mapping[str, Params]  # of the data energy: spectrally normalised
     frozen: Mapping[str, Params]  # the same numbers, without gradient
     base_prior: BasePrior  # p_0
-    is_tilted: bool  # whether the prior is exp(−E_γ(z)) p_0(z)
+    is_tilted: bool  # whether the prior is ∝ exp(−E_γ(z)) p_0(z)
     is_standard: bool = False  # whether p_0 is known to be standard, which is cheaper
 
     @property
@@ -63,7 +63,7 @@ class Networks(NamedTuple):
 
     def infer(self, key: jax.Array, encoding: Encoding, mask: Mask | None = None) -> Latents:
         """u⁰: a draw from the inference model."""
-        draw = posterior.infer(key, encoding, self.draw_private, mask)
+        draw = inference.infer(key, encoding, self.draw_private, mask)
         return jax.lax.stop_gradient(draw)
 
     def draw_private(self, key: jax.Array, name: str, shared: jax.Array) -> jax.Array:
@@ -105,7 +105,7 @@ class Networks(NamedTuple):
         chain = self.chains.posterior
         if encoding is None or not self.chains.scaled_posterior:
             return langevin.run(key, start, energy_fn, chain)
-        return langevin.run_scaled(key, start, energy_fn, chain, posterior.scales(encoding, mask))
+        return langevin.run_scaled(key, start, energy_fn, chain, inference.scales(encoding, mask))
 
     def sample_prior(self, key: jax.Array, num_samples: int) -> Latents:
         """u_p: latents to generate from."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from mmebm_jax.distributions.base_prior import BasePrior, PrivateShapes, standard
 from mmebm_jax.method import aggregators
 from mmebm_jax.method.aggregators import Aggregation
-from mmebm_jax.method.posterior import Encoding
+from mmebm_jax.method.inference import Encoding
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.joint import (
     EMPTY,

@@ -15,11 +15,11 @@ from mmebm_jax.typing import Params
 class Terms(NamedTuple):
     """Which losses act, and how strongly.
 
-    False, and 0 for a whole group of terms, leave it out of the compiled update.
+    A group is left out of the compiled update if its flag is False or its weights are all 0.
     """
 
     elbo: float = 0.0  # a bound of the VAE family: inference and generator
-    elbo_learned_prior: bool = False  # the bound's prior is exp(−E_γ(z)) p_0(z), not standard
+    elbo_learned_prior: bool = False  # the bound's prior is ∝ exp(−E_γ(z)) p_0(z), not standard
     posterior_generator: float = 0.0  # −log p(x | ũ)
     posterior_inference: float = 0.0  # −log q(ũ | x)
     learn_prior: bool = False  # the latent energy, from ũ against samples of the prior

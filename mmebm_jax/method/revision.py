@@ -60,7 +60,7 @@ def revise_data(
       energy_fn: a batch like `samples` → `[B]`; see `given`.
       chain: settings; the papers' chain is cold (T near 0).
       modalities: all modalities.
-      mask: what it names observed stays where it starts.
+      mask: entries that it marks as observed are held fixed.
       keep_trajectory: also return every step.
     """
     bounds = {m.name: m.bounds for m in modalities if m.name in samples}
@@ -75,5 +75,5 @@ def revise_data(
 
 
 def given(energy_fn: EnergyFn, observed: Batch) -> EnergyFn:
-    """An energy of all modalities as one of those that are not observed, the others held."""
+    """Restrict an energy of all modalities to those not observed, with `observed` held fixed."""
     return lambda position: energy_fn({**observed, **position})

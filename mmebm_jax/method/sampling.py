@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from mmebm_jax.distributions.base_prior import resampled
-from mmebm_jax.method import posterior
+from mmebm_jax.method import inference
 from mmebm_jax.method.chains import Chains, Networks
+from mmebm_jax.method.inference import Encoding
 from mmebm_jax.method.langevin import LangevinResult
 from mmebm_jax.method.model import Model
-from mmebm_jax.method.posterior import Encoding
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.modalities.modality import means, uniform_noise
 from mmebm_jax.typing import Batch, Latents, Mask
@@ -83,7 +83,7 @@ def infer_latents(
     networks = trained.networks()
     start_key, chain_key = jax.random.split(key)
     encoding, mask = _encode(networks, given, mask)
-    latents = posterior.infer(
+    latents = inference.infer(
         start_key, encoding, networks.draw_private, mask, central=method == "mean"
     )
     if method != "revised":

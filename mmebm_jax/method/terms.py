@@ -1,4 +1,4 @@
-"""The four terms of the update's loss: bound, posterior, prior, energy.
+"""The terms of the update's loss: bound, posterior, prior, and energy with synthesis.
 
 Each is a function of networks and of samples that were drawn before, and returns named scalars;
 those that begin with "loss/" are summed and differentiated. Equation numbers are those of
@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from mmebm_jax import batching
-from mmebm_jax.method import bounds, posterior, prior
+from mmebm_jax.method import bounds, inference, prior
 from mmebm_jax.method.chains import Networks
+from mmebm_jax.method.inference import Encoding
 from mmebm_jax.method.plan import Plan
-from mmebm_jax.method.posterior import Encoding
 from mmebm_jax.modalities.modality import (
     joint_log_likelihood,
     means,
@@ -67,7 +67,7 @@ def posterior_term(
     terms = plan.terms
     outputs = networks.model.decode(networks.params["generator"], revised)
     likelihood = joint_log_likelihood(networks.model.modalities, outputs, batch, mask)
-    amortised = posterior.inference_loss(
+    amortised = inference.inference_loss(
         encoding, revised, mask, independent=plan.settings.independent_inference
     )
     return {
@@ -148,7 +148,7 @@ def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synth
         likelihood = joint_log_likelihood(modalities, synthesis.outputs, synthesis.refined)
         metrics["loss/synthesis_generator"] = -terms.synthesis_generator * likelihood.mean()
     if terms.synthesis_inference:
-        each = posterior.inference_loss(networks.encode(synthesis.refined), synthesis.latents)
+        each = inference.inference_loss(networks.encode(synthesis.refined), synthesis.latents)
         metrics["loss/synthesis_inference"] = terms.synthesis_inference * each.mean()
     return metrics
 

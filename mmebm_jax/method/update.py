@@ -16,7 +16,7 @@ import optax
 
 from mmebm_jax import batching
 from mmebm_jax.distributions.base_prior import BasePrior, with_clusters
-from mmebm_jax.method import posterior, terms
+from mmebm_jax.method import inference, terms
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.plan import Plan, bind
 from mmebm_jax.method.terms import Metrics
@@ -58,7 +58,7 @@ def losses(
     if acting.elbo:
         encoding_of_all = networks.encode(batch, mask)
         metrics |= terms.bound_term(bound_key, plan, networks, encoding_of_all, batch, mask)
-        encoding = posterior.every_nth(encoding_of_all, stride)
+        encoding = inference.every_nth(encoding_of_all, stride)
     else:
         encoding = networks.encode(few, few_mask)
 

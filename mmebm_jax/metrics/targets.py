@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mmebm_jax.distributions import diagonal_mixture, families
+from mmebm_jax.distributions import families, mixture_of_experts
 from mmebm_jax.distributions.base_prior import private_log_prior
 from mmebm_jax.method import prior
 from mmebm_jax.method.chains import Networks
@@ -37,10 +37,10 @@ def model_target(networks: Networks, batch: Batch, mask: Mask) -> Target:
 
     def propose(key: jax.Array, num_samples: int) -> tuple[Latents, jax.Array]:
         shared_key, private_key = jax.random.split(key)
-        shared = jax.vmap(lambda k: diagonal_mixture.sample(k, q))(
+        shared = jax.vmap(lambda k: mixture_of_experts.sample(k, q))(
             jax.random.split(shared_key, num_samples)
         )
-        log_proposal = diagonal_mixture.log_prob(q, shared)
+        log_proposal = mixture_of_experts.log_prob(q, shared)
         private = {}
         for index, (name, own) in enumerate(encoding.private.items()):
             shape = (num_samples, *own.location.shape)

@@ -20,7 +20,7 @@ COLUMNS: dict[str, Sequence[str]] = {
     "cross coherence": ("cross_coherence", "drawn", "mean"),
     "conditional diversity": ("diversity", "conditional"),
     "Fréchet distance": ("frechet", "energy", "generator"),
-    "its floor": ("frechet", "floor"),
+    "FD floor": ("frechet", "floor"),
 }
 # What a comparison has beside them: a data energy may mend what the generator lost.
 MORE_COLUMNS: dict[str, Sequence[str]] = {

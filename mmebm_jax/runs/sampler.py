@@ -78,7 +78,7 @@ class Sampler:
         settings: SamplerSettings,
         mesh: jax.sharding.Mesh | None = None,
     ) -> None:
-        """Hold a model; with a mesh, batches that the devices divide are split over them."""
+        """Hold a model; with a mesh, batches whose size its devices divide are split over them."""
         self.model = model
         self.settings = settings
         self.mesh = mesh
@@ -181,6 +181,10 @@ class Sampler:
         if missing:
             raise ValueError(f"the joint energy needs every modality; missing: {missing}.")
         return _energy(self.weights, self._split(batch), model=self.model)
+
+    def refines(self, num_steps: int | None = None) -> bool:
+        """Whether samples are refined by a data chain of `num_steps` (None: as in training)."""
+        return self.settings.data_energy and num_steps != 0
 
     def trained_energies(self) -> tuple[float, float]:
         """Lowest and highest energy that chains of the trained length pass through.
@@ -350,10 +354,10 @@ class Sampler:
     def _sample(
         self, key: jax.Array, count: int, batch: dict[str, jax.Array], num_steps: int | None
     ) -> dict[str, jax.Array]:
-        """`count` samples, as many for each example of `batch`; see `sample`."""
+        """`count` samples in all, equally many for each example of `batch`; see `sample`."""
         latent_key, chain_key, choice_key = jax.random.split(key, 3)
         is_free = len(batch) < len(self.modalities)
-        is_refined = self.settings.data_energy and num_steps != 0 and is_free
+        is_refined = self.refines(num_steps) and is_free
         candidates = self.settings.candidates if is_refined else 1
         if count * candidates > arguments.MOST_SAMPLES:
             most = arguments.MOST_SAMPLES // candidates

@@ -16,7 +16,7 @@ from mmebm_jax.method import aggregators
 from mmebm_jax.method import bounds as elbo
 from mmebm_jax.method.aggregators import Aggregation, Experts
 from mmebm_jax.method.bounds import OBJECTIVES, Bound, Setting
-from mmebm_jax.method.posterior import Encoding
+from mmebm_jax.method.inference import Encoding
 from mmebm_jax.modalities.modality import Modality
 from tests.references import consensus_by_inverses
 

@@ -7,7 +7,7 @@ from scipy.stats import laplace, norm
 
 from mmebm_jax.method import aggregators
 from mmebm_jax.method.aggregators import Aggregation
-from mmebm_jax.method.posterior import Encoding, inference_loss
+from mmebm_jax.method.inference import Encoding, inference_loss
 from mmebm_jax.method.terms import contrast_loss
 from mmebm_jax.modalities.modality import Modality, joint_log_likelihood
 from mmebm_jax.typing import Diagonal, Latents

@@ -1,6 +1,6 @@
-"""The aggregate posterior q_φ(u | x) of all latents: its draws, and the loss of its learning.
+"""Approximate posterior q_φ(u | x) = q_φ(z | x) Π_m q_m(w_m | x_m): its draws, scales and loss.
 
-`aggregators` makes it from the experts, a mixture of K diagonal components whatever the aggregator.
+`aggregators` builds q_φ(z | x) from the experts, always as a mixture of K diagonal components.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from mmebm_jax import batching
 from mmebm_jax.distributions import families
 from mmebm_jax.distributions.combinations import Experts
-from mmebm_jax.distributions.diagonal_mixture import Posterior, log_prob, mean, sample
 from mmebm_jax.distributions.families import log_density
+from mmebm_jax.distributions.mixture_of_experts import Posterior, log_prob, mean, sample
 from mmebm_jax.typing import Diagonal, Latents, Mask
 
 DrawPrivate = Callable[[jax.Array, str, jax.Array], jax.Array]
@@ -67,9 +67,9 @@ def infer(
 
 
 def scales(encoding: Encoding, mask: Mask | None = None) -> Latents:
-    """The scale of every latent coordinate as inferred, 1 where nothing is: a chain's units.
+    """Posterior scale of every latent coordinate, by which a chain is preconditioned.
 
-    Of a mixture it is the smallest of its components' scales. What a mask leaves out is missing.
+    A mixture has the smallest of its components'; private latents of missing modalities have 1.
     """
     posterior = encoding.posterior
     exists = jnp.isfinite(posterior.log_weight)[..., None]
