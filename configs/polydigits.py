@@ -35,9 +35,8 @@ METHODS = methods.family(
 )
 PRIVATE: Differences = {"model.num_latents": 16, "model.num_private": 16}
 METHODS["private_prior"] |= PRIVATE | {"num_steps": 5000}
-# Completions by a cold chain: of unseen handwriting the inference model is surer than it should be.
 # Latent energies are worth nothing here (docs/results.md), and their fit costs a minute.
-METHODS["private_full"] |= PRIVATE | methods.NO_PRIOR_ENERGY | {"posterior.chain.temperature": 0.3}
+METHODS["private_full"] |= PRIVATE | methods.NO_PRIOR_ENERGY
 SMOKE = methods.SMOKE | {"data.num_train": 200, "data.num_test": 100}
 
 VARIANTS: dict[str, Differences] = METHODS | {"smoke": METHODS["full"] | SMOKE}
