@@ -46,6 +46,11 @@ def without_candidates(sampler: Sampler) -> Sampler:
     return sampler.with_weights(sampler.weights, sampler.settings._replace(candidates=1))
 
 
+def without_data_energy(sampler: Sampler) -> Sampler:
+    """Samples are the generator's: neither chain nor choice."""
+    return sampler.with_weights(sampler.weights, sampler.settings._replace(data_energy=False))
+
+
 def without_latent_energies(sampler: Sampler) -> Sampler:
     """The prior is its base."""
     return sampler.with_weights(sampler.weights, sampler.settings._replace(prior_energy=False))
@@ -110,6 +115,7 @@ def variants(temperature: float) -> dict[str, Changed]:
         "all parts": lambda sampler: sampler,
         "without the posterior chain": without_conditional_chain,
         "without candidates": without_candidates,
+        "without the data energy": without_data_energy,
         "without latent energies": without_latent_energies,
         "shared temperature 1": of_the_prior_itself,
         "private temperature 1": partial(at_private_temperature_one, temperature=temperature),
@@ -162,6 +168,11 @@ def with_chain(sampler: Sampler, name: str, size: float = 1.0, number: float = 1
     return sampler.with_weights(sampler.weights, settings)
 
 
+def is_the_same(one: Sampler, other: Sampler) -> bool:
+    """Whether two samplers of a run draw the same: it had nothing of the part taken away."""
+    return one.settings == other.settings and one.weights is other.weights
+
+
 def rows_of(workdir: epath.Path, num_samples: int, table: str) -> list[dict[str, Any]]:
     """The measured rows of one run.
 
@@ -172,8 +183,12 @@ def rows_of(workdir: epath.Path, num_samples: int, table: str) -> list[dict[str,
     rows = []
     parts = variants(run.config.prior.private_temperature)
     for name, change in (parts if table == "parts" else changed_chains()).items():
+        changed = change(sampler)
+        if rows and is_the_same(changed, sampler):
+            LOGGER.info("%s has nothing to do %s", workdir, name)
+            continue
         LOGGER.info("%s: %s", workdir, name)
-        measured = evaluate(run, change(sampler), step, classifiers, only=MAIN)
+        measured = evaluate(run, changed, step, classifiers, only=MAIN)
         rows.append({"method": name, "seed": int(run.config.seed), **measured})
     return rows
 

@@ -49,6 +49,30 @@ def test_the_truth_of_a_calibration_is_drawn_from_the_prior_that_its_posteriors_
     assert (cold.prior_latents(key, 5).shared != expected).all()
 
 
+def test_a_run_is_not_measured_without_what_it_never_had(tiny_model):
+    weights = Weights(
+        jax.jit(tiny_model.init)(jax.random.key(0)), base_prior.standard(2, tiny_model.num_latents)
+    )
+    chains = Chains(*3 * [Chain(2, 0.1)])
+    settings = SamplerSettings(chains, prior_energy=False, data_energy=True, candidates=4)
+    sampler = Sampler(tiny_model, weights, settings)
+    same = {
+        name: parts.is_the_same(change(sampler), sampler)
+        for name, change in parts.variants(0.5).items()
+        if name.startswith("without")
+    }
+    assert same == {
+        "without the posterior chain": True,
+        "without candidates": False,
+        "without the data energy": False,
+        "without latent energies": True,
+    }
+    bare = parts.without_data_energy(sampler)
+    key = jax.random.key(1)
+    for name, values in sampler.sample(key, 3, num_steps=0).items():
+        np.testing.assert_array_equal(bare.sample(key, 3)[name], values)
+
+
 def test_private_latents_of_one_gaussian_do_not_depend_on_the_shared_latent():
     shapes = base_prior.PrivateShapes(("a",), 2, 2)
     prior = base_prior.standard(3, 2, private=shapes)
