@@ -180,7 +180,7 @@ def rows_of(workdir: epath.Path, num_samples: int, table: str) -> list[dict[str,
       FileNotFoundError: no run, or no checkpoint.
     """
     run, sampler, step, classifiers = restored(workdir, num_samples)
-    rows = []
+    rows: list[dict[str, Any]] = []
     parts = variants(run.config.prior.private_temperature)
     for name, change in (parts if table == "parts" else changed_chains()).items():
         changed = change(sampler)
