@@ -10,10 +10,11 @@ the size or number. Parts that act on training alone are runs of their own, by
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from absl import flags
 from etils import epath
@@ -173,24 +174,26 @@ def is_the_same(one: Sampler, other: Sampler) -> bool:
     return one.settings == other.settings and one.weights is other.weights
 
 
-def rows_of(workdir: epath.Path, num_samples: int, table: str) -> list[dict[str, Any]]:
-    """The measured rows of one run.
+def rows_of(workdir: epath.Path, num_samples: int, table: str) -> Iterator[dict[str, Any]]:
+    """The measured rows of one run, each as soon as it is measured.
 
     Raises:
       FileNotFoundError: no run, or no checkpoint.
     """
     run, sampler, step, classifiers = restored(workdir, num_samples)
-    rows: list[dict[str, Any]] = []
     parts = variants(run.config.prior.private_temperature)
-    for name, change in (parts if table == "parts" else changed_chains()).items():
+    changes = parts if table == "parts" else changed_chains()
+    for number, (name, change) in enumerate(changes.items()):
         changed = change(sampler)
-        if rows and is_the_same(changed, sampler):
+        if number and is_the_same(changed, sampler):
             LOGGER.info("%s has nothing to do %s", workdir, name)
             continue
         LOGGER.info("%s: %s", workdir, name)
         measured = evaluate(run, changed, step, classifiers, only=MAIN)
-        rows.append({"method": name, "seed": int(run.config.seed), **measured})
-    return rows
+        yield {"method": name, "seed": int(run.config.seed), **measured}
+        # Every row compiles its own programs, and each holds several of the memory maps that Linux
+        # gives a process: after some nine rows XLA would end it.
+        jax.clear_caches()
 
 
 def main() -> None:
@@ -199,13 +202,14 @@ def main() -> None:
         command_line.fail("--runs is empty: name folders of trained runs.")
     num_samples = command_line.NUM_SAMPLES.value or NUM_SAMPLES
     folders, table = [epath.Path(name) for name in _RUNS.value], _CHANGE.value
-    rows = [row for f in folders for row in rows_of(f, num_samples, table)]
     command = f"python -m experiments.parts --change={table} --runs={','.join(_RUNS.value)}"
     command += f" --num_samples={num_samples}"
-    if _RESULTS.value:
-        results.write(_RESULTS.value, command, rows)
-    for row in rows:
-        print(row["seed"], row["method"], row["joint_coherence"], row["frechet"])
+    rows = []
+    for row in (row for folder in folders for row in rows_of(folder, num_samples, table)):
+        rows.append(row)
+        if _RESULTS.value:
+            results.write(_RESULTS.value, command, rows)
+        print(row["seed"], row["method"], row["joint_coherence"], row["frechet"], flush=True)
 
 
 if __name__ == "__main__":
