@@ -3,8 +3,8 @@
 Paper: none; it stands in for CelebA's attributes with an answer that is known exactly.
 Hardware: 2 CPU cores, an hour or two (not measured), and a minute to draw the 20,000 faces;
 `private_full` is made for one core: 37 minutes on one that other work shared.
-Expected: of `private_full`, seed 1, .99 of the attributes asked of a picture are in it (majority .68)
-and .998 of those drawn for a picture are right (docs/results.md); of the others nothing is claimed.
+Expected: of `private_full`, seed 1, .99 of the attributes asked of a picture are in it (majority
+.68) and .998 of those drawn for a picture are right (docs/results.md); of the others nothing.
 Command: python -m experiments.main --config=configs/avatars.py --workdir=runs/avatars
 
 It needs pip install -e '.[folder,avatars]'. Variants: those of configs/folder.py.
