@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from absl.testing import flagsaver
 
-from experiments import parts
+from experiments import parts, results
 from experiments.measures.subject import of_the_prior_itself
 from mmebm_jax.distributions import base_prior
 from mmebm_jax.distributions.base_prior import Mixture
@@ -88,3 +90,20 @@ def test_private_latents_of_one_gaussian_do_not_depend_on_the_shared_latent():
 
     assert abs(before[0] - before[1]) > 1
     np.testing.assert_allclose(after[0], after[1], rtol=1e-5)
+
+
+def test_rows_that_were_measured_survive_an_interruption(tmp_path, monkeypatch, parsed_flags):
+    def one_row(workdir, num_samples, table):
+        yield {"method": "all parts", "seed": 0, "joint_coherence": {}, "frechet": {}}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parts, "rows_of", one_row)
+    path = tmp_path / "parts.json"
+    with (
+        flagsaver.flagsaver(runs=["a", "b"], change="parts", results=str(path)),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        parts.main()
+    written = results.read(path)
+    assert [row["method"] for row in written["rows"]] == ["all parts"]
+    assert "--runs=a,b" in written["command"]
