@@ -75,7 +75,7 @@ ON_CPU: Differences = {
     "prior.num_fit_examples": 30_000,
 }
 METHODS["private_prior"] |= ON_CPU
-METHODS["private_full"] |= ON_CPU | {"num_steps": 17_000}
+METHODS["private_full"] |= ON_CPU | {"num_steps": 18_000}
 
 # --- as published -------------------------------------------------------------------------------
 
