@@ -61,6 +61,8 @@ COLUMNS = {
     "retrieval_chance": Column("chance", ("retrieval.chance",)),
     "attributes_real": Column("attributes, real pictures", ("attributes.mean.real",)),
     "attributes_pictures": Column("pictures drawn", ("attributes.mean.pictures_drawn",)),
+    "attributes_joint": Column("both drawn", ("attributes.mean.joint",)),
+    "attributes_shuffled": Column("shuffled", ("attributes.mean.pictures_drawn_shuffled",)),
     "attributes_others": Column("drawn for pictures", ("attributes.mean.others_drawn",)),
     "attributes_majority": Column("majority", ("attributes.mean.majority",)),
     "words_real": Column("words, real pictures", ("attribute_words.mean.real",)),
