@@ -90,6 +90,7 @@ def evaluate(
     result: dict[str, Any] = {
         "step": step,
         "num_samples": subject.num_samples,
+        "num_sources": subject.num_sources,
         "protocol": protocol(subject),
         "made": results.made(),
         "classifier_accuracy": classifiers.accuracies,
@@ -147,6 +148,8 @@ def protocol(subject: Subject) -> dict[str, Any]:
         "sentences_drawn: share of a drawn sentence's visible words that any sentence of the "
         "picture has; majority: of as many of the commonest ones; shuffled: of other pictures",
         "inputs": "decoder means",
+        "sources": "completions, reconstructions and their distances are of the first num_sources "
+        "test examples; coherence by inputs of at most 500; diversity of 125, four draws each",
         "prior_steps": chains.prior.num_steps if settings.prior_energy else 0,
         "prior_temperature": chains.prior.temperature if settings.prior_energy else 1.0,
         "refinement_steps": refinement if settings.data_energy else 0,

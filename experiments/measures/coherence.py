@@ -1,6 +1,7 @@
 """Coherence: do the modalities of a sample show one class? With ceilings, floors and judges."""
 
 import itertools
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from mmebm_jax.training import Run
 
 # With more observed subsets than this, coherence by number of inputs is too expensive.
 MOST_SUBSETS = 40
+MOST_SOURCES = 500  # of each subset
 
 
 @needs(labels, two_modalities)
@@ -24,7 +26,7 @@ def cross_samples(subject: Subject) -> Part:
             else subject.classifiers.predict(subject.cross(source, method))[0]
             for source in subject.names
         }
-        found[method] = coherence.cross_coherence(classes, subject.labels)
+        found[method] = coherence.cross_coherence(classes, subject.source_labels)
     cross = {
         "mean": found["sample"]["mean"],
         "by_target": found["sample"]["by_target"],
@@ -39,7 +41,7 @@ def cross_samples(subject: Subject) -> Part:
 def drawn_samples(subject: Subject) -> Part:
     """Cross coherence of what `sample(given=…)` draws for one input."""
     classes = {source: judged.classes for source, judged in subject.drawn.items()}
-    found = coherence.cross_coherence(classes, subject.labels)
+    found = coherence.cross_coherence(classes, subject.source_labels)
     return {"cross_coherence": {"drawn": found["mean"]}}
 
 
@@ -70,7 +72,7 @@ def coherence_by_judge(subject: Subject) -> Part:
             **{
                 name: coherence.cross_coherence(
                     {source: judged.by_judge[judge] for source, judged in side.items()},
-                    subject.labels,
+                    subject.source_labels,
                 )["mean"]
                 for name, side in sides.items()
             },
@@ -104,22 +106,23 @@ def _few_subsets(run: Run) -> str:
 @needs(labels, two_modalities, _few_subsets)
 def coherence_by_inputs(subject: Subject) -> Part:
     """Cross coherence by the number of observed modalities, and by what is observed."""
-    names = subject.names
+    names, classes_of = subject.names, subject.source_labels[:MOST_SOURCES]
+    key = partial(jax.random.fold_in, subject.keys["count"])
     subsets = [s for size in range(1, len(names)) for s in itertools.combinations(names, size)]
     predicted = {
         subset: subject.classifiers.predict(
-            subject.conditional(jax.random.fold_in(subject.keys["count"], index), subset, "sample")
+            subject.conditional(key(index), subset, "sample", MOST_SOURCES)
         )[0]
         for index, subset in enumerate(subsets)
     }
     by_subset = {
         "+".join(subset): next(
-            iter(coherence.coherence_by_count({subset: classes}, subject.labels).values())
+            iter(coherence.coherence_by_count({subset: classes}, classes_of).values())
         )
         for subset, classes in predicted.items()
     }
     return {
-        "coherence_by_inputs": coherence.coherence_by_count(predicted, subject.labels),
+        "coherence_by_inputs": coherence.coherence_by_count(predicted, classes_of),
         "coherence_by_subset": by_subset,
     }
 

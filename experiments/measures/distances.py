@@ -13,8 +13,10 @@ from experiments.measures.subject import (
     Subject,
     as_many_training_examples,
     enough_for_distances,
+    enough_sources_for_distances,
     labels,
     more_samples_than,
+    more_sources_than,
     needs,
     two_modalities,
 )
@@ -37,10 +39,10 @@ def reconstruction(subject: Subject) -> Part:
 @needs(labels, enough_for_distances)
 def distance_floor(subject: Subject) -> Part:
     """Of training examples in the place of samples."""
-    return {"frechet": {"floor": _floor(subject)["mean"]}}
+    return {"frechet": {"floor": _floor(subject, subject.num_samples)["mean"]}}
 
 
-@needs(labels, two_modalities, enough_for_distances)
+@needs(labels, two_modalities, enough_for_distances, enough_sources_for_distances)
 def conditional_distances(subject: Subject) -> Part:
     """By source and target: what an expert's draw gives, and what `sample(given=…)` draws.
 
@@ -58,14 +60,14 @@ def conditional_distances(subject: Subject) -> Part:
     }
     return {
         "frechet": {"conditional": found["drawn"]["mean"]},
-        "conditional_frechet": found | {"floor": _floor(subject)["by_modality"]},
+        "conditional_frechet": found
+        | {"floor": _floor(subject, subject.num_sources)["by_modality"]},
     }
 
 
-def _floor(subject: Subject) -> Part:
+def _floor(subject: Subject, count: int) -> Part:
     return subject.once(
-        "floor",
-        lambda: frechet.frechet_floor(subject.train[1], subject.reference, subject.num_samples),
+        ("floor", count), lambda: frechet.frechet_floor(subject.train[1], subject.reference, count)
     )
 
 
@@ -95,7 +97,7 @@ def _enough_pictures(num_features: int) -> Need:
     """Needs more samples than a backbone has features."""
 
     def need(run: Run) -> str:
-        return more_samples_than(num_features, run)
+        return more_samples_than(num_features, run) or more_sources_than(num_features, run)
 
     return need
 

@@ -60,7 +60,7 @@ def pair_retrieval(subject: Subject) -> Part:
         {name: float(np.mean(list(ways.values()))) for name, ways in sides.items()}
         for sides in found.values()
     ]
-    pool = min(matching.POOL, subject.num_samples)
+    pool = min(matching.POOL, subject.num_sources)
     return {"retrieval": found | {MEAN: _mean(both_ways), "pool": pool, "chance": 1 / pool}}
 
 
@@ -115,7 +115,7 @@ def _of_words(subject: Subject, judge: AttributeJudge) -> Part:
     drawn = _drawn(subject, judge.picture.name)[judge.source.name]
     sentences = attributes.right_words(
         judge.labels.read(drawn)[:, visible] > 0,
-        judge.of_test(subject.num_samples)[:, visible] > 0,
+        judge.of_test(subject.num_sources)[:, visible] > 0,
         judge.of_training.mean(axis=0)[visible],
     )
     part["visible"] = [judge.labels.names[index] for index in visible]
@@ -155,7 +155,7 @@ def _mean(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _test(subject: Subject) -> Raw:
-    return subject.once("raw test", lambda: subject.sampler.as_raw(subject.test))
+    return subject.once("raw test", lambda: subject.sampler.as_raw(subject.sources))
 
 
 def _joint(subject: Subject) -> Raw:

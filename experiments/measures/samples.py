@@ -18,7 +18,7 @@ from experiments.measures.subject import (
 from mmebm_jax.metrics import coherence, diversity, prdc
 from mmebm_jax.runs.sampler import Sampler
 
-NUM_SOURCES, NUM_DRAWS = 100, 8  # of conditional diversity: per modality, per source
+NUM_SOURCES, NUM_DRAWS = 125, 4  # of conditional diversity: per modality, per source
 NUM_NEIGHBOURS_OF = 2000  # examples whose neighbours are looked for
 
 
@@ -48,7 +48,7 @@ def joint_samples(subject: Subject) -> Part:
 @needs(labels, two_modalities)
 def conditional_diversity(subject: Subject) -> Part:
     """How far draws of `sample(given=…)` for one input differ, over data of its class."""
-    count = min(NUM_SOURCES, subject.num_samples)
+    count = min(NUM_SOURCES, subject.num_sources)
     features: list[float] = []
     pixels: list[float] = []
     of_data: list[float] = []
@@ -59,19 +59,14 @@ def conditional_diversity(subject: Subject) -> Part:
         for label in subject.labels[:count]
     ]
     for index, source in enumerate(subject.names):
-        draws = subject.sampler.sample(
-            jax.random.fold_in(subject.keys["diversity"], index),
-            NUM_DRAWS,
-            {source: subject.test[source][:count]},
-            num_steps=subject.num_steps,
-            check_values=False,
-        )
+        key = jax.random.fold_in(subject.keys["diversity"], index)
+        repeated = np.repeat(subject.sources[source][:count], NUM_DRAWS, axis=0)
+        draws = subject.complete(key, source, repeated)
         for target in subject.names:
             if target == source:
                 continue
-            values = np.asarray(draws[target])
-            flat = values.reshape(-1, *values.shape[2:])
-            of_draws = subject.classifiers.predict({target: flat})[1][target]
+            values = draws[target].reshape(count, NUM_DRAWS, *draws[target].shape[1:])
+            of_draws = subject.classifiers.predict({target: draws[target]})[1][target]
             of_draws = of_draws.reshape(count, NUM_DRAWS, -1)
             for found, drawn, real, real_classes in (
                 (features, of_draws, real_features[target], real_labels),

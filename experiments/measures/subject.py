@@ -11,10 +11,10 @@ from experiments.classifiers import ByModality, Classifiers, Judged, lacks_class
 from mmebm_jax import data
 from mmebm_jax.metrics import frechet
 from mmebm_jax.networks.classifier import NUM_FEATURES
-from mmebm_jax.runs.sampler import Sampler
+from mmebm_jax.runs.sampler import Sampler, Stages
 from mmebm_jax.training import Run
 
-CHUNK = 500
+CHUNK = 500  # examples at a time: programs are compiled for this number and the last, smaller one
 KEYS = ("prior", "base", "chain", "cross", "mean", "revised", "count", "probe")
 LATER_KEYS = (
     *("drawn", "diversity", "reconstruction", "shuffle", "likelihood", "normaliser"),
@@ -55,9 +55,14 @@ class Subject:
             num_steps,
         )
         self.settings = sampler.settings
+        # So that chains see CHUNK candidates at a time, as they see CHUNK examples elsewhere.
+        self._samples_at_a_time = max(
+            1, CHUNK // (self.settings.candidates if self.has_choice else 1)
+        )
         self._known: dict[Hashable, Any] = {}
         self.names = [m.name for m in sampler.modalities]
         self.num_samples = num_samples(run)
+        self.num_sources = num_sources(run)
         seed = jax.random.key(run.config.seed + 1)
         self.keys = dict(zip(KEYS, jax.random.split(seed, len(KEYS)), strict=True))
         for number, name in enumerate(LATER_KEYS, 1):
@@ -65,6 +70,8 @@ class Subject:
         raw = data.whole(data.complete(run.splits.test), self.num_samples)
         self.labels = raw.get("label", np.zeros(0, np.int32))  # none without classes
         self.test = jax.device_get(sampler.as_batch(without_label(raw), check_values=False))
+        self.sources = {name: values[: self.num_sources] for name, values in self.test.items()}
+        self.source_labels = self.labels[: self.num_sources]
         # With fewer samples than features a Fréchet distance tells of the samples' number alone.
         self.has_distances = self.num_samples > classifiers.num_features
 
@@ -97,40 +104,33 @@ class Subject:
         return {n: frechet.gaussian_statistics(f) for n, f in self.all_test[0].items()}
 
     @cached_property
-    def generated(self) -> dict[str, np.ndarray]:
-        """The generator's samples from the learned prior."""
-        return self.from_prior(self.keys["prior"], use_energy=True)
+    def stages(self) -> Stages:
+        """Samples from the prior, from the generator's to what `sample()` returns."""
 
-    @cached_property
-    def refined(self) -> dict[str, np.ndarray]:
-        """The same, refined under the joint energy."""
+        def one(key: jax.Array, start: int, count: int) -> Stages:
+            return self.sampler.stages(key, count, num_steps=self.num_steps)
 
-        def one(key: jax.Array, start: int, count: int) -> Mapping[str, jax.Array]:
-            part = {name: values[start : start + count] for name, values in self.generated.items()}
-            return self.sampler.refine(key, part, num_steps=self.num_steps).position
-
-        return in_chunks(one, self.keys["chain"], self.num_samples)
+        return in_chunks(one, self.keys["prior"], self.num_samples, self._samples_at_a_time)
 
     @property
-    def samples(self) -> dict[str, np.ndarray]:
+    def generated(self) -> dict[str, Any]:
+        """The generator's samples from the learned prior."""
+        return self.stages.generated
+
+    @property
+    def refined(self) -> dict[str, Any]:
+        """The same, refined under the joint energy."""
+        return self.stages.refined
+
+    @property
+    def samples(self) -> dict[str, Any]:
         """The model's samples, as `sample()` draws them: refined, and chosen among candidates."""
-        if not self.settings.data_energy:
-            return self.generated
-        return self.chosen if self.has_choice else self.refined
+        return self.stages.chosen
 
     @property
     def has_choice(self) -> bool:
         """Whether the data energy chooses among refined candidates."""
         return self.sampler.refines(self.num_steps) and self.settings.candidates > 1
-
-    @cached_property
-    def chosen(self) -> dict[str, np.ndarray]:
-        """Samples that the data energy chose among refined candidates."""
-
-        def one(key: jax.Array, start: int, count: int) -> Mapping[str, jax.Array]:
-            return self.sampler.sample(key, count, num_steps=self.num_steps)
-
-        return in_chunks(one, self.keys["chosen"], self.num_samples)
 
     @cached_property
     def judged_samples(self) -> Judged:
@@ -154,16 +154,20 @@ class Subject:
         return self._known[name]
 
     def draw(self, source: str) -> dict[str, np.ndarray]:
-        """What `sample(given=…)` draws for the test examples of one modality."""
+        """What `sample(given=…)` draws for the sources' examples of one modality."""
+        key = jax.random.fold_in(self.keys["drawn"], self.names.index(source))
+        return self.complete(key, source, self.sources[source])
+
+    def complete(self, key: jax.Array, source: str, values: np.ndarray) -> dict[str, np.ndarray]:
+        """What `sample(given=…)` draws, once for each of the values of one modality."""
 
         def one(key: jax.Array, start: int, count: int) -> Mapping[str, jax.Array]:
-            given = {source: self.test[source][start : start + count]}
+            given = {source: values[start : start + count]}
             return self.sampler.sample(
                 key, given=given, num_steps=self.num_steps, check_values=False
             )
 
-        key = jax.random.fold_in(self.keys["drawn"], self.names.index(source))
-        return in_chunks(one, key, self.num_samples)
+        return in_chunks(one, key, len(values), self._samples_at_a_time)
 
     def cross(self, source: str, method: str) -> dict[str, np.ndarray]:
         """The generator's outputs for latents inferred from one modality."""
@@ -180,15 +184,15 @@ class Subject:
         return in_chunks(one, key, self.num_samples)
 
     def conditional(
-        self, key: jax.Array, given: tuple[str, ...], method: str
+        self, key: jax.Array, given: tuple[str, ...], method: str, most: int | None = None
     ) -> dict[str, np.ndarray]:
-        """The generator's outputs for the latents of test examples, of which some is given."""
+        """The generator's outputs for latents of the sources, or the first ones, given a subset."""
 
         def one(key: jax.Array, start: int, count: int) -> Mapping[str, jax.Array]:
-            observed = {name: self.test[name][start : start + count] for name in given}
+            observed = {name: self.sources[name][start : start + count] for name in given}
             return self.sampler.generate(self.sampler.infer(key, observed, method=method))
 
-        return in_chunks(one, key, self.num_samples)
+        return in_chunks(one, key, min(most or self.num_sources, self.num_sources))
 
     def distance(self, features: ByModality) -> float:
         """Mean Fréchet distance over modalities to all test examples."""
@@ -244,6 +248,11 @@ def enough_for_distances(run: Run) -> str:
     return more_samples_than(NUM_FEATURES, run) or as_many_training_examples(run)
 
 
+def enough_sources_for_distances(run: Run) -> str:
+    """Needs more completed examples than a classifier has features."""
+    return more_sources_than(NUM_FEATURES, run)
+
+
 def as_many_training_examples(run: Run) -> str:
     """Needs training examples in the place of samples, for the floor."""
     count = num_samples(run)
@@ -257,12 +266,20 @@ def as_many_training_examples(run: Run) -> str:
 
 def more_samples_than(num_features: int, run: Run) -> str:
     """What is wrong with the number of samples for a Fréchet distance of so many features."""
-    count = num_samples(run)
+    return _too_few(num_features, run, "num_samples", num_samples(run))
+
+
+def more_sources_than(num_features: int, run: Run) -> str:
+    """The same for a distance of completions."""
+    return _too_few(num_features, run, "num_sources", num_sources(run))
+
+
+def _too_few(num_features: int, run: Run, name: str, count: int) -> str:
     if count > num_features:
         return ""
     return (
         f"a Fréchet distance of {num_features} features takes at least {num_features + 1} samples, "
-        f"and there are {count}: raise config.evaluation.num_samples"
+        f"and there are {count}: raise config.evaluation.{name}"
         + (f" (the test split has {count})" if len(data.complete(run.splits.test)) == count else "")
     )
 
@@ -272,6 +289,11 @@ def num_samples(run: Run) -> int:
     return min(run.config.evaluation.num_samples, len(data.complete(run.splits.test)))
 
 
+def num_sources(run: Run) -> int:
+    """Test examples that are completed: as the configuration says, at most the samples."""
+    return min(run.config.evaluation.num_sources, num_samples(run))
+
+
 def of_the_prior_itself(sampler: Sampler) -> Sampler:
     """The sampler whose draws of z are those of p_0(z), without `prior.shared_temperature`."""
     chains = sampler.settings.chains._replace(shared_temperature=1.0)
@@ -279,16 +301,17 @@ def of_the_prior_itself(sampler: Sampler) -> Sampler:
 
 
 def in_chunks(
-    function: Callable[[jax.Array, int, int], Mapping[str, jax.Array]],
+    function: Callable[[jax.Array, int, int], Any],
     key: jax.Array,
     num_samples: int,
-) -> dict[str, np.ndarray]:
-    """Concatenate the results of `function(key, start, count)` over chunks of the samples."""
+    size: int = CHUNK,
+) -> Any:
+    """Concatenate what `function(key, start, count)` returns, trees of arrays, over chunks."""
     chunks = []
-    for start in range(0, num_samples, CHUNK):
-        count = min(CHUNK, num_samples - start)
+    for start in range(0, num_samples, size):
+        count = min(size, num_samples - start)
         chunks.append(jax.device_get(function(jax.random.fold_in(key, start), start, count)))
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
 
 
 def without_label(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

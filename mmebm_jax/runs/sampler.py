@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -42,7 +42,17 @@ def _jitted(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
     return jax.jit(of_weights, static_argnames=(*_STATIC, *static))
 
 
-_latents = _jitted(sampling.sample_latents, "num_samples", "use_energy")
+def _sample_latents(
+    key: jax.Array, trained: Trained, num_samples: int, use_energy: bool, placement: Any
+) -> Latents:
+    latents = sampling.sample_latents(key, trained, num_samples, use_energy=use_energy)
+    if placement is None:
+        return latents
+    # Said inside, so that the work too is divided: there is no input whose place says so.
+    return jax.lax.with_sharding_constraint(latents, placement)
+
+
+_latents = _jitted(_sample_latents, "num_samples", "use_energy", "placement")
 _infer = _jitted(sampling.infer_latents, "method")
 _prior_chain = _jitted(
     lambda key, trained, num_samples: trained.networks().revise_prior(key, num_samples),
@@ -52,12 +62,26 @@ _posterior_chain = _jitted(sampling.revise_latents)
 _generate = _jitted(lambda _, trained, latents: sampling.generate(trained, latents))
 _refine = _jitted(sampling.refine, "num_steps", "keep_trajectory")
 _choose = _jitted(sampling.choose)
+_first = jax.jit(  # along an axis of its own, so that every device keeps its rows
+    lambda tree, candidates: jax.tree.map(
+        lambda values: values.reshape(-1, candidates, *values.shape[1:])[:, 0], tree
+    ),
+    static_argnames="candidates",
+)
 _energy = jax.jit(
     lambda weights, batch, *, model: model.data_energy(
         model.normalised(weights.params["energy"]), batch
     ),
     static_argnames="model",
 )
+
+
+class Stages(NamedTuple):
+    """Samples on their way, name → `[B, *shape]`; a stage that a model lacks is the one before."""
+
+    generated: dict[str, jax.Array]  # the generator's means, beside what was given
+    refined: dict[str, jax.Array]  # after the data energy's chain
+    chosen: dict[str, jax.Array]  # one of each sample's candidates, as `Sampler.sample` returns
 
 
 class Sampler:
@@ -151,13 +175,30 @@ class Sampler:
                     f"num_samples is {draws} for each of {count // draws} examples: draw at most "
                     f"{arguments.MOST_SAMPLES} in all at a time."
                 )
-        samples = self._sample(key, count, batch, num_steps)
+        samples = self._stages(key, count, batch, num_steps).chosen
         if not batch or num_samples is None:
             return samples
         return {
             name: values.reshape(count // draws, draws, *values.shape[1:])
             for name, values in samples.items()
         }
+
+    def stages(self, key: jax.Array, num_samples: int, *, num_steps: int | None = None) -> Stages:
+        """What `sample(key, num_samples)` returns, and what it was made from.
+
+        Of a sample's candidates the first stands in the earlier stages, whichever was chosen.
+
+        Args:
+          key: typed PRNG key.
+          num_samples: B.
+          num_steps: refinement under the joint energy, as for `sample`.
+
+        Raises:
+          TypeError, ValueError: as for `sample`.
+        """
+        arguments.check_key(key)
+        count = arguments.whole_number("num_samples", num_samples, 1, arguments.MOST_SAMPLES)
+        return self._stages(key, count, {}, self._num_steps(num_steps))
 
     def encode(self, batch: Mapping[str, Any], *, check_values: bool = True) -> jax.Array:
         """Mean of the posterior over the shared latent given any subset, `[B, Z]`.
@@ -238,10 +279,13 @@ class Sampler:
         """Latents of the prior; see `sampling.sample_latents`."""
         arguments.check_key(key)
         num_samples = arguments.whole_number("num_samples", num_samples, 1, arguments.MOST_SAMPLES)
-        return self._split(
-            _latents(
-                key, self.weights, num_samples=num_samples, use_energy=use_energy, **self._static
-            )
+        return _latents(
+            key,
+            self.weights,
+            num_samples=num_samples,
+            use_energy=use_energy,
+            placement=self._placement(num_samples),
+            **self._static,
         )
 
     def infer(
@@ -351,9 +395,9 @@ class Sampler:
             )
         return num_steps
 
-    def _sample(
+    def _stages(
         self, key: jax.Array, count: int, batch: dict[str, jax.Array], num_steps: int | None
-    ) -> dict[str, jax.Array]:
+    ) -> Stages:
         """`count` samples in all, equally many for each example of `batch`; see `sample`."""
         latent_key, chain_key, choice_key = jax.random.split(key, 3)
         is_free = len(batch) < len(self.modalities)
@@ -374,21 +418,23 @@ class Sampler:
             if batch
             else self.prior_latents(latent_key, count * candidates)
         )
-        samples = self.generate(latents) | batch
+        generated = self.generate(latents) | batch
         if not is_refined:
-            return samples
-        chain = self.refine(chain_key, samples, given=batch, num_steps=num_steps)
-        samples |= chain.position
+            return Stages(generated, generated, generated)
+        chain = self.refine(chain_key, generated, given=batch, num_steps=num_steps)
+        refined = generated | chain.position
         trained = self.settings.chains.data.num_steps
         if num_steps is not None and num_steps > trained:
-            ends = self.energy(samples, check_values=False)
+            ends = self.energy(refined, check_values=False)
             # Up to here this chain is a trained one, whatever was given.
             seen = chain.info.energy[: trained + 1]
             if line := self.energy_warning(ends, num_steps, seen):
                 warnings.warn(line, RuntimeWarning, stacklevel=3)
         if candidates == 1:
-            return samples
-        return _choose(choice_key, self.weights, samples, **self._static)
+            return Stages(generated, refined, refined)
+        chosen = _choose(choice_key, self.weights, refined, **self._static)
+        generated, refined = _first((generated, refined), candidates=candidates)
+        return Stages(generated, refined, chosen)
 
     def _latents_given(self, key: jax.Array, batch: dict[str, jax.Array]) -> Latents:
         """Latents of conditional samples: revised where the settings ask for it."""
@@ -400,9 +446,14 @@ class Sampler:
     def _split(self, tree: Any) -> Any:
         if self.mesh is None:
             return tree
-        count = len(jax.tree.leaves(tree)[0])
+        return jax.device_put(tree, self._placement(len(jax.tree.leaves(tree)[0])))
+
+    def _placement(self, count: int) -> jax.sharding.Sharding | None:
+        """Where a batch of so many examples lies; None without a mesh."""
+        if self.mesh is None:
+            return None
         place = sharding.split_batch if count % self.mesh.size == 0 else sharding.replicated
-        return jax.device_put(tree, place(self.mesh))
+        return place(self.mesh)
 
 
 def load(path: epath.PathLike) -> Sampler:

@@ -388,7 +388,16 @@ class Guard(Section):
 class Evaluation(Section):
     """How `--mode=evaluate` measures."""
 
-    num_samples: int = Field(2000, ge=2, le=10**7, description="Samples of each kind.")
+    num_samples: int = Field(
+        2000, ge=2, le=10**7, description="Samples of the prior, at most as many as test examples."
+    )
+    num_sources: int = Field(
+        2000,
+        ge=2,
+        le=10**7,
+        description="Test examples that are completed and reconstructed, at most `num_samples`; "
+        "from each of their modalities.",
+    )
     classifier_steps: int = Field(
         600, ge=1, le=MOST_CHAIN_STEPS, description="Training steps of each classifier."
     )

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -10,11 +11,15 @@ from etils import epath
 from experiments import measures
 from experiments.classifiers import BATCH, Classifiers
 from experiments.measures import distances
+from experiments.measures.subject import Subject
 from mmebm_jax import training
+from mmebm_jax.distributions.base_prior import standard
+from mmebm_jax.method.train_state import Weights
 from mmebm_jax.metrics import polymnist_classifier
 from mmebm_jax.metrics.backbone import Backbone
 from mmebm_jax.modalities.modality import from_raw, to_raw
-from mmebm_jax.runs import checkpoint
+from mmebm_jax.runs import builders, checkpoint
+from mmebm_jax.runs.sampler import Sampler
 from tests.commands import save_run, small_config
 
 # What needs weights, or text, vectors or categories beside pictures.
@@ -56,6 +61,23 @@ def test_one_modality_has_no_pairs(prepare):
         model__aggregator="mixture",
     )
     assert not names(measures.chosen(run)) & {"log_likelihood", "linear_probes", "latent_clusters"}
+
+
+def test_few_sources_leave_the_number_of_samples(prepare, tmp_path):
+    """Sources are the first test examples; a distance of too few of them is left out."""
+    run = prepare(data__num_train=100, data__num_test=100, evaluation__num_sources=7)
+    weights = Weights(run.model.init(jax.random.key(0)), standard(4, run.model.num_latents))
+    sampler = Sampler(run.model, weights, builders.build_sampler_settings(run.config))
+    subject = Subject(run, sampler, Classifiers(run, epath.Path(tmp_path)))
+    assert (subject.num_samples, subject.num_sources) == (100, 7)
+    source = subject.names[0]
+    np.testing.assert_array_equal(subject.sources[source], subject.test[source][:7])
+    assert {len(values) for values in subject.cross(source, "mean").values()} == {7}
+    drawn = subject.draw(source)
+    np.testing.assert_array_equal(drawn[source], subject.sources[source])
+    missing = measures.absent(run)
+    assert set(missing) - WITHOUT == {"conditional_distances"}
+    assert "there are 7: raise config.evaluation.num_sources" in missing["conditional_distances"]
 
 
 def test_names_are_taken_in_the_order_of_the_contents(prepare):

@@ -805,6 +805,9 @@ with tempfile.TemporaryDirectory() as folder:
         sampler = Sampler(model, jax.device_get(state.weights), test_sampling.SETTINGS, mesh)
         drawn.append(sampler.sample(jax.random.key(2), 8))
         assert len(drawn[-1]["picture"].sharding.device_set) == count
+        latents = sampler.prior_latents(jax.random.key(2), 8)
+        assert latents.shared.sharding.device_set == set(mesh.devices.flat)
+        assert latents.shared.sharding.is_fully_replicated == (count == 1)
         state, first = run(mesh, state, update, range(STEPS // 2))
         if count == 8:
             manager = checkpoint.open_manager(epath.Path(folder))

@@ -215,6 +215,24 @@ def test_each_row_of_draws_belongs_to_its_example(sampler, raw):
         )
 
 
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_stages_end_with_the_samples(tiny_model, weights, candidates):
+    chosen_among = Sampler(tiny_model, weights, SETTINGS._replace(candidates=candidates))
+    key = jax.random.key(3)
+    stages = chosen_among.stages(key, 4)
+    samples = chosen_among.sample(key, 4)
+    for name, values in samples.items():
+        np.testing.assert_array_equal(stages.chosen[name], values)
+        assert stages.generated[name].shape == stages.refined[name].shape == values.shape
+        assert (np.asarray(stages.generated[name]) != np.asarray(stages.refined[name])).any()
+    same = [
+        bool((stages.chosen["picture"][i] == stages.refined["picture"][i]).all()) for i in range(4)
+    ]
+    assert all(same) if candidates == 1 else not all(same)
+    unrefined = chosen_among.stages(key, 4, num_steps=0)
+    np.testing.assert_array_equal(unrefined.generated["picture"], unrefined.chosen["picture"])
+
+
 # --- energies that training never saw ---------------------------------------------------------
 
 
