@@ -4,7 +4,7 @@ import jax
 
 from mmebm_jax import data, training
 from mmebm_jax.runs.sampler import Sampler
-from mmebm_jax.training import base_prior
+from mmebm_jax.training import prior_fitting
 
 CONTROL = " + mixture"  # ending of its name in tables
 CONTROL_FOLDER = "mixture_control"  # in a run's folder, where its evaluation stands
@@ -20,5 +20,5 @@ def with_fitted_prior(run: training.Run, sampler: Sampler) -> Sampler:
         num_private_components=settings.num_private_components,
         private_temperature=settings.private_temperature,
         key=jax.random.key(run.config.seed),
-        method=base_prior.inference_method(run),
+        method=prior_fitting.inference_method(run),
     )

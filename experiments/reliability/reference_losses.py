@@ -25,7 +25,7 @@ from mmebm_jax.data.source import ArraySource, DataSplits, Field
 from mmebm_jax.method import train_state
 from mmebm_jax.runs import builders, sharding
 from mmebm_jax.storage.files import write_whole
-from mmebm_jax.training import base_prior, feed
+from mmebm_jax.training import feed, prior_fitting
 
 _ONLY = flags.DEFINE_list("only", [], "Cases, as polydigits:full; all when empty.")
 _WRITE = flags.DEFINE_bool("write", False, "Write the file instead of comparing with it.")
@@ -71,8 +71,8 @@ def run_losses(config: ConfigDict, name: str) -> Rows:
     fitted = False
     for step, batch in zip(range(config.num_steps), _batches(run), strict=False):
         if config.prior.fit_mixture and not fitted and step >= config.prior.fit_step:
-            state = base_prior.fit_base_prior(
-                run, state, jax.random.fold_in(fit_key, 0), last=False
+            state = prior_fitting.fit_base_prior(
+                run, state, jax.random.fold_in(fit_key, 0), final=False
             )
             fitted = True
         terms = builders.terms_at(config, step)
@@ -83,7 +83,9 @@ def run_losses(config: ConfigDict, name: str) -> Rows:
         state, metrics = updates[terms](state, batch, run_key)
         rows.append({k: float(v) for k, v in metrics.items() if k.startswith("loss/")})
     if config.prior.fit_mixture:
-        state = base_prior.fit_base_prior(run, state, jax.random.fold_in(fit_key, 1), again=fitted)
+        state = prior_fitting.fit_base_prior(
+            run, state, jax.random.fold_in(fit_key, 1), warm_start=fitted
+        )
     squares = [np.square(np.asarray(x, np.float64)) for x in jax.tree.leaves(state.weights.params)]
     return [*rows, {WEIGHTS_NORM: math.sqrt(sum(float(x.sum()) for x in squares))}]
 

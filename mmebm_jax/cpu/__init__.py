@@ -1,8 +1,8 @@
-"""What exists for XLA:CPU's sake: the same numbers, computed faster on a CPU.
+"""CPU-specific implementations of standard operations: the same numbers, faster on XLA:CPU.
 
 This file is the one place that chooses. Each name below is the operation that the rest of the
 library calls; on a CPU it is this folder's version, on every other backend the standard one. The
-choice is made when a program is traced. `docs/speed.md` says what each version earns.
+choice is made when a program is traced. `docs/speed.md` has the speed-up of each.
 """
 
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""Ex-post density estimation: priors fitted to latents at hand, apart from the networks."""
+"""Ex-post density estimation: priors fitted to given latents, apart from the networks."""

@@ -1,4 +1,4 @@
-"""Fit the base prior to latents at hand: Gaussian mixtures by expectation maximisation."""
+"""Fit the base prior to given latents: Gaussian mixtures by expectation maximisation."""
 
 import warnings
 from collections.abc import Mapping

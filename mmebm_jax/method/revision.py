@@ -1,6 +1,6 @@
 """The posterior and the data revision: which energy each chain descends, and what it may move.
 
-The third revision, that of the prior, is `prior.sample`.
+Prior sampling, the third MCMC chain, is in `prior.sample`.
 """
 
 from collections.abc import Mapping

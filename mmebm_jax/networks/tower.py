@@ -1,4 +1,4 @@
-"""Towers that judge pairs: examples of one modality → vectors that are compared with another's."""
+"""Two-tower encoders that score pairs: examples → vectors compared with another modality's."""
 
 import flax.linen as nn
 import jax
@@ -14,7 +14,7 @@ class ImageTower(nn.Module):
     """Pictures `[B, H, W, C]` → `[B, size]`, and features `[B, NUM_FEATURES]` before that.
 
     What a picture shows counts wherever it stands: strided convolutions, and the mean and the
-    largest of their responses. Dense layers on whole maps learn a few thousand pictures by heart.
+    largest of their responses. Dense layers on whole maps overfit a few thousand pictures.
     """
 
     size: int

@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmebm_jax.training.base_prior import fit_prior
+    from mmebm_jax.training.prior_fitting import fit_prior
     from mmebm_jax.training.run import Run, prepare
     from mmebm_jax.training.samplers import make_sampler, restore_sampler
     from mmebm_jax.training.start import train
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "fit_prior", "make_sampler", "prepare", "restore_sampler", "train"]
 _HOMES = {
     "Run": "run",
-    "fit_prior": "base_prior",
+    "fit_prior": "prior_fitting",
     "make_sampler": "samplers",
     "prepare": "run",
     "restore_sampler": "samplers",

@@ -25,13 +25,13 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from mmebm_jax.distributions.base_prior import BasePrior
-from mmebm_jax.fitting import mixture, tilt
+from mmebm_jax.fitting import latent_energy, mixture
 from mmebm_jax.method import train_state
 from mmebm_jax.method.plan import Terms
 from mmebm_jax.method.train_state import Optimisers, TrainState
 from mmebm_jax.runs import builders, checkpoint, sharding
 from mmebm_jax.storage.files import write_whole
-from mmebm_jax.training import base_prior, diagnostics, feed, pictures
+from mmebm_jax.training import diagnostics, feed, pictures, prior_fitting
 from mmebm_jax.training.run import Run, prepare
 from mmebm_jax.training.samplers import make_sampler
 from mmebm_jax.training.schedule import Phase, learning_rates, phases, scaled
@@ -245,13 +245,13 @@ def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
     settings = run.config.prior
     if not settings.fit_mixture:
         return 0.0, 0.0
-    key, num_examples = jax.random.key(0), base_prior.num_first_examples(run)
+    key, num_examples = jax.random.key(0), prior_fitting.num_first_examples(run)
 
     def infer() -> Latents:
-        return base_prior.revised_latents(run, weights, key, base_prior.FIT_BATCH)
+        return prior_fitting.revised_latents(run, weights, key, prior_fitting.FIT_BATCH)
 
     latents = infer()
-    inferring = _seconds_of(infer) / base_prior.FIT_BATCH
+    inferring = _seconds_of(infer) / prior_fitting.FIT_BATCH
     points = _scattered(latents, num_examples)
 
     def fit(max_iterations: int) -> BasePrior:
@@ -264,7 +264,7 @@ def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
 
     one = _seconds_of(lambda: fit(1))
     iteration = max(0.0, _seconds_of(lambda: fit(2)) - one) or one / 2
-    first = num_examples * inferring + one + (base_prior.FIRST_ITERATIONS - 1) * iteration
+    first = num_examples * inferring + one + (prior_fitting.FIRST_ITERATIONS - 1) * iteration
     ratio = settings.num_fit_examples / num_examples
     last = settings.num_fit_examples * inferring + ratio * TYPICAL_LAST_ITERATIONS * iteration
     fits_private = settings.num_private_components and points.private
@@ -273,7 +273,7 @@ def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
         first, last = first + of_private, last + ratio * of_private
     if settings.learn and settings.fit_steps:
         last += _seconds_of(
-            lambda: tilt.fit_latent_energy(
+            lambda: latent_energy.fit_latent_energy(
                 key,
                 run.model,
                 weights.params["prior"],
@@ -285,7 +285,7 @@ def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
             )
         )
         if fits_private:
-            last += settings.num_fit_examples * inferring * base_prior.NUM_DRAWS
+            last += settings.num_fit_examples * inferring * prior_fitting.NUM_DRAWS
     return first, last
 
 

@@ -1,4 +1,4 @@
-"""Training batches on the devices, before the devices need them."""
+"""Training batches, prefetched and sharded over the devices."""
 
 import itertools
 from collections import deque
@@ -68,7 +68,7 @@ def _resident(source: Source, mesh: jax.sharding.Mesh) -> Batch:
     one = data.whole(source, 1)
     size = len(source) * sum(values.nbytes for values in one.values())
     for device in mesh.local_devices:
-        # A CPU's memory is its own affair: it tells none.
+        # CPU backends report no memory limit.
         limit = (device.memory_stats() or {}).get("bytes_limit")
         if limit is not None and size > MOST_RESIDENT * limit:
             raise ValueError(

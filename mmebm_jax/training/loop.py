@@ -17,9 +17,9 @@ from mmebm_jax.method.train_state import Optimisers, TrainState
 from mmebm_jax.runs import builders, checkpoint, sharding
 from mmebm_jax.storage.validation import brief
 from mmebm_jax.training import diagnostics, feed, pictures, processes, writers
-from mmebm_jax.training.base_prior import fit_base_prior
 from mmebm_jax.training.interruption import Interruption
 from mmebm_jax.training.log import Bounds, Explosion, Log, Row, read_events, report, write_event
+from mmebm_jax.training.prior_fitting import fit_base_prior
 from mmebm_jax.training.run import Run, sole_writer
 from mmebm_jax.training.samplers import make_sampler
 from mmebm_jax.training.schedule import learning_rates
@@ -217,7 +217,7 @@ class _Attempt:
             return
         self.log.flush(self.run.config.batch_size)
         key = jax.random.fold_in(self.fit_key, 0)
-        self.state = fit_base_prior(self.run, self.state, key, last=False)
+        self.state = fit_base_prior(self.run, self.state, key, final=False)
         self.progress = self.progress._replace(fitted=True)
 
     def _fit_where_frozen(self) -> None:
@@ -231,8 +231,8 @@ class _Attempt:
     def _fit_at_last(self) -> None:
         if self.run.config.prior.fit_mixture:
             key = jax.random.fold_in(self.fit_key, 1)
-            again = self.progress.fitted
-            self.state = fit_base_prior(self.run, self.state, key, again=again)
+            warm_start = self.progress.fitted
+            self.state = fit_base_prior(self.run, self.state, key, warm_start=warm_start)
 
     def _finish(self) -> float:
         """Fit the final base prior, save and draw; gives the seconds of training."""

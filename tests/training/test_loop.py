@@ -24,7 +24,7 @@ from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import train_state
 from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.runs.sampler import Sampler
-from mmebm_jax.training import base_prior, loop, pictures
+from mmebm_jax.training import loop, pictures, prior_fitting
 from mmebm_jax.training.log import Log, read_events
 from mmebm_jax.training.run import sole_writer
 
@@ -142,7 +142,7 @@ def test_base_priors_are_fitted_to_latents_of_what_is_observed(straight):
 
     def latents(source):
         source_run = run._replace(train_source=source)
-        return base_prior.revised_latents(source_run, weights, key, 20).shared
+        return prior_fitting.revised_latents(source_run, weights, key, 20).shared
 
     everything = latents(complete)
     assert everything.shape == (20, 3)
@@ -157,7 +157,7 @@ def test_base_priors_are_fitted_to_latents_of_what_is_observed(straight):
 
 
 def test_fitting_leaves_other_parameters_alone(straight):
-    state = base_prior.fit_base_prior(straight.run, straight.state, jax.random.key(0))
+    state = prior_fitting.fit_base_prior(straight.run, straight.state, jax.random.key(0))
     for name in ("inference", "generator", "energy"):
         assert_same(state.params[name], straight.state.params[name])
         assert_same(state.weights.params[name], straight.state.weights.params[name])
@@ -166,7 +166,9 @@ def test_fitting_leaves_other_parameters_alone(straight):
     )
     assert all(jax.tree.leaves(changed))
     assert int(state.num_updates["prior"]) == int(straight.state.num_updates["prior"]) + 3
-    early = base_prior.fit_base_prior(straight.run, straight.state, jax.random.key(0), last=False)
+    early = prior_fitting.fit_base_prior(
+        straight.run, straight.state, jax.random.key(0), final=False
+    )
     assert not np.allclose(early.weights.base_prior.mean, straight.state.weights.base_prior.mean)
     assert_same(early.params, straight.state.params)
     assert_same(early.weights.params, straight.state.weights.params)
@@ -647,7 +649,7 @@ def frozen(tmp_path_factory):
 
     def fit(run, state, key, **options):
         fits.append((int(state.step), options))
-        return base_prior.fit_base_prior(run, state, key, **options)
+        return prior_fitting.fit_base_prior(run, state, key, **options)
 
     with mock.patch.object(loop, "fit_base_prior", fit):
         state = train.train(run)[0]
@@ -656,7 +658,7 @@ def frozen(tmp_path_factory):
 
 def test_from_the_freeze_step_the_data_energy_alone_learns(frozen):
     (run, state), fits = frozen
-    assert fits == [(1, {"last": False}), (2, {"again": True})]
+    assert fits == [(1, {"final": False}), (2, {"warm_start": True})]
     counts = {name: int(count) for name, count in state.num_updates.items()}
     assert counts == {"inference": 2, "generator": 2, "prior": 1 + 3, "energy": 3}
     # What the energy learned from is what the sampler draws.

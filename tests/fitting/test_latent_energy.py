@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 from mmebm_jax.distributions.base_prior import PrivateShapes, standard
-from mmebm_jax.fitting import tilt
+from mmebm_jax.fitting import latent_energy
 from mmebm_jax.networks.joint import LatentEnergy
 from mmebm_jax.typing import Latents
 
@@ -16,9 +16,9 @@ DIVERGENCE = 0.5 * np.sum(VARIANCE + MEAN**2 - 1 - np.log(VARIANCE))
 
 def test_tilt_loss_by_hand():
     data, base = jnp.array([1.0, 2.5, -0.5]), jnp.array([0.0, np.log(4.0)])
-    assert float(tilt.tilt_loss(data, base)) == pytest.approx(1.0 + np.log((1 + 0.25) / 2))
+    assert float(latent_energy.tilt_loss(data, base)) == pytest.approx(1.0 + np.log((1 + 0.25) / 2))
     # A constant cancels, and so does the size of the numbers.
-    assert float(tilt.tilt_loss(data + 200, base + 200)) == pytest.approx(
+    assert float(latent_energy.tilt_loss(data + 200, base + 200)) == pytest.approx(
         1.0 + np.log(0.625), abs=1e-4
     )
 
@@ -32,7 +32,7 @@ def fit(tiny_model):
     params = model.prior.init(jax.random.key(0), latents[:1])["params"]
 
     def run(seed):
-        fitted, gap = tilt.fit_latent_energy(
+        fitted, gap = latent_energy.fit_latent_energy(
             jax.random.key(seed), model, params, Latents(latents, {}), standard(3, 2),
             num_steps=400, learning_rate=1e-2,
         )  # fmt: skip
@@ -73,7 +73,7 @@ def test_private_energies_are_the_ratio_of_conditionals(tiny_model):
     latents = Latents(jnp.asarray(shared), {"picture": jnp.asarray(private)})
     base = standard(2, 1, private=PrivateShapes(("picture",), 1, 2))
     params = model.prior.init(jax.random.key(0), *latents)["params"]
-    fitted, worth = tilt.fit_latent_energy(
+    fitted, worth = latent_energy.fit_latent_energy(
         jax.random.key(1), model, params, latents, base, num_steps=600, learning_rate=1e-2
     )
     # E_z of the divergence of N(z, .5) from N(0, 1); that of z itself is 0.

@@ -15,7 +15,7 @@ import numpy as np
 
 from mmebm_jax import data
 from mmebm_jax.distributions.base_prior import BasePrior, tempered
-from mmebm_jax.fitting import mixture, tilt
+from mmebm_jax.fitting import latent_energy, mixture
 from mmebm_jax.method.sampling import METHODS
 from mmebm_jax.method.train_state import TrainState, Weights
 from mmebm_jax.runs import sharding
@@ -32,13 +32,13 @@ FIRST_ITERATIONS = 10  # of expectation maximisation during training, at most
 LAST_ITERATIONS = 50  # of the final fit, at most
 LEARNING_RATE = 1e-3  # of a latent energy that is fitted afterwards
 WEIGHT_DECAY = 0.1  # of its fit
-# Draws of each example's latents that energies of private latents learn from: with one they learn
-# the examples by heart.
+# Draws of each example's latents that energies of private latents learn from: with only
+# one they overfit.
 NUM_DRAWS = 4
 # A mixture's smallest standard deviation, in steps of the prior's chain, which diverges below 1/2.
 NARROWEST = 0.6
 # What a data source gives beside the modalities.
-BESIDES = ("label", OBSERVED)
+NOT_MODALITIES = ("label", OBSERVED)
 LOGGER = logging.getLogger("mmebm_jax")
 
 
@@ -190,7 +190,7 @@ def _fit(
             sampler.weights._replace(base_prior=base_prior), sampler.settings
         )
         latents = draws_in_parts(fitted, examples, latent_key, method)
-    params, worth = tilt.fit_latent_energy(
+    params, worth = latent_energy.fit_latent_energy(
         energy_key,
         sampler.model,
         params,
@@ -228,7 +228,9 @@ def infer_in_parts(
     parts = []
     for start in range(0, min(counts.values()), FIT_BATCH):
         part = {name: values[start : start + FIT_BATCH] for name, values in examples.items()}
-        given = sampler.as_batch({n: values for n, values in part.items() if n not in BESIDES})
+        given = sampler.as_batch(
+            {n: values for n, values in part.items() if n not in NOT_MODALITIES}
+        )
         mask = observed_by_name(sampler, part)
         part_key = jax.random.fold_in(key, start)
         parts.append(jax.device_get(sampler.infer(part_key, given, method=method, mask=mask)))
@@ -273,18 +275,18 @@ def num_first_examples(run: Run) -> int:
 
 
 def fit_base_prior(
-    run: Run, state: TrainState, key: jax.Array, *, again: bool = False, last: bool = True
+    run: Run, state: TrainState, key: jax.Array, *, warm_start: bool = False, final: bool = True
 ) -> TrainState:
     """The state with its base prior fitted to the training data, and then its latent energy.
 
-    With `again` the mixture starts from the state's own. Only the `last` fit fits the energy too,
-    where the configuration asks for `prior.fit_steps`: until then training moves it.
+    With `warm_start` the mixture starts from the state's own. Only the `final` fit fits the energy
+    too, where the configuration asks for `prior.fit_steps`: until then training moves it.
     """
     settings = run.config.prior
-    fits_energy = last and settings.learn and settings.fit_steps
+    fits_energy = final and settings.learn and settings.fit_steps
     base_prior, params = sharding.local((state.weights.base_prior, state.params["prior"]))
     if processes.is_first():
-        num_examples = settings.num_fit_examples if last else num_first_examples(run)
+        num_examples = settings.num_fit_examples if final else num_first_examples(run)
         base_prior, params = _fit(
             key,
             make_sampler(run, state.weights, trained=()),  # without its tilt
@@ -297,11 +299,11 @@ def fit_base_prior(
                 private_temperature=settings.private_temperature,
                 seed=run.config.seed,
                 smallest_scale=NARROWEST * settings.chain.step_size,
-                max_iterations=LAST_ITERATIONS if last else FIRST_ITERATIONS,
+                max_iterations=LAST_ITERATIONS if final else FIRST_ITERATIONS,
                 energy_steps=settings.fit_steps if fits_energy else 0,
                 learning_rate=settings.fit_learning_rate,
                 weight_decay=settings.fit_weight_decay,
-                start=jax.device_get(base_prior) if again else None,
+                start=jax.device_get(base_prior) if warm_start else None,
             ),
         )
     base_prior, params = sharding.replicate(processes.from_first((base_prior, params)), run.mesh)

@@ -1,4 +1,4 @@
-"""Fit the latent energy to latents at hand: maximum likelihood without a chain.
+"""Fit the latent energy to given latents: maximum likelihood without a chain.
 
 Beside a base prior that was fitted to the same latents, importance sampling estimates log Z well.
 The prior is p(z) ∝ exp(−E_γ(z)) p_0(z) with Z = E_{p_0}[exp(−E_γ)], and the loss
