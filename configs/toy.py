@@ -8,7 +8,7 @@ went, do the modes' masses become right.
 Hardware: 2 CPU cores, about a minute; experiments/toy.py adds the latent energy and the long
 chains in two more.
 Expected of chains of 10,000 steps: 98 % within 3 sigma of a mode (99 % of the truth are), and in
-each mode 11 to 15 % of the mass under the latent energy, 6 to 16 % under the data's.
+each mode 11 to 14 % of the mass under the latent energy, 6 to 16 % under the data's.
 Command: python -m experiments.main --config=configs/toy.py --workdir=runs/toy, then
   python -m experiments.toy --config=configs/toy.py --workdir=runs/toy (which also trains)
 

@@ -391,8 +391,9 @@ def _collect(
 
 def _command() -> list[str]:
     """This comparison as a command, for the file of results."""
+    given: list[tuple[str, flags.FlagHolder[Any]]]
     given = [("configs", _CONFIGS), ("seeds", _SEEDS), ("budget_minutes", _MINUTES)]
-    given += [("budget_steps", _STEPS), ("jobs", _JOBS)]
+    given += [("budget_steps", _STEPS), ("jobs", _JOBS), ("workdir", command_line.WORKDIR)]
     shown = {
         name: ",".join(flag.value) if isinstance(flag.value, list) else flag.value
         for name, flag in given

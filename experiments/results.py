@@ -1,6 +1,6 @@
 """Files of results, `docs/results/NAME.json`: numbers with the command, version and machine.
 
-{"command", "version", "method_revision", "machine", "date",
+{"command", "version", "method_revision", "machine", "date", and, where it takes words, "note",
  "rows": [{"method", "seed", "minutes", "passes", …metrics as in evaluation.json}]}
 """
 
@@ -101,7 +101,8 @@ def machine() -> str:
     processor = names[0] if names else platform.processor() or platform.machine()
     device = jax.devices()[0].device_kind
     on = "" if device == "cpu" else f", {len(jax.devices())} x {device}"
-    return f"{len(os.sched_getaffinity(0))} cores of {processor}{on}; JAX {jax.__version__}"
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} core{'s' if cores > 1 else ''} of {processor}{on}; JAX {jax.__version__}"
 
 
 def _lines(path: Path) -> list[str]:
