@@ -92,7 +92,7 @@ def evaluate(
         "num_samples": subject.num_samples,
         "num_sources": subject.num_sources,
         "protocol": protocol(subject),
-        "made": results.made(),
+        "made": results.made_now(),
         "classifier_accuracy": classifiers.accuracies,
     }
     seconds = {}

@@ -89,7 +89,7 @@ def train(workdir: epath.Path, settings: RefinerSettings, seed: int) -> None:
     trained = train_refiner(jax.random.key(seed), run, sampler, settings)
     save_refiner(workdir, trained, settings)
     minutes = round((time.monotonic() - begin) / 60, 2)
-    facts = {"minutes": minutes, "seed": seed, **results.made(), **settings._asdict()}
+    facts = {"minutes": minutes, "seed": seed, **results.made_now(), **settings._asdict()}
     write_whole(workdir / FOLDER / "training.json", json.dumps(facts, indent=1) + "\n")
     print(f"trained {len(trained.params)} U-Nets in {minutes} minutes: {workdir / FOLDER}")
 

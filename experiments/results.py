@@ -23,18 +23,28 @@ from mmebm_jax.version import VERSION
 REQUIRED = ("command", "version", "method_revision", "machine", "date", "rows")
 
 
-def write(path: epath.PathLike, command: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def write(
+    path: epath.PathLike,
+    command: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    made: Mapping[str, str] | None = None,
+    note: str = "",
+) -> None:
     """Write rows beside what made them.
 
     Args:
       path: of the file; its folder is made if absent.
       command: that makes these rows again.
       rows: one per run, "method" and "seed" first.
+      made: what made the numbers, as `made_now` says; None for now.
+      note: a sentence that the table's caption ends with.
     """
     result = {
         "command": command,
-        **made(),
+        **(made or made_now()),
         "method_revision": method.REVISION,
+        **({"note": note} if note else {}),
         "rows": list(rows),
     }
     file = epath.Path(path)
@@ -42,7 +52,7 @@ def write(path: epath.PathLike, command: str, rows: Sequence[Mapping[str, Any]])
     write_whole(file, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
-def made() -> dict[str, str]:
+def made_now() -> dict[str, str]:
     """What makes numbers now: version, machine and date."""
     return {
         "version": version(),

@@ -43,7 +43,7 @@ def write(workdir: epath.Path, *, seed: int = 0) -> epath.Path:
         return pictures.draw(run.folder, run.config, seed)
 
     runs = collect.collect(workdir)
-    page = render.page(contents.contents(workdir, runs, draw, results.made()))
+    page = render.page(contents.contents(workdir, runs, draw, results.made_now()))
     path = workdir / "report.html"
     write_whole(path, page)
     return path

@@ -1,0 +1,75 @@
+"""Gather the evaluations of trained runs into a file of results, from which tables are rendered.
+
+    python -m experiments.gather --runs=private_full=runs/polymnist \\
+        --results=docs/results/polymnist_private_full.json --note='Trained at … by …'
+
+A run's row has the name before "=", or its folder's. Every run has to have been evaluated by one
+version on one machine, which the file names; how it was trained is for the note.
+"""
+
+import json
+from typing import Any
+
+from absl import flags
+from etils import epath
+
+from experiments import command_line, results
+from mmebm_jax.runs import checkpoint
+
+_RUNS = flags.DEFINE_list("runs", [], "Folders of evaluated runs, each as FOLDER or NAME=FOLDER.")
+_RESULTS = flags.DEFINE_string(
+    "results", None, "File to write, as docs/results/NAME.json.", allow_override=True
+)
+_NOTE = flags.DEFINE_string("note", "", "What a reader of the table should know beside it.")
+
+
+def row(given: str) -> dict[str, Any]:
+    """The row of a run, FOLDER or NAME=FOLDER.
+
+    Raises:
+      FileNotFoundError: no run, or it was not evaluated.
+    """
+    name, equals, folder = given.rpartition("=")
+    workdir = epath.Path(folder)
+    config = checkpoint.read_config(workdir)
+    path = workdir / "evaluation.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing: run experiments.main --workdir={folder} --mode=evaluate."
+        )
+    return {
+        "method": name if equals else workdir.name,
+        "seed": int(config.seed),
+        "minutes": round(training_minutes(workdir, config.batch_size), 1),
+        **json.loads(path.read_text()),
+    }
+
+
+def training_minutes(workdir: epath.Path, batch_size: int) -> float:
+    """How long the steps in a run's `metrics.jsonl` took; what a restart compiles is left out."""
+    minutes, before = 0.0, 0
+    for line in (workdir / "metrics.jsonl").read_text().splitlines():
+        metrics = json.loads(line)
+        if rate := metrics.get("examples_per_second"):
+            minutes += (metrics["step"] - before) * batch_size / rate / 60
+            before = metrics["step"]
+    return minutes
+
+
+def main() -> None:
+    """Write the file."""
+    if not _RUNS.value or not _RESULTS.value:
+        command_line.fail("name runs by --runs and the file by --results.")
+    rows = [row(given) for given in _RUNS.value]
+    made = [one.pop("made") for one in rows]
+    if differing := next((one for one in made if one != made[0]), None):
+        command_line.fail(
+            f"runs were evaluated differently, by {made[0]} and {differing}: evaluate them anew."
+        )
+    command = f"python -m experiments.gather --runs={','.join(_RUNS.value)}"
+    results.write(_RESULTS.value, command, rows, made=made[0], note=_NOTE.value)
+    print(f"wrote {_RESULTS.value}")
+
+
+if __name__ == "__main__":
+    command_line.run(main)
