@@ -85,20 +85,17 @@ def _encode(subject: Subject, source: data.Source) -> Encoded:
     raw = data.whole(data.complete(source), NUM_EXAMPLES)
     batch = jax.device_get(subject.sampler.as_batch(without_label(raw), check_values=False))
 
-    def means(names: tuple[str, ...]) -> dict[str, np.ndarray]:
-        def one(key: jax.Array, start: int, count: int) -> Mapping[str, jax.Array]:
-            given = {name: batch[name][start : start + count] for name in names}
-            latents = subject.sampler.infer(key, given, method="mean")
-            own = {f"private {name}": latents.private[name] for name in latents.private}
-            return {"shared": latents.shared} | own
+    def one(key: jax.Array, start: int, count: int) -> Mapping[str, jax.Array]:
+        part = {name: values[start : start + count] for name, values in batch.items()}
+        latents = subject.sampler.infer(key, part, method="mean")
+        found = {"shared": latents.shared}
+        found |= {f"private {name}": values for name, values in latents.private.items()}
+        for name in subject.names if len(subject.names) > 1 else ():
+            given = {name: part[name]}
+            found[f"shared from {name}"] = subject.sampler.encode(given, check_values=False)
+        return found
 
-        return in_chunks(one, subject.keys["probe"], len(raw["label"]))
-
-    found = means(tuple(subject.names))
-    if len(subject.names) > 1:
-        for name in subject.names:
-            found[f"shared from {name}"] = means((name,))["shared"]
-    return found, raw["label"]
+    return in_chunks(one, subject.keys["probe"], len(raw["label"])), raw["label"]
 
 
 MEASURES: tuple[Measure, ...] = (linear_probes, latent_clusters)

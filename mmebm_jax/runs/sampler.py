@@ -54,6 +54,10 @@ def _sample_latents(
 
 _latents = _jitted(_sample_latents, "num_samples", "use_energy", "placement")
 _infer = _jitted(sampling.infer_latents, "method")
+# Alone, so that private latents of what is not given, which no code needs, are not drawn.
+_encode = _jitted(
+    lambda key, trained, given: sampling.infer_latents(key, trained, given, method="mean").shared
+)
 _prior_chain = _jitted(
     lambda key, trained, num_samples: trained.networks().revise_prior(key, num_samples),
     "num_samples",
@@ -206,8 +210,8 @@ class Sampler:
         Raises:
           ValueError: see `as_batch`, or modalities of different lengths, or none.
         """
-        batch = self._batch(batch, check_values)
-        return self.infer(jax.random.key(0), batch, method="mean").shared
+        given = self._split(self._batch(batch, check_values))
+        return _encode(jax.random.key(0), self.weights, given, **self._static)
 
     def energy(self, batch: Mapping[str, Any], *, check_values: bool = True) -> jax.Array:
         """The joint energy of examples with every modality, `[B]`; lower is more likely.

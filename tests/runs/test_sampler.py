@@ -103,6 +103,16 @@ def test_values_of_model_range_pass_and_others_where_they_are_meant(sampler):
     assert sampler.encode(meant, check_values=False).shape == (2, 3)
 
 
+def test_codes_are_the_inferred_means(private_sampler, raw):
+    for names in (("picture",), ("text",), ("picture", "text")):
+        given = {name: raw[name] for name in names}
+        batch = private_sampler.as_batch(given)
+        inferred = private_sampler.infer(jax.random.key(5), batch, method="mean").shared
+        np.testing.assert_allclose(private_sampler.encode(given), inferred, atol=1e-6)
+    with pytest.raises(ValueError, match="give at least one modality"):
+        private_sampler.encode({})
+
+
 def test_energies_and_codes_can_be_differentiated(sampler, raw):
     """Values inside a transformation cannot be read, and need not be."""
     batch = sampler.as_batch(raw)
