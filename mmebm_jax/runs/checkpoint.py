@@ -47,7 +47,6 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
     "energy": {"noisy_samples": False, "num_candidates": 1, "candidate_temperature": 4.0},
     "schedule": {"freeze_step": 0},
     "guard": {"device": "any"},
-    "evaluation": {"num_sources": 10**7},
     **{f"optimiser.{name}": {"weight_decay": 0.0} for name in NETWORKS},
 }
 ADDED_AT_TOP = {"tracker": "none"}  # the same, of no section
