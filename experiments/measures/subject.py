@@ -156,7 +156,9 @@ class Subject:
     def draw(self, source: str) -> dict[str, np.ndarray]:
         """What `sample(given=…)` draws for the sources' examples of one modality."""
         key = jax.random.fold_in(self.keys["drawn"], self.names.index(source))
-        return self.complete(key, source, self.sources[source])
+        return self.once(
+            ("draws", source), lambda: self.complete(key, source, self.sources[source])
+        )
 
     def complete(self, key: jax.Array, source: str, values: np.ndarray) -> dict[str, np.ndarray]:
         """What `sample(given=…)` draws, once for each of the values of one modality."""
