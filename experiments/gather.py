@@ -15,8 +15,11 @@ from etils import epath
 
 from experiments import command_line, results
 from mmebm_jax.runs import checkpoint
+from mmebm_jax.training.log import read_rows
 
-_RUNS = flags.DEFINE_list("runs", [], "Folders of evaluated runs, each as FOLDER or NAME=FOLDER.")
+_RUNS = flags.DEFINE_list(
+    "runs", [], "Folders of evaluated runs, each as FOLDER or NAME=FOLDER.", allow_override=True
+)
 _RESULTS = flags.DEFINE_string(
     "results", None, "File to write, as docs/results/NAME.json.", allow_override=True
 )
@@ -46,13 +49,11 @@ def row(given: str) -> dict[str, Any]:
 
 
 def training_minutes(workdir: epath.Path, batch_size: int) -> float:
-    """How long the steps in a run's `metrics.jsonl` took; what a restart compiles is left out."""
+    """How long the logged steps of a run took, with what was compiled and fitted between them."""
     minutes, before = 0.0, 0
-    for line in (workdir / "metrics.jsonl").read_text().splitlines():
-        metrics = json.loads(line)
-        if rate := metrics.get("examples_per_second"):
-            minutes += (metrics["step"] - before) * batch_size / rate / 60
-            before = metrics["step"]
+    for metrics in read_rows(workdir):
+        minutes += (metrics["step"] - before) * batch_size / metrics["examples_per_second"] / 60
+        before = metrics["step"]
     return minutes
 
 

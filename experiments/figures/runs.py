@@ -22,6 +22,7 @@ from mmebm_jax.runs import checkpoint
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import Run, budget
+from mmebm_jax.training.log import read_rows
 from mmebm_jax.training.schedule import scaled
 from mmebm_jax.training.updates import Updates
 
@@ -239,9 +240,7 @@ def curve(folder: epath.Path, names: Sequence[str]) -> dict[str, list[float]]:
     Of at most `NUM_POINTS` points, each the mean of rows that follow each other. Rows that lack
     one of the names, as those before the energy learns, are left out.
     """
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    rows = [row for row in map(json.loads, lines) if "event" not in row]
-    rows = [row for row in rows if all(name in row for name in names)]
+    rows = [row for row in read_rows(folder) if all(name in row for name in names)]
     parts = np.array_split(np.arange(len(rows)), min(NUM_POINTS, len(rows) or 1))
     found: dict[str, list[float]] = {"step": [rows[p[-1]]["step"] for p in parts if len(p)]}
     for name in names:

@@ -182,13 +182,24 @@ def write_event(workdir: epath.Path, kind: str, facts: Mapping[str, Any]) -> Non
     _append(workdir / "metrics.jsonl", {"event": kind, **facts})
 
 
+def read_rows(workdir: epath.Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics, in order, without what it recorded of events.
+
+    Raises:
+      FileNotFoundError: it has logged nothing.
+    """
+    return [record for record in _records(workdir) if record and "event" not in record]
+
+
 def read_events(workdir: epath.Path, kind: str) -> list[dict[str, Any]]:
     """What a run recorded of one kind, in order."""
-    path = workdir / "metrics.jsonl"
-    if not path.exists():
+    if not (workdir / "metrics.jsonl").exists():
         return []
-    records = [_parse(line) for line in path.read_text().splitlines()]
-    return [record for record in records if record.get("event") == kind]
+    return [record for record in _records(workdir) if record.get("event") == kind]
+
+
+def _records(workdir: epath.Path) -> list[dict[str, Any]]:
+    return [_parse(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def report(workdir: epath.Path, explosion: Explosion) -> epath.Path:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from etils import epath
 
-from mmebm_jax.training.log import Bounds, Explosion, Log, read_events, report, write_event
+from mmebm_jax.training.log import (
+    Bounds,
+    Explosion,
+    Log,
+    read_events,
+    read_rows,
+    report,
+    write_event,
+)
 
 
 @pytest.fixture
@@ -75,6 +83,7 @@ def test_diagnostics_are_records_of_their_own_that_a_resumed_run_repeats(workdir
 def test_a_resumed_run_drops_the_rows_it_repeats_but_no_event(workdir):
     lines = ['{"step": 2}', '{"event": "explosion", "step": 9}', '{"step": 4}', '{"step": 6', ""]
     (workdir / "metrics.jsonl").write_text("\n".join(lines))
+    assert read_rows(workdir) == [{"step": 2}, {"step": 4}]  # not the line that was cut off
     Log(workdir, 3)
     assert rows(workdir) == [{"step": 2}, {"event": "explosion", "step": 9}]
     assert read_events(workdir, "explosion") == [{"event": "explosion", "step": 9}]
