@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from experiments import measures, results
 from experiments.classifiers import Classifiers
-from experiments.measures import Measure, Subject
+from experiments.measures import Measure, Subject, coherence, samples
 from mmebm_jax.metrics import inception, mobilenet
 from mmebm_jax.runs import checkpoint
 from mmebm_jax.runs.sampler import Sampler
@@ -149,7 +149,9 @@ def protocol(subject: Subject) -> dict[str, Any]:
         "picture has; majority: of as many of the commonest ones; shuffled: of other pictures",
         "inputs": "decoder means",
         "sources": "completions, reconstructions and their distances are of the first num_sources "
-        "test examples; coherence by inputs of at most 500; diversity of 125, four draws each",
+        "test examples; coherence by inputs of at most "
+        f"{coherence.MOST_SOURCES}; diversity of {samples.NUM_SOURCES}, {samples.NUM_DRAWS} draws "
+        "each",
         "prior_steps": chains.prior.num_steps if settings.prior_energy else 0,
         "prior_temperature": chains.prior.temperature if settings.prior_energy else 1.0,
         "refinement_steps": refinement if settings.data_energy else 0,

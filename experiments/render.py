@@ -143,18 +143,14 @@ def markdown(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 def caption(result: Mapping[str, Any]) -> str:
     """What made a table, and whether the method has changed since."""
     line = (
-        f"Made by `{result['command']}`, version {result['version']}, {_date(result)}, on "
-        f"{re.sub(r'^1 cores', '1 core', result['machine'])}."
+        f"Made by `{result['command']}`, version {result['version']}, {result['date']}, on "
+        f"{result['machine']}."
     )
     if note := result.get("note"):
         line += f" {note}"
     if result["method_revision"] != method.REVISION:
         line += " The method has changed since: numbers made today will differ."
     return line
-
-
-def _date(result: Mapping[str, Any]) -> str:
-    return "date not recorded" if result["date"] == "unknown" else result["date"]
 
 
 def _cell(rows: Sequence[Mapping[str, Any]], column: Column) -> str:

@@ -28,7 +28,7 @@ def joint_samples(subject: Subject) -> Part:
     last = subject.judged_samples
     stages = {}
     if subject.settings.prior_energy:
-        stages["base_prior"] = subject.from_prior(subject.keys["base"], use_energy=False)
+        stages["base_prior"] = subject.from_base_prior(subject.keys["base"])
     if subject.settings.data_energy:
         stages["generator"] = subject.generated
     if subject.has_choice:

@@ -18,7 +18,7 @@ CHUNK = 500  # examples at a time: programs are compiled for this number and the
 KEYS = ("prior", "base", "chain", "cross", "mean", "revised", "count", "probe")
 LATER_KEYS = (
     *("drawn", "diversity", "reconstruction", "shuffle", "likelihood", "normaliser"),
-    *("calibration", "images", "chosen"),
+    *("calibration", "images"),
 )
 
 Part = dict[str, Any]
@@ -55,10 +55,6 @@ class Subject:
             num_steps,
         )
         self.settings = sampler.settings
-        # So that chains see CHUNK candidates at a time, as they see CHUNK examples elsewhere.
-        self._samples_at_a_time = max(
-            1, CHUNK // (self.settings.candidates if self.has_choice else 1)
-        )
         self._known: dict[Hashable, Any] = {}
         self.names = [m.name for m in sampler.modalities]
         self.num_samples = num_samples(run)
@@ -132,6 +128,11 @@ class Subject:
         """Whether the data energy chooses among refined candidates."""
         return self.sampler.refines(self.num_steps) and self.settings.candidates > 1
 
+    @property
+    def _samples_at_a_time(self) -> int:
+        """So that chains see CHUNK candidates at a time, as they see CHUNK examples elsewhere."""
+        return max(1, CHUNK // self.settings.candidates) if self.has_choice else CHUNK
+
     @cached_property
     def judged_samples(self) -> Judged:
         """What the classifiers say of them."""
@@ -176,11 +177,11 @@ class Subject:
         key = jax.random.fold_in(self.keys["cross"], self.names.index(source))
         return self.conditional(key, (source,), method)
 
-    def from_prior(self, key: jax.Array, *, use_energy: bool) -> dict[str, np.ndarray]:
-        """The generator's samples from the prior, with or without its latent energy."""
+    def from_base_prior(self, key: jax.Array) -> dict[str, np.ndarray]:
+        """The generator's samples from the prior without its latent energy."""
 
         def one(key: jax.Array, start: int, count: int) -> Mapping[str, jax.Array]:
-            latents = self.sampler.prior_latents(key, count, use_energy=use_energy)
+            latents = self.sampler.prior_latents(key, count, use_energy=False)
             return self.sampler.generate(latents)
 
         return in_chunks(one, key, self.num_samples)
