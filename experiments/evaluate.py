@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
+from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from experiments import measures, results
 from experiments.classifiers import Classifiers
 from experiments.measures import Measure, Subject, coherence, samples
 from mmebm_jax.metrics import inception, mobilenet
-from mmebm_jax.runs import checkpoint
-from mmebm_jax.runs.sampler import Sampler
+from mmebm_jax.runs import checkpoint, exports, hub
+from mmebm_jax.runs.sampler import Sampler, load
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import Run, prepare, restore_sampler
 
@@ -34,14 +35,63 @@ def check_refinement(sampler: Sampler, num_steps: int | None) -> None:
         )
 
 
+def as_exported(config: ConfigDict, weights: str) -> ConfigDict:
+    """An export's configuration, with the data and the protocol of another.
+
+    Args:
+      config: whose data set and evaluation stand.
+      weights: folder of an export, or its address on the Hugging Face Hub.
+
+    Raises:
+      ValueError: no export is there.
+    """
+    theirs, ours = exports.read_config(_export_folder(weights)).to_dict(), config.to_dict()
+    return ConfigDict(theirs | {name: ours[name] for name in exports.NOT_SAMPLED})
+
+
+def sampler_of(run: Run, weights: str | None = None) -> tuple[Sampler, int]:
+    """The sampler of a run's newest checkpoint, or of an export, and its step.
+
+    Args:
+      run: on whose data the sampler is to be measured.
+      weights: see `as_exported`; None for the run's own.
+
+    Raises:
+      FileNotFoundError: the run has no checkpoint.
+      ValueError: no export is there, or its model is of other modalities than the run's data.
+    """
+    if weights is None:
+        return restore_sampler(run)
+    folder = _export_folder(weights)
+    sampler = load(folder)
+    theirs, ours = ([(m.name, m.shape) for m in model.modalities] for model in (sampler, run.model))
+    if theirs != ours:
+        raise ValueError(
+            f"--weights={weights} is a model of {dict(theirs)}, but the data are {dict(ours)}: "
+            "name the configuration of its data with --config."
+        )
+    return sampler, exports.read_facts(folder).step
+
+
+def _export_folder(weights: str) -> epath.Path:
+    folder = hub.fetch(weights) if weights.startswith(hub.PREFIX) else epath.Path(weights)
+    if not exports.is_export(folder):
+        raise ValueError(
+            f"--weights={weights} is no export: give a folder that mmebm_jax.export wrote, or "
+            "leave it out to measure --workdir's own run."
+        )
+    return folder
+
+
 def restored(
-    workdir: epath.Path, num_samples: int | None = None
+    workdir: epath.Path, num_samples: int | None = None, weights: str | None = None
 ) -> tuple[Run, Sampler, int, Classifiers]:
     """A trained run to measure with its own classifiers, of one seed.
 
     Args:
       workdir: of the run.
       num_samples: of each kind; None for the run's own number.
+      weights: of an export to measure in its place, see `as_exported`.
 
     Returns:
       The run, its sampler, the step of its checkpoint and the classifiers.
@@ -52,9 +102,11 @@ def restored(
     config = checkpoint.read_config(workdir)
     if num_samples:
         config.evaluation.num_samples = num_samples
+    if weights:
+        config = as_exported(config, weights)
     config.evaluation.classifier_seeds = 1
     run = prepare(config, workdir)
-    sampler, step = restore_sampler(run)
+    sampler, step = sampler_of(run, weights)
     return run, sampler, step, Classifiers(run, workdir / "classifiers")
 
 

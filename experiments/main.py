@@ -3,6 +3,8 @@
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo --mode=check
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo --mode=evaluate
+python -m experiments.main --config=configs/polymnist.py:private_full --mode=evaluate \\
+    --weights=pretrained/polymnist --workdir=runs/shipped
 python -m experiments.main --workdir=runs/demo --mode=curve
 python -m experiments.main --workdir=runs/demo --mode=sample --num_samples=16
 python -m experiments.main --workdir=runs/demo --mode=report
@@ -48,6 +50,7 @@ _ACTS_IN = {
     "refinement_steps": ("sample", "evaluate"),
     "seed": ("sample", "report"),
     "classifiers": ("evaluate", "curve"),
+    "weights": ("evaluate",),
     "host": ("app",),
     "port": ("app",),
 }
@@ -125,13 +128,16 @@ def _evaluate(workdir: epath.Path) -> None:
     from mmebm_jax import training
     from mmebm_jax.runs import checkpoint
 
-    run = training.prepare(_CONFIG.value or checkpoint.read_config(workdir), workdir)
+    config, weights = _CONFIG.value or checkpoint.read_config(workdir), command_line.WEIGHTS.value
+    if weights:
+        config = evaluate.as_exported(config, weights)
+    run = training.prepare(config, workdir)
     classifiers = epath.Path(_CLASSIFIERS.value or workdir / "classifiers")
     if _MODE.value == "curve":
         print(curve.draw(run, classifiers, command_line.NUM_SAMPLES.value))
         return
     measures.check(run)
-    sampler, step = training.restore_sampler(run)
+    sampler, step = evaluate.sampler_of(run, weights)
     evaluate.check_refinement(sampler, _REFINEMENT.value)
     result = evaluate.evaluate(
         run,
@@ -140,6 +146,8 @@ def _evaluate(workdir: epath.Path) -> None:
         evaluate.Classifiers(run, classifiers),
         num_steps=_REFINEMENT.value,
     )
+    if weights:
+        checkpoint.write_config(workdir, run.config, run.splits)
     evaluate.write(workdir, result)
     print(evaluate.table(result))
 

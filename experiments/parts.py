@@ -3,6 +3,7 @@
     python -m experiments.parts --runs=runs/a/seed1/private_full,runs/a/seed2/private_full \\
         --num_samples=2000 --results=docs/results/parts_polydigits.json
     python -m experiments.parts --change=chains --runs=...
+    python -m experiments.parts --runs=runs/shipped --weights=pretrained/polymnist
 
 The networks of a run stay as they are; its sampler does without a part, or steps by half or twice
 the size or number. Parts that act on training alone are runs of their own, by
@@ -174,13 +175,16 @@ def is_the_same(one: Sampler, other: Sampler) -> bool:
     return one.settings == other.settings and one.weights is other.weights
 
 
-def rows_of(workdir: epath.Path, num_samples: int, table: str) -> Iterator[dict[str, Any]]:
-    """The measured rows of one run, each as soon as it is measured.
+def rows_of(
+    workdir: epath.Path, num_samples: int, table: str, weights: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """The measured rows of one run, or of an export's `weights`, each as soon as it is measured.
 
     Raises:
       FileNotFoundError: no run, or no checkpoint.
+      ValueError: see `evaluate.sampler_of`.
     """
-    run, sampler, step, classifiers = restored(workdir, num_samples)
+    run, sampler, step, classifiers = restored(workdir, num_samples, weights)
     parts = variants(run.config.prior.private_temperature)
     changes = parts if table == "parts" else changed_chains()
     for number, (name, change) in enumerate(changes.items()):
@@ -204,8 +208,10 @@ def main() -> None:
     folders, table = [epath.Path(name) for name in _RUNS.value], _CHANGE.value
     command = f"python -m experiments.parts --change={table} --runs={','.join(_RUNS.value)}"
     command += f" --num_samples={num_samples}"
+    weights = command_line.WEIGHTS.value
+    command += f" --weights={weights}" if weights else ""
     rows = []
-    for row in (row for folder in folders for row in rows_of(folder, num_samples, table)):
+    for row in (r for folder in folders for r in rows_of(folder, num_samples, table, weights)):
         rows.append(row)
         if _RESULTS.value:
             results.write(_RESULTS.value, command, rows)

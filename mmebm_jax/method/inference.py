@@ -47,23 +47,30 @@ def infer(
     *,
     central: bool = False,
 ) -> Latents:
-    """A draw of all latents, or their means with `central`.
-
-    Private latents of missing modalities are drawn from their prior given z in both cases: of the
-    observed modalities nothing else is known of them.
-    """
+    """A draw of all latents, or with `central` their means but for what `redraw_missing` draws."""
     shared_key, own_key, prior_key = jax.random.split(key, 3)
     posterior = encoding.posterior
     shared = mean(posterior) if central else sample(shared_key, posterior)
     private = {}
     for index, (name, own) in enumerate(encoding.private.items()):
         own_draw = families.sample(jax.random.fold_in(own_key, index), own, posterior.family)
-        values = own.location if central else own_draw
-        if mask is not None:
-            unseen = draw_private(jax.random.fold_in(prior_key, index), name, shared)
-            values = jnp.where(mask[name][:, None], values, unseen)
-        private[name] = values
-    return Latents(shared, private)
+        private[name] = own.location if central else own_draw
+    latents = Latents(shared, private)
+    return latents if mask is None else redraw_missing(prior_key, latents, draw_private, mask)
+
+
+def redraw_missing(
+    key: jax.Array, latents: Latents, draw_private: DrawPrivate, mask: Mask
+) -> Latents:
+    """Latents whose private parts of missing modalities are drawn from their prior given z.
+
+    A Gibbs step of the posterior: given z, the observed modalities say nothing of them.
+    """
+    private = {}
+    for index, (name, values) in enumerate(latents.private.items()):
+        unseen = draw_private(jax.random.fold_in(key, index), name, latents.shared)
+        private[name] = jnp.where(mask[name][:, None], values, unseen)
+    return latents._replace(private=private)
 
 
 def scales(encoding: Encoding, mask: Mask | None = None) -> Latents:
@@ -76,8 +83,7 @@ def scales(encoding: Encoding, mask: Mask | None = None) -> Latents:
     shared = jnp.where(exists, posterior.scale, jnp.inf).min(axis=0)
     private = {name: own.scale for name, own in encoding.private.items()}
     if mask is not None:
-        missing = jnp.zeros(shared.shape[:1], bool)
-        seen = {name: mask.get(name, missing)[:, None] for name in private}
+        seen = {name: mask[name][:, None] for name in private}
         private = {name: jnp.where(seen[name], private[name], 1.0) for name in private}
     return jax.lax.stop_gradient(Latents(shared, private))
 

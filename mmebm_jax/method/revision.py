@@ -1,7 +1,4 @@
-"""The posterior and the data revision: which energy each chain descends, and what it may move.
-
-Prior sampling, the third MCMC chain, is in `prior.sample`.
-"""
+"""The posterior and the data revision; the third MCMC chain, the prior's, is in `prior.sample`."""
 
 from collections.abc import Mapping
 

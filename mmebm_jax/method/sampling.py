@@ -63,7 +63,7 @@ def infer_latents(
 ) -> Latents:
     """Latents for any observed subset of the modalities.
 
-    Private latents of modalities that are not given come from their prior.
+    Private latents of modalities that are not given come from their prior at that z.
 
     Args:
       key: PRNG key.
@@ -81,15 +81,14 @@ def infer_latents(
     if method not in METHODS:
         raise ValueError(f"method {method!r} is not one of {METHODS}.")
     networks = trained.networks()
-    start_key, chain_key = jax.random.split(key)
+    start_key, chain_key, missing_key = jax.random.split(key, 3)
     encoding, mask = _encode(networks, given, mask)
-    latents = inference.infer(
-        start_key, encoding, networks.draw_private, mask, central=method == "mean"
-    )
+    central, draw = method == "mean", networks.draw_private
+    latents = inference.infer(start_key, encoding, draw, mask, central=central)
     if method != "revised":
         return latents
-    given_mask = {name: mask[name] for name in given}
-    return networks.revise_posterior(chain_key, latents, given, given_mask, encoding).position
+    revised = networks.revise_posterior(chain_key, latents, given, mask, encoding).position
+    return inference.redraw_missing(missing_key, revised, draw, mask)
 
 
 def revise_latents(
@@ -98,8 +97,7 @@ def revise_latents(
     """The chain by which `infer_latents` revises, from any latents."""
     networks = trained.networks()
     encoding, mask = _encode(networks, given)
-    given_mask = {name: mask[name] for name in given}
-    return networks.revise_posterior(key, latents, given, given_mask, encoding)
+    return networks.revise_posterior(key, latents, given, mask, encoding)
 
 
 def _encode(networks: Networks, given: Batch, mask: Mask | None = None) -> tuple[Encoding, Mask]:

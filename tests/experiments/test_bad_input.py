@@ -752,8 +752,9 @@ def published_elsewhere(place):
     ]
 
 
+SHIPPED = Path(__file__).parents[2] / "pretrained" / "polymnist"
 MANY = [f"--config.data.num_{split}=2100" for split in ("train", "test")]
-MANY += ["--config.evaluation.num_samples=2100"]
+MANY += [f"--config.evaluation.num_{kind}=2100" for kind in ("samples", "sources")]
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 CASES |= {
     "evaluation: unknown measure": (
@@ -795,6 +796,18 @@ CASES |= {
     "evaluation: other weights than MobileNet's": (
         weights("mobilenet_weights", "w.npz", packed(a=np.zeros(3)), *MANY),
         ["w.npz", "conv0/w", f"SHA-256 {hashlib.sha256(packed(a=np.zeros(3))).hexdigest()[:8]}"],
+    ),
+    "evaluation: weights of a run that is no export": (
+        lambda place: [*evaluating()(place), f"--weights={place.run}"],
+        ["--weights=", "is no export", "mmebm_jax.export", "leave it out"],
+    ),
+    "evaluation: an export of other data": (
+        lambda place: [*evaluating(*MANY)(place), f"--weights={SHIPPED}"],
+        ["--weights=", "m4", "but the data are", "--config"],
+    ),
+    "training from an export's weights": (
+        lambda place: [*setting()(place), f"--weights={SHIPPED}"],
+        ["--weights does not act in --mode=train", "evaluate", "leave it out"],
     ),
     "evaluation: PolyMNIST's classifiers for other data": (
         evaluating("--config.evaluation.polymnist_classifiers=folder"),

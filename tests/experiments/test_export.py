@@ -6,8 +6,9 @@ import pytest
 from etils import epath
 
 import mmebm_jax
-from experiments import export
-from mmebm_jax.runs import cards
+from experiments import evaluate, export
+from experiments.measures import samples
+from mmebm_jax.runs import builders, cards, checkpoint
 from tests.commands import assert_one_line, run_here, save_run, small_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -28,6 +29,33 @@ def test_the_card_has_both_rows_and_the_numbers_are_the_samplers_own(tmp_path, c
     # The same numbers drawn from the same keys by the same judges.
     for section in ("joint_coherence", "cross_coherence", "frechet", "diversity"):
         assert trained[section] == stored[section]
+
+
+def test_an_export_is_measured_by_the_settings_it_was_trained_with(tmp_path):
+    """On the data and by the protocol that a configuration names, as the run itself would be."""
+    folder = epath.Path(tmp_path)
+    sizes = {"data__num_train": 80, "data__num_test": 80, "evaluation__classifier_steps": 2}
+    save_run(folder / "run", small_config(**sizes, prior__private_temperature=0.5))
+    mmebm_jax.export(folder / "run", folder / "digits", dtype="float32")
+    weights = str(folder / "digits")
+
+    other = small_config(**sizes, evaluation__num_samples=70, model__width=3)
+    config = evaluate.as_exported(other, weights)
+    assert config.prior.private_temperature == 0.5
+    assert config.model.width == 2
+    assert config.evaluation.num_samples == 70
+    assert config.data == other.data
+
+    checkpoint.write_config(folder / "shipped", config, builders.build_data(config))
+    judges = folder / "run" / "classifiers"
+    numbers = []
+    for workdir, options in ((folder / "run", {}), (folder / "shipped", {"weights": weights})):
+        run, sampler, step, _ = evaluate.restored(workdir, 70, **options)
+        measured = evaluate.evaluate(
+            run, sampler, step, evaluate.Classifiers(run, judges), only=[samples.joint_samples]
+        )
+        numbers.append((step, measured["joint_coherence"], measured["frechet"]))
+    assert numbers[0] == numbers[1]
 
 
 def test_missing_flags_are_one_line(tmp_path, capsys):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmebm_jax.distributions.base_prior import standard
+from mmebm_jax.distributions.base_prior import Mixture, standard
 from mmebm_jax.method import sampling
 from mmebm_jax.method.chains import Chains
 from mmebm_jax.method.langevin import Chain
@@ -323,11 +323,34 @@ def test_the_posterior_chain_alone_is_the_one_that_revises(private_sampler, raw,
     given, key = sampler.as_batch({"picture": raw["picture"]}), jax.random.key(0)
     start = sampler.infer(key, given, method="sample")
     _, chain_key = jax.random.split(key)
-    jax.tree.map(
-        lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6),
-        sampler.posterior_chain(chain_key, start, given).position,
-        sampler.infer(key, given, method="revised"),
+    chain = sampler.posterior_chain(chain_key, start, given).position
+    revised = sampler.infer(key, given, method="revised")
+    np.testing.assert_allclose(chain.shared, revised.shared, rtol=1e-5, atol=1e-6)
+    own = [latents.private["picture"] for latents in (chain, revised)]
+    np.testing.assert_allclose(*own, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_missing_is_drawn_from_its_prior_at_the_revised_latent(private_sampler, raw):
+    """As p(w | z, x) says: the chain, however cold, does not narrow it."""
+    base = private_sampler.weights.base_prior
+    count, center = len(base.log_weight), jnp.array([3.0, -5.0])
+    standard_away = Mixture(
+        jnp.zeros(count), jnp.tile(center, [count, 1]), jnp.tile(jnp.eye(2), [count, 1, 1])
     )
+    base = base._replace(private={"picture": standard_away, "text": standard_away})
+    cold = Chain(20, 0.3, 0.0)
+    sampler = private_sampler.with_weights(
+        private_sampler.weights._replace(base_prior=base),
+        SETTINGS._replace(chains=SETTINGS.chains._replace(posterior=cold)),
+    )
+    given = sampler.as_batch({"picture": np.repeat(raw["picture"], 400, axis=0)})
+    key = jax.random.key(0)
+    start = sampler.infer(key, given, method="sample")
+    chain = sampler.posterior_chain(key, start, given).position
+    assert (np.std(chain.private["text"], 0) < 0.8).all()
+    drawn = np.asarray(sampler.infer(key, given, method="revised").private["text"])
+    np.testing.assert_allclose(drawn.mean(0), center, atol=5 / len(drawn) ** 0.5)
+    np.testing.assert_allclose(drawn.std(0), 1, rtol=0.1)
 
 
 @pytest.mark.parametrize("num_steps", [0, 5])
@@ -336,7 +359,7 @@ def test_conditional_samples_take_as_many_posterior_steps_as_set(private_sampler
     sampler = private_sampler.with_weights(private_sampler.weights, settings)
     given, key = sampler.as_batch({"picture": raw["picture"]}), jax.random.key(0)
     latents = sampler.with_posterior_steps(num_steps).infer(
-        jax.random.split(key)[0], given, method="revised"
+        jax.random.split(key)[0], given, method="revised" if num_steps else "sample"
     )
     drawn = sampler.sample(key, given=given, num_steps=0)
     np.testing.assert_allclose(
