@@ -10,6 +10,7 @@ from configs import (
     cub,
     digits_text,
     folder,
+    papers,
     polydigits,
     polymnist,
     toy,
@@ -18,7 +19,8 @@ from experiments.compare import read_config
 from mmebm_jax.method.plan import Terms
 from mmebm_jax.runs import builders, schema
 
-ALL = (avatars, chaos, cifar_captions, cub, digits_text, folder, polydigits, polymnist, toy)
+ALL = (avatars, chaos, cifar_captions, cub, digits_text, folder, papers, polydigits)
+ALL += (polymnist, toy)
 CASES = [
     (module, variant)
     for module in (polydigits, digits_text, polymnist, folder)

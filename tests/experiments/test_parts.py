@@ -93,7 +93,7 @@ def test_private_latents_of_one_gaussian_do_not_depend_on_the_shared_latent():
 
 
 def test_rows_that_were_measured_survive_an_interruption(tmp_path, monkeypatch, parsed_flags):
-    def one_row(workdir, num_samples, table):
+    def one_row(workdir, num_samples, table, weights):
         yield {"method": "all parts", "seed": 0, "joint_coherence": {}, "frechet": {}}
         raise KeyboardInterrupt
 
