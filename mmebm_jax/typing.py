@@ -1,6 +1,6 @@
 """Names for the arrays that travel through the library."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +39,10 @@ class Latents(NamedTuple):
 
     shared: jax.Array  # shape=[..., B, Z]
     private: dict[str, jax.Array]  # name → shape=[..., B, W]; empty in a model without them
+
+    def of(self, names: Collection[str]) -> "Latents":
+        """Without the private latents of other modalities."""
+        return Latents(self.shared, {n: w for n, w in self.private.items() if n in names})
 
 
 Decode = Callable[[Latents], Mapping[str, jax.Array]]

@@ -3,7 +3,7 @@
 Training binds them at the parameters of a step, sampling at a run's averaged weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -76,9 +76,11 @@ class Networks(NamedTuple):
             key, base, self.latent_energy, name, shared, self.chains.prior_candidates
         )
 
-    def decode_frozen(self, latents: Latents) -> dict[str, jax.Array]:
+    def decode_frozen(
+        self, latents: Latents, names: Sequence[str] | None = None
+    ) -> dict[str, jax.Array]:
         """Outputs of the generator that carry no gradient for its parameters."""
-        return self.model.decode(self.frozen["generator"], latents)
+        return self.model.decode(self.frozen["generator"], latents, names)
 
     def revise_posterior(
         self,
@@ -90,22 +92,27 @@ class Networks(NamedTuple):
     ) -> LangevinResult:
         """ũ: latents refined under the generator's posterior of the modalities in `batch`.
 
+        Private latents of others stay: p(u | x) is p(z, w | x) of these and p(w_m | z) of those.
         With `encoding` a chain that is set to be scaled steps in units of the inferred scales: one
         step size then serves posteriors of any width.
         """
         energy_fn = revision.posterior_energy(
             batch,
             modalities=tuple(m for m in self.model.modalities if m.name in batch),
-            decode=self.decode_frozen,
+            decode=partial(self.decode_frozen, names=tuple(batch)),
             prior_energy=prior.latents_energy(
                 self.fitted_prior, self.latent_energy, self.model.prior_family
             ),
             mask=mask,
         )
-        chain = self.chains.posterior
+        chain, free = self.chains.posterior, start.of(batch)
         if encoding is None or not self.chains.scaled_posterior:
-            return langevin.run(key, start, energy_fn, chain)
-        return langevin.run_scaled(key, start, energy_fn, chain, inference.scales(encoding, mask))
+            result = langevin.run(key, free, energy_fn, chain)
+        else:
+            scales = inference.scales(encoding, mask).of(batch)
+            result = langevin.run_scaled(key, free, energy_fn, chain, scales)
+        shared, private = result.position
+        return result._replace(position=Latents(shared, {**start.private, **private}))
 
     def sample_prior(self, key: jax.Array, num_samples: int) -> Latents:
         """u_p: latents to generate from."""

@@ -81,23 +81,26 @@ def infer_latents(
     if method not in METHODS:
         raise ValueError(f"method {method!r} is not one of {METHODS}.")
     networks = trained.networks()
-    start_key, chain_key, missing_key = jax.random.split(key, 3)
-    encoding, mask = _encode(networks, given, mask)
-    central, draw = method == "mean", networks.draw_private
-    latents = inference.infer(start_key, encoding, draw, mask, central=central)
+    start_key, chain_key = jax.random.split(key)
+    encoding, known = _encode(networks, given, mask)
+    latents = inference.infer(
+        start_key, encoding, networks.draw_private, known, central=method == "mean"
+    )
     if method != "revised":
         return latents
-    revised = networks.revise_posterior(chain_key, latents, given, mask, encoding).position
-    return inference.redraw_missing(missing_key, revised, draw, mask)
+    return revise_latents(chain_key, trained, latents, given, mask).position
 
 
 def revise_latents(
-    key: jax.Array, trained: Trained, latents: Latents, given: Batch
+    key: jax.Array, trained: Trained, latents: Latents, given: Batch, mask: Mask | None = None
 ) -> LangevinResult:
     """The chain by which `infer_latents` revises, from any latents."""
     networks = trained.networks()
-    encoding, mask = _encode(networks, given)
-    return networks.revise_posterior(key, latents, given, mask, encoding)
+    chain_key, missing_key = jax.random.split(key)
+    encoding, mask = _encode(networks, given, mask)
+    result = networks.revise_posterior(chain_key, latents, given, mask, encoding)
+    position = inference.redraw_missing(missing_key, result.position, networks.draw_private, mask)
+    return result._replace(position=position)
 
 
 def _encode(networks: Networks, given: Batch, mask: Mask | None = None) -> tuple[Encoding, Mask]:

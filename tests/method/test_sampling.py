@@ -275,8 +275,12 @@ def test_two_draws_given_one_modality_differ_through_the_others_private_latent(
 
 
 def test_a_mask_says_what_each_example_has(private_sampler, raw):
-    """As if the rest had not been given, whatever its values."""
-    batch = private_sampler.as_batch(raw)
+    """As if the rest had not been given, whatever its values; by a chain without noise."""
+    chains = SETTINGS.chains._replace(posterior=SETTINGS.chains.posterior._replace(temperature=0.0))
+    sampler = private_sampler.with_weights(
+        private_sampler.weights, SETTINGS._replace(chains=chains)
+    )
+    batch = sampler.as_batch(raw)
     mask = {"picture": jnp.array([1, 1, 0, 1, 0], bool), "text": jnp.array([1, 0, 1, 0, 1], bool)}
     hidden = {
         name: jnp.where(seen.reshape(-1, *[1] * (batch[name].ndim - 1)), batch[name], 0.5)
@@ -284,7 +288,7 @@ def test_a_mask_says_what_each_example_has(private_sampler, raw):
     }
 
     def infer(given, **options):
-        return private_sampler.infer(jax.random.key(0), given, method="revised", **options)
+        return sampler.infer(jax.random.key(0), given, method="revised", **options)
 
     masked = infer(batch, mask=mask)
     jax.tree.map(np.testing.assert_array_equal, infer(hidden, mask=mask), masked)
@@ -323,11 +327,11 @@ def test_the_posterior_chain_alone_is_the_one_that_revises(private_sampler, raw,
     given, key = sampler.as_batch({"picture": raw["picture"]}), jax.random.key(0)
     start = sampler.infer(key, given, method="sample")
     _, chain_key = jax.random.split(key)
-    chain = sampler.posterior_chain(chain_key, start, given).position
-    revised = sampler.infer(key, given, method="revised")
-    np.testing.assert_allclose(chain.shared, revised.shared, rtol=1e-5, atol=1e-6)
-    own = [latents.private["picture"] for latents in (chain, revised)]
-    np.testing.assert_allclose(*own, rtol=1e-5, atol=1e-6)
+    jax.tree.map(
+        lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6),
+        sampler.posterior_chain(chain_key, start, given).position,
+        sampler.infer(key, given, method="revised"),
+    )
 
 
 def test_what_is_missing_is_drawn_from_its_prior_at_the_revised_latent(private_sampler, raw):
@@ -345,9 +349,6 @@ def test_what_is_missing_is_drawn_from_its_prior_at_the_revised_latent(private_s
     )
     given = sampler.as_batch({"picture": np.repeat(raw["picture"], 400, axis=0)})
     key = jax.random.key(0)
-    start = sampler.infer(key, given, method="sample")
-    chain = sampler.posterior_chain(key, start, given).position
-    assert (np.std(chain.private["text"], 0) < 0.8).all()
     drawn = np.asarray(sampler.infer(key, given, method="revised").private["text"])
     np.testing.assert_allclose(drawn.mean(0), center, atol=5 / len(drawn) ** 0.5)
     np.testing.assert_allclose(drawn.std(0), 1, rtol=0.1)
