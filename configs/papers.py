@@ -25,6 +25,8 @@ LONG: Differences = {
     "prior.fit_step": 8000,
     "prior.start_step": 8000,
     "energy.start_step": 6000,
+    # One random stratum an example: the same expected gradient in half of the time.
+    "elbo.estimator": "stratum",
 }
 PUBLISHED: Differences = LONG | {
     "likelihood.image.name": "laplace",

@@ -17,12 +17,11 @@ import optax
 from mmebm_jax import batching
 from mmebm_jax.distributions.base_prior import BasePrior, with_clusters
 from mmebm_jax.method import inference, terms
-from mmebm_jax.method.model import Model
 from mmebm_jax.method.plan import Plan, bind
 from mmebm_jax.method.terms import Metrics
 from mmebm_jax.method.train_state import Optimisers, TrainState, Weights
-from mmebm_jax.modalities.modality import from_raw, hide_missing
-from mmebm_jax.typing import OBSERVED, Batch, Mask, Params
+from mmebm_jax.modalities.modality import batch_from_raw, hide_missing
+from mmebm_jax.typing import Batch, Mask, Params
 
 Update = Callable[..., tuple[TrainState, Metrics]]
 
@@ -100,7 +99,7 @@ def make_update(plan: Plan, optimisers: Optimisers, accumulation_steps: int = 1)
     def gradients_of(
         key: jax.Array, raw_batch: Batch, state: TrainState
     ) -> tuple[dict[str, Params], Metrics]:
-        batch, mask = _in_model_range(plan.model, raw_batch)
+        batch, mask = batch_from_raw(plan.model.modalities, raw_batch)
 
         def loss(trained: dict[str, Params]) -> tuple[jax.Array, Metrics]:
             # What stands still is at its averaged weights, from which samples are drawn.
@@ -147,12 +146,3 @@ def _stepped(
         average[name] = optax.incremental_update(params[name], average[name], 1.0 - decay)
     weights = Weights(average, with_clusters(state.weights.base_prior, average["generator"]))
     return TrainState(state.step + 1, params, optimiser, num_updates, weights), norms
-
-
-def _in_model_range(model: Model, raw_batch: Batch) -> tuple[dict[str, jax.Array], Mask | None]:
-    """A raw batch in model range, and its mask where data are incomplete."""
-    batch = {m.name: from_raw(m, raw_batch[m.name]) for m in model.modalities}
-    if OBSERVED not in raw_batch:
-        return batch, None
-    columns = zip(model.modalities, raw_batch[OBSERVED].T, strict=True)
-    return batch, {modality.name: column for modality, column in columns}

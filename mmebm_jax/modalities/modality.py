@@ -15,7 +15,7 @@ from mmebm_jax.batching import to_rank
 from mmebm_jax.modalities.kind import Kind
 from mmebm_jax.modalities.kinds import KINDS, likelihoods_of
 from mmebm_jax.modalities.likelihoods import LIKELIHOODS
-from mmebm_jax.typing import Batch, Mask
+from mmebm_jax.typing import OBSERVED, Batch, Mask
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,17 @@ def simulate(
 def from_raw(modality: Modality, raw: jax.Array | np.ndarray) -> jax.Array:
     """uint8 images, int32 tokens `[..., L]` or float vectors → float32 in model range."""
     return modality.of_kind.from_raw(raw, modality.shape)
+
+
+def batch_from_raw(
+    modalities: Sequence[Modality], raw: Batch
+) -> tuple[dict[str, jax.Array], Mask | None]:
+    """A raw batch in model range, and where data are incomplete which example has what."""
+    batch = {m.name: from_raw(m, raw[m.name]) for m in modalities}
+    if OBSERVED not in raw:
+        return batch, None
+    columns = zip(modalities, raw[OBSERVED].T, strict=True)
+    return batch, {modality.name: column for modality, column in columns}
 
 
 def to_raw(modality: Modality, values: jax.Array | np.ndarray) -> np.ndarray:
