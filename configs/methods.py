@@ -79,6 +79,7 @@ SETTLED_ENERGY: Differences = {
     "model.spectral_gain": 1.5,
     "optimiser.energy.learning_rate": 2e-4,
     "energy.num_candidates": 4,
+    "energy.completion_temperature": 1.0,
 }
 # CMVAE's bound and prior: log-mean-exp of ten samples a stratum, 40 clusters.
 CLUSTERS = {

@@ -149,6 +149,7 @@ def with_choice(sampler: Sampler, temperature: float = 1.0, number: float = 1.0)
     settings = settings._replace(
         candidates=max(1, round(settings.candidates * number)),
         candidate_temperature=settings.candidate_temperature * temperature,
+        completion_temperature=settings.completion_temperature * temperature,
     )
     return sampler.with_weights(sampler.weights, settings)
 

@@ -27,6 +27,7 @@ class SamplerSettings(NamedTuple):
     conditional_steps: int = 0  # of the posterior chain that draws latents given modalities
     candidates: int = 1  # refined samples of which the data energy keeps one
     candidate_temperature: float = 1.0  # T of that choice, by exp(−E_α / T)
+    completion_temperature: float = 1.0  # the same where some modalities are given
 
 
 class Trained(NamedTuple):
@@ -151,8 +152,7 @@ def refine(
     return networks.refine(key, free, observed=given, keep_trajectory=keep_trajectory)
 
 
-def choose(key: jax.Array, trained: Trained, candidates: Batch) -> Batch:
+def choose(key: jax.Array, trained: Trained, candidates: Batch, temperature: jax.Array) -> Batch:
     """One of each sample's candidates `[B · C, *shape]`, drawn by exp(−E_α / T): `[B, *shape]`."""
-    settings = trained.settings
-    energies = trained.networks().data_energy(candidates) / settings.candidate_temperature
-    return resampled(key, candidates, energies, len(energies) // settings.candidates)
+    energies = trained.networks().data_energy(candidates) / temperature
+    return resampled(key, candidates, energies, len(energies) // trained.settings.candidates)

@@ -183,6 +183,7 @@ def build_sampler_settings(
         conditional_steps=config.posterior.conditional_steps,
         candidates=config.energy.num_candidates,
         candidate_temperature=config.energy.candidate_temperature,
+        completion_temperature=config.energy.completion_temperature,
     )
 
 

@@ -44,7 +44,8 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
         "shared_temperature": 1.0,
         "private_temperature": 1.0,
     },
-    "energy": {"noisy_samples": False, "num_candidates": 1, "candidate_temperature": 4.0},
+    "energy": {"noisy_samples": False, "num_candidates": 1, "candidate_temperature": 4.0}
+    | {"completion_temperature": 4.0},
     "schedule": {"freeze_step": 0},
     "guard": {"device": "any"},
     **{f"optimiser.{name}": {"weight_decay": 0.0} for name in NETWORKS},
@@ -467,9 +468,12 @@ def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:
     """A run's JSON file as this version names things.
 
     The kind "text" was "sequence" before 0.2; fields that came later did as `ADDED_SINCE` says, and
-    likelihoods of kinds that came later stand at their defaults.
+    likelihoods of kinds that came later stand at their defaults. Completions chose among candidates
+    as samples did.
     """
     likelihood, fields = tree.get("likelihood"), tree.get("fields")
+    if isinstance(energy := tree.get("energy"), dict) and "candidate_temperature" in energy:
+        energy.setdefault("completion_temperature", energy["candidate_temperature"])
     if isinstance(likelihood, dict) and "sequence" in likelihood:
         likelihood.setdefault("text", likelihood.pop("sequence"))
     for section, fields_since in ADDED_SINCE.items():

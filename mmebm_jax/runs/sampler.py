@@ -436,7 +436,9 @@ class Sampler:
                 warnings.warn(line, RuntimeWarning, stacklevel=3)
         if candidates == 1:
             return Stages(generated, refined, refined)
-        chosen = _choose(choice_key, self.weights, refined, **self._static)
+        settings = self.settings
+        temperature = settings.completion_temperature if batch else settings.candidate_temperature
+        chosen = _choose(choice_key, self.weights, refined, temperature, **self._static)
         generated, refined = _first((generated, refined), candidates=candidates)
         return Stages(generated, refined, chosen)
 

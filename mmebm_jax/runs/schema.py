@@ -315,6 +315,10 @@ class Energy(Section):
         4.0, gt=0, le=1e6, description="T: of the candidates one is drawn by exp(−E_α(x̃) / T)."
     )
 
+    completion_temperature: float = Field(
+        4.0, gt=0, le=1e6, description="T of the same choice where some modalities are given."
+    )
+
     @model_validator(mode="after")
     def _noise_has_no_latents(self) -> "Energy":
         if self.start == "noise" and (self.synthesis_generator or self.synthesis_inference):

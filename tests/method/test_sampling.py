@@ -97,7 +97,12 @@ def test_the_data_energy_chooses_among_refined_candidates(sampler, raw):
     key, picture = jax.random.key(3), {"picture": raw["picture"]}
 
     def drawn(candidates, temperature, **options):
-        settings = SETTINGS._replace(candidates=candidates, candidate_temperature=temperature)
+        # The temperature of the other kind would choose at random.
+        kinds = {"candidate_temperature": 1e6, "completion_temperature": 1e6}
+        kinds["completion_temperature" if "given" in options else "candidate_temperature"] = (
+            temperature
+        )
+        settings = SETTINGS._replace(candidates=candidates, **kinds)
         return sampler.with_weights(sampler.weights, settings).sample(key, **options)
 
     for options, count in (({"num_samples": 4}, 4), ({"given": picture}, 5)):
