@@ -65,7 +65,8 @@ PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
     "optimiser.generator.gradient_clip": 1e9,
 }
 # And a data energy that learns on that prior's samples while the other networks are frozen.
-# Completions by a cold chain: of unseen data the inference model is surer than it should be.
+# Completions by a cold chain: of unseen data the inference model is surer than it should be. And by a
+# colder choice than samples: candidates for one example compete with each other alone.
 SETTLED_ENERGY: Differences = {
     "posterior.chain.temperature": 0.3,
     "energy.learn": True,
@@ -79,7 +80,7 @@ SETTLED_ENERGY: Differences = {
     "model.spectral_gain": 1.5,
     "optimiser.energy.learning_rate": 2e-4,
     "energy.num_candidates": 4,
-    "energy.completion_temperature": 1.0,
+    "energy.completion_temperature": 0.5,
 }
 # CMVAE's bound and prior: log-mean-exp of ten samples a stratum, 40 clusters.
 CLUSTERS = {
