@@ -65,8 +65,8 @@ PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
     "optimiser.generator.gradient_clip": 1e9,
 }
 # And a data energy that learns on that prior's samples while the other networks are frozen.
-# Completions by a cold chain: of unseen data the inference model is surer than it should be. And by a
-# colder choice than samples: candidates for one example compete with each other alone.
+# Completions by a cold chain: of unseen data the inference model is surer than it should be; and by
+# a colder choice than samples: candidates for one example compete with each other alone.
 SETTLED_ENERGY: Differences = {
     "posterior.chain.temperature": 0.3,
     "energy.learn": True,
