@@ -15,12 +15,12 @@ from experiments.benchmarks import torch_residual, torch_small
 from experiments.benchmarks.torch_layers import Arrays, Maps, Params, from_flat, plain
 from mmebm_jax.method.model import Model
 from mmebm_jax.networks.image import ImageDecoder, ImageExpert, ImageTrunk
-from mmebm_jax.networks.joint import SMALLEST_SCALE
-from mmebm_jax.networks.residual_image import (
+from mmebm_jax.networks.image_residual import (
     ResidualImageDecoder,
     ResidualImageExpert,
     ResidualImageTrunk,
 )
+from mmebm_jax.networks.joint import SMALLEST_SCALE
 
 COUNTERPARTS: dict[type, Any] = {
     ImageExpert: torch_small.Expert,

@@ -1,4 +1,4 @@
-"""The networks of `mmebm_jax.networks.residual_image` in PyTorch, and their parameters there."""
+"""The networks of `mmebm_jax.networks.image_residual` in PyTorch, and their parameters there."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from experiments.benchmarks.torch_layers import Arrays, Maps, Params, plain, to_flat
-from mmebm_jax.networks.residual_image import (
+from mmebm_jax.networks.image_residual import (
     BRANCH,
     SLOPE,
     ResidualImageDecoder,

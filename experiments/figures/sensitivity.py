@@ -31,7 +31,7 @@ from experiments.figures.runs import (
 )
 from experiments.measures import Subject
 from mmebm_jax.method import sampling
-from mmebm_jax.method.chains import Chains
+from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.plan import Plan, Terms
 from mmebm_jax.method.sampling import SamplerSettings, Trained
 from mmebm_jax.metrics import coherence

@@ -7,8 +7,8 @@ import jax
 
 from mmebm_jax.distributions.base_prior import BasePrior, with_clusters
 from mmebm_jax.method.bounds import Bound
-from mmebm_jax.method.chains import Chains, Networks
 from mmebm_jax.method.model import NETWORKS, Model
+from mmebm_jax.method.networks import Chains, Networks
 from mmebm_jax.typing import Params
 
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from mmebm_jax.distributions.base_prior import resampled
 from mmebm_jax.method import inference
-from mmebm_jax.method.chains import Chains, Networks
 from mmebm_jax.method.inference import Encoding
 from mmebm_jax.method.langevin import LangevinResult
 from mmebm_jax.method.model import Model
+from mmebm_jax.method.networks import Chains, Networks
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.modalities.modality import means, uniform_noise
 from mmebm_jax.typing import Batch, Latents, Mask

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from mmebm_jax import batching
 from mmebm_jax.method import bounds, inference, prior
-from mmebm_jax.method.chains import Networks
 from mmebm_jax.method.inference import Encoding
+from mmebm_jax.method.networks import Networks
 from mmebm_jax.method.plan import Plan
 from mmebm_jax.modalities.modality import (
     joint_log_likelihood,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from mmebm_jax.distributions import families, mixture_of_experts
 from mmebm_jax.distributions.base_prior import private_log_prior
 from mmebm_jax.method import prior
-from mmebm_jax.method.chains import Networks
+from mmebm_jax.method.networks import Networks
 from mmebm_jax.metrics.likelihood import Target
 from mmebm_jax.modalities.modality import joint_log_likelihood
 from mmebm_jax.typing import Batch, Diagonal, Latents, Mask

@@ -7,7 +7,7 @@ import numpy as np
 from mmebm_jax.modalities.kind import Kind, KindNetworks, Shape
 from mmebm_jax.networks.classifier import ImageClassifier
 from mmebm_jax.networks.image import ImageDecoder, ImageExpert, ImageTrunk
-from mmebm_jax.networks.residual_image import (
+from mmebm_jax.networks.image_residual import (
     ResidualImageDecoder,
     ResidualImageExpert,
     ResidualImageTrunk,

@@ -10,13 +10,13 @@ import numpy as np
 from mmebm_jax.modalities.kind import Kind, KindNetworks, Shape, unchanged
 from mmebm_jax.networks.classifier import DenseClassifier
 from mmebm_jax.networks.perceptron import PerceptronDecoder
-from mmebm_jax.networks.residual_text import (
+from mmebm_jax.networks.text import TextExpert, TextTrunk
+from mmebm_jax.networks.text_residual import (
     ResidualTextDecoder,
     ResidualTextExpert,
     ResidualTextTrunk,
 )
-from mmebm_jax.networks.text import TextExpert, TextTrunk
-from mmebm_jax.networks.transformer import (
+from mmebm_jax.networks.text_transformer import (
     TransformerDecoder,
     TransformerExpert,
     TransformerTrunk,

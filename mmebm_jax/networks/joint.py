@@ -148,7 +148,7 @@ class ScaledDense(nn.Module):
 
 
 class JointEnergy(nn.Module):
-    """E_α(x): one trunk per modality (of text, `text.TextTrunk`), joined into one number.
+    """E_α(x): one trunk per modality, joined into one number.
 
     Attributes:
       trunks: per modality, examples → features; of which kind stands in `modalities`.

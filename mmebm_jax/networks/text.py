@@ -17,7 +17,10 @@ class TextExpert(nn.Module):
 
 
 class TextTrunk(nn.Module):
-    """Text `[B, L, V]` → features `[B, hidden]` of an energy: how text enters the joint energy."""
+    """Text `[B, L, V]` → features `[B, hidden]`: how text enters the joint energy.
+
+    `text_residual` and `text_transformer` have trunks of their own.
+    """
 
     hidden: int
 

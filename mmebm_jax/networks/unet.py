@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from mmebm_jax.networks.image import average_pool
-from mmebm_jax.networks.residual_image import convolution, num_halvings, upsample
+from mmebm_jax.networks.image_residual import convolution, num_halvings, upsample
 
 MOST_GROUPS, FEWEST_CHANNELS = 8, 4  # of a normalisation: groups, and channels in each
 LONGEST_PERIOD = 1e4  # of the embedding's sinusoids, in steps

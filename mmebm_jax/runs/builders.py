@@ -13,9 +13,9 @@ from mmebm_jax.data.checks import checked
 from mmebm_jax.data.source import DataSplits, Field, Source, with_missing
 from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.bounds import Bound
-from mmebm_jax.method.chains import Chains
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import NETWORKS, Model
+from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.plan import Plan, Terms, UpdateSettings
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Optimisers

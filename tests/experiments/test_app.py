@@ -16,8 +16,8 @@ from experiments.app import options as app_options
 from experiments.app.draws import Controls
 from experiments.app.subject import Subject
 from mmebm_jax.distributions.base_prior import standard
-from mmebm_jax.method.chains import Chains
 from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.modalities.modality import Modality

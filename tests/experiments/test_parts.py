@@ -10,8 +10,8 @@ from experiments import parts, results
 from experiments.measures.subject import of_the_prior_itself
 from mmebm_jax.distributions import base_prior
 from mmebm_jax.distributions.base_prior import Mixture
-from mmebm_jax.method.chains import Chains
 from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.runs.sampler import Sampler

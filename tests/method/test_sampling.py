@@ -6,8 +6,8 @@ import pytest
 
 from mmebm_jax.distributions.base_prior import Mixture, standard
 from mmebm_jax.method import sampling
-from mmebm_jax.method.chains import Chains
 from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.sampling import SamplerSettings, Trained
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.runs.sampler import Sampler

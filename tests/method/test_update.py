@@ -20,9 +20,9 @@ from mmebm_jax.method import terms as terms_of_losses
 from mmebm_jax.method import train_state
 from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.bounds import Bound
-from mmebm_jax.method.chains import Chains
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import NETWORKS, Model
+from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.plan import Plan, Terms, UpdateSettings, bind
 from mmebm_jax.method.update import losses, make_update
 from mmebm_jax.modalities.modality import from_raw
@@ -760,7 +760,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 import numpy as np
 from etils import epath
 from mmebm_jax.method import train_state
-from mmebm_jax.method.chains import Chains
+from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.plan import Plan
 from mmebm_jax.method.update import make_update
 from mmebm_jax.runs import checkpoint, sharding

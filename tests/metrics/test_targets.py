@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmebm_jax.distributions import base_prior
-from mmebm_jax.method.chains import Networks
+from mmebm_jax.method.networks import Networks
 from mmebm_jax.metrics.likelihood import importance_weighted_bound
 from mmebm_jax.metrics.targets import model_target
 from mmebm_jax.modalities.modality import log_likelihood, simulate

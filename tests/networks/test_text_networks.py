@@ -7,8 +7,8 @@ import pytest
 
 from mmebm_jax.modalities.text import TEXT
 from mmebm_jax.networks.parts import Sizes
-from mmebm_jax.networks.residual_text import ResidualTextExpert, ResidualTextTrunk
-from mmebm_jax.networks.transformer import (
+from mmebm_jax.networks.text_residual import ResidualTextExpert, ResidualTextTrunk
+from mmebm_jax.networks.text_transformer import (
     NUM_HEADS,
     TransformerDecoder,
     TransformerExpert,

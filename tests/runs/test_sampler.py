@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mmebm_jax.distributions.base_prior import standard
-from mmebm_jax.method.chains import Chains
 from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.runs.sampler import Sampler

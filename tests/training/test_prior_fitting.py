@@ -5,8 +5,8 @@ import pytest
 import mmebm_jax
 from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import train_state
-from mmebm_jax.method.chains import Chains
 from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.runs.sampler import Sampler
 

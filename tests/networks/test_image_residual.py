@@ -5,7 +5,7 @@ import pytest
 from jax import lax
 
 from mmebm_jax.networks.image import average_pool
-from mmebm_jax.networks.residual_image import (
+from mmebm_jax.networks.image_residual import (
     ResidualBlock,
     ResidualImageDecoder,
     ResidualImageExpert,

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmebm_jax.networks.residual_text import embedding
+from mmebm_jax.networks.text_residual import embedding
 
 PADDING = 0  # the token that fills up a text
 NUM_BLOCKS = 2

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mmebm_jax import cpu
-from mmebm_jax.networks.residual_image import BRANCH, leaky_relu, num_halvings
+from mmebm_jax.networks.image_residual import BRANCH, leaky_relu, num_halvings
 
 SMALLEST_LENGTH = 4  # positions: sequences are not halved below about a half of it
 
