@@ -66,7 +66,7 @@ PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
 }
 # And a data energy that learns on that prior's samples while the other networks are frozen.
 # Completions by a cold chain: of unseen data the inference model is surer than it should be; and by
-# a colder choice than samples: candidates for one example compete with each other alone.
+# a colder choice than samples: candidates for one example compete only with each other.
 SETTLED_ENERGY: Differences = {
     "posterior.chain.temperature": 0.3,
     "energy.learn": True,

@@ -25,11 +25,6 @@ NUM_SAMPLES = flags.DEFINE_integer(
     1,
     2**16,
 )
-WEIGHTS = flags.DEFINE_string(
-    "weights",
-    None,
-    "Export whose model is measured in the place of a run's own.",
-)
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache", None, "Folder in which compiled programs are kept between runs."
 )

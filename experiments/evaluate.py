@@ -35,16 +35,22 @@ def check_refinement(sampler: Sampler, num_steps: int | None) -> None:
         )
 
 
-def as_exported(config: ConfigDict, weights: str) -> ConfigDict:
+def as_exported(config: ConfigDict, weights: str, workdir: epath.Path) -> ConfigDict:
     """An export's configuration, with the data and the protocol of another.
 
     Args:
-      config: whose data set and evaluation stand.
+      config: whose data set and evaluation stand; its other settings are not read.
       weights: folder of an export, or its address on the Hugging Face Hub.
+      workdir: where it will be measured.
 
     Raises:
-      ValueError: no export is there.
+      ValueError: no export is there, or `workdir` holds a run, whose evaluation is its own.
     """
+    if checkpoint.newest_step(workdir) is not None:
+        raise ValueError(
+            f"{workdir} holds a trained run, and --weights={weights} is another model: give it a "
+            "--workdir of its own (--classifiers shares the classifiers)."
+        )
     theirs, ours = exports.read_config(_export_folder(weights)).to_dict(), config.to_dict()
     return ConfigDict(theirs | {name: ours[name] for name in exports.NOT_SAMPLED})
 
@@ -58,19 +64,25 @@ def sampler_of(run: Run, weights: str | None = None) -> tuple[Sampler, int]:
 
     Raises:
       FileNotFoundError: the run has no checkpoint.
-      ValueError: no export is there, or its model is of other modalities than the run's data.
+      ValueError: no export is there, or its model was trained on other data than the run's.
     """
     if weights is None:
         return restore_sampler(run)
     folder = _export_folder(weights)
-    sampler = load(folder)
-    theirs, ours = ([(m.name, m.shape) for m in model.modalities] for model in (sampler, run.model))
+    theirs = checkpoint.read_data_facts(folder)
+    ours = checkpoint.DataFacts(run.splits.fields, run.splits.alphabet, run.splits.version)
     if theirs != ours:
         raise ValueError(
-            f"--weights={weights} is a model of {dict(theirs)}, but the data are {dict(ours)}: "
-            "name the configuration of its data with --config."
+            f"--weights={weights} is a model of {_summary(theirs)}, but the data are "
+            f"{_summary(ours)}: name the configuration of its data by --config."
         )
-    return sampler, exports.read_facts(folder).step
+    return load(folder), exports.read_facts(folder).step
+
+
+def _summary(facts: checkpoint.DataFacts) -> str:
+    fields = ", ".join(f"{name} {list(field.shape)}" for name, field in facts.fields.items())
+    words = f", {len(facts.alphabet)} words" if facts.alphabet else ""
+    return f"{fields}{words} (version {facts.version})"
 
 
 def _export_folder(weights: str) -> epath.Path:
@@ -91,7 +103,7 @@ def restored(
     Args:
       workdir: of the run.
       num_samples: of each kind; None for the run's own number.
-      weights: of an export to measure in its place, see `as_exported`.
+      weights: of an export to measure in the run's place, see `as_exported`.
 
     Returns:
       The run, its sampler, the step of its checkpoint and the classifiers.
@@ -103,7 +115,7 @@ def restored(
     if num_samples:
         config.evaluation.num_samples = num_samples
     if weights:
-        config = as_exported(config, weights)
+        config = as_exported(config, weights, workdir)
     config.evaluation.classifier_seeds = 1
     run = prepare(config, workdir)
     sampler, step = sampler_of(run, weights)

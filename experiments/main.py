@@ -3,8 +3,8 @@
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo --mode=check
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo --mode=evaluate
-python -m experiments.main --config=configs/polymnist.py:private_full --mode=evaluate \\
-    --weights=pretrained/polymnist --workdir=runs/shipped
+python -m experiments.main --config=configs/polymnist.py:private_full --workdir=runs/shipped \\
+    --mode=evaluate --weights=pretrained/polymnist
 python -m experiments.main --workdir=runs/demo --mode=curve
 python -m experiments.main --workdir=runs/demo --mode=sample --num_samples=16
 python -m experiments.main --workdir=runs/demo --mode=report
@@ -42,6 +42,12 @@ _REFINEMENT = flags.DEFINE_integer(
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of sampling.", 0, 2**31 - 1)
 _CLASSIFIERS = flags.DEFINE_string(
     "classifiers", None, "Folder of the evaluation's classifiers; default WORKDIR/classifiers."
+)
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "Export whose model is measured, with its own settings, on the data of the configuration.",
+    allow_override=True,
 )
 # The modes in which a flag acts; in others it would be ignored without a word.
 _ACTS_IN = {
@@ -128,9 +134,12 @@ def _evaluate(workdir: epath.Path) -> None:
     from mmebm_jax import training
     from mmebm_jax.runs import checkpoint
 
-    config, weights = _CONFIG.value or checkpoint.read_config(workdir), command_line.WEIGHTS.value
+    weights = _WEIGHTS.value
+    if weights and not (_CONFIG.value or (workdir / "config.json").exists()):
+        command_line.fail(f"--weights={weights}: name the configuration of its data by --config.")
+    config = _CONFIG.value or checkpoint.read_config(workdir)
     if weights:
-        config = evaluate.as_exported(config, weights)
+        config = evaluate.as_exported(config, weights, workdir)
     run = training.prepare(config, workdir)
     classifiers = epath.Path(_CLASSIFIERS.value or workdir / "classifiers")
     if _MODE.value == "curve":
@@ -147,6 +156,7 @@ def _evaluate(workdir: epath.Path) -> None:
         num_steps=_REFINEMENT.value,
     )
     if weights:
+        result["weights"] = weights
         checkpoint.write_config(workdir, run.config, run.splits)
     evaluate.write(workdir, result)
     print(evaluate.table(result))

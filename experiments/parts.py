@@ -5,6 +5,8 @@
     python -m experiments.parts --change=chains --runs=...
     python -m experiments.parts --runs=runs/shipped --weights=pretrained/polymnist
 
+The last measures an export, in a folder in which `experiments.main --mode=evaluate --weights` did.
+
 The networks of a run stay as they are; its sampler does without a part, or steps by half or twice
 the size or number. Parts that act on training alone are runs of their own, by
 `experiments.compare`. Classifiers are the run's.
@@ -33,6 +35,12 @@ Changed = Callable[[Sampler], Sampler]
 
 _RUNS = flags.DEFINE_list("runs", [], "Folders of trained runs.")
 _CHANGE = flags.DEFINE_enum("change", "parts", ["parts", "chains"], "What rows differ in.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "Export whose model is measured, with its own settings, on the data of the configuration.",
+    allow_override=True,
+)
 _RESULTS = flags.DEFINE_string(
     "results", None, "File to write, as docs/results/NAME.json.", allow_override=True
 )
@@ -179,7 +187,7 @@ def is_the_same(one: Sampler, other: Sampler) -> bool:
 def rows_of(
     workdir: epath.Path, num_samples: int, table: str, weights: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The measured rows of one run, or of an export's `weights`, each as soon as it is measured.
+    """The measured rows of one run, or of the export `weights`, each as soon as it is measured.
 
     Raises:
       FileNotFoundError: no run, or no checkpoint.
@@ -209,7 +217,9 @@ def main() -> None:
     folders, table = [epath.Path(name) for name in _RUNS.value], _CHANGE.value
     command = f"python -m experiments.parts --change={table} --runs={','.join(_RUNS.value)}"
     command += f" --num_samples={num_samples}"
-    weights = command_line.WEIGHTS.value
+    weights = _WEIGHTS.value
+    if weights and len(folders) > 1:
+        command_line.fail(f"--weights={weights} is one model: give one folder by --runs.")
     command += f" --weights={weights}" if weights else ""
     rows = []
     for row in (r for folder in folders for r in rows_of(folder, num_samples, table, weights)):

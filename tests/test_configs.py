@@ -26,6 +26,7 @@ CASES = [
     for module in (polydigits, digits_text, polymnist, folder)
     for variant in polydigits.VARIANTS
 ]
+OF_PAPERS = [(papers, variant) for variant in papers.VARIANTS if variant != "smoke"]
 # A config of other data has its own schedule and sizes.
 OF_THE_SCHEDULE = ("warmup_steps", "prior.fit_step", "prior.start_step", "energy.start_step")
 OF_THE_SCHEDULE += ("schedule.settle_step", "schedule.freeze_step", "num_steps", "revision_stride")
@@ -57,7 +58,7 @@ LEARNED_PRIOR = ("full", "union", "smoke", "noise_start", "independent_inference
 LEARNED_PRIOR += ("cmvae", "steps_0", "steps_10", "steps_30", "steps_60", "paper_a_variational")
 
 
-@pytest.mark.parametrize(("module", "variant"), CASES)
+@pytest.mark.parametrize(("module", "variant"), CASES + OF_PAPERS)
 def test_every_variant_is_valid_and_begins_and_ends_as_it_says(module, variant):
     config = module.get_config(variant)
     builders.validate(config)

@@ -92,7 +92,7 @@ class Networks(NamedTuple):
     ) -> LangevinResult:
         """ũ: latents refined under the generator's posterior of the modalities in `batch`.
 
-        Private latents of others stay: p(u | x) is p(z, w | x) of these and p(w_m | z) of those.
+        Private latents of others stay: given z, x says nothing of them. The mask is of all names.
         With `encoding` a chain that is set to be scaled steps in units of the inferred scales: one
         step size then serves posteriors of any width.
         """

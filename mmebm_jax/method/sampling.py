@@ -72,7 +72,8 @@ def infer_latents(
       given: the observed modalities, name → `[B, *shape]` in model range.
       method: "sample" draws from the inference model, "mean" takes its mean, "revised" refines a
         draw under the generator's posterior of what is given.
-      mask: name → `bool[B]`, which examples have which of the given modalities; None for all.
+      mask: name → `bool[B]`, which examples have which of the given modalities; None for all. The
+        chain still moves what an example lacks of them, under its prior.
 
     Raises:
       ValueError: an unknown method, or nothing given.
@@ -109,7 +110,7 @@ def _encode(networks: Networks, given: Batch, mask: Mask | None = None) -> tuple
     modalities, num_examples = networks.model.modalities, len(next(iter(given.values())))
     batch = {m.name: given.get(m.name, jnp.zeros([num_examples, *m.shape])) for m in modalities}
     known = {m.name: jnp.full([num_examples], m.name in given) for m in modalities}
-    mask = known if mask is None else {name: known[name] & mask[name] for name in known}
+    mask = known if mask is None else {n: seen & mask.get(n, seen) for n, seen in known.items()}
     return networks.encode(batch, mask), mask
 
 
@@ -153,6 +154,6 @@ def refine(
 
 
 def choose(key: jax.Array, trained: Trained, candidates: Batch, temperature: jax.Array) -> Batch:
-    """One of each sample's candidates `[B · C, *shape]`, drawn by exp(−E_α / T): `[B, *shape]`."""
+    """One of each sample's candidates `[B · C, *shape]`, drawn by exp(−E_α / temperature)."""
     energies = trained.networks().data_energy(candidates) / temperature
     return resampled(key, candidates, energies, len(energies) // trained.settings.candidates)

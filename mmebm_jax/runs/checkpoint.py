@@ -468,8 +468,8 @@ def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:
     """A run's JSON file as this version names things.
 
     The kind "text" was "sequence" before 0.2; fields that came later did as `ADDED_SINCE` says, and
-    likelihoods of kinds that came later stand at their defaults. Completions chose among candidates
-    as samples did.
+    likelihoods of kinds that came later stand at their defaults. Before
+    `completion_temperature`, completions used the temperature of samples.
     """
     likelihood, fields = tree.get("likelihood"), tree.get("fields")
     if isinstance(energy := tree.get("energy"), dict) and "candidate_temperature" in energy:

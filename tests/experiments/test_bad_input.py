@@ -805,6 +805,16 @@ CASES |= {
         lambda place: [*evaluating(*MANY)(place), f"--weights={SHIPPED}"],
         ["--weights=", "m4", "but the data are", "--config"],
     ),
+    "evaluation: an export in the folder of a trained run": (
+        lambda place: ["--mode=evaluate", f"--workdir={place.run}", f"--weights={SHIPPED}"],
+        ["run holds a trained run", "--weights=", "--workdir of its own"],
+    ),
+    "evaluation: an export without a configuration": (
+        lambda place: [
+            *("--mode=evaluate", f"--workdir={place.folder / 'new'}", f"--weights={SHIPPED}")
+        ],
+        ["--weights=", "name the configuration of its data by --config"],
+    ),
     "training from an export's weights": (
         lambda place: [*setting()(place), f"--weights={SHIPPED}"],
         ["--weights does not act in --mode=train", "evaluate", "leave it out"],

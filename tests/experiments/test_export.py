@@ -40,7 +40,7 @@ def test_an_export_is_measured_by_the_settings_it_was_trained_with(tmp_path):
     weights = str(folder / "digits")
 
     other = small_config(**sizes, evaluation__num_samples=70, model__width=3)
-    config = evaluate.as_exported(other, weights)
+    config = evaluate.as_exported(other, weights, folder / "shipped")
     assert config.prior.private_temperature == 0.5
     assert config.model.width == 2
     assert config.evaluation.num_samples == 70

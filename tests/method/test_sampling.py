@@ -280,7 +280,7 @@ def test_two_draws_given_one_modality_differ_through_the_others_private_latent(
 
 
 def test_a_mask_says_what_each_example_has(private_sampler, raw):
-    """As if the rest had not been given, whatever its values; by a chain without noise."""
+    """As if the rest had not been given; no noise, and a prior that does not tie w to z."""
     chains = SETTINGS.chains._replace(posterior=SETTINGS.chains.posterior._replace(temperature=0.0))
     sampler = private_sampler.with_weights(
         private_sampler.weights, SETTINGS._replace(chains=chains)
@@ -339,24 +339,47 @@ def test_the_posterior_chain_alone_is_the_one_that_revises(private_sampler, raw,
     )
 
 
+def away_from_zero(sampler, center, slope=0.0):
+    """The sampler with p_0(w | k) = N(center + slope · k, 1) for the k-th component of p_0(z)."""
+    base = sampler.weights.base_prior
+    count = len(base.log_weight)
+    own = Mixture(
+        jnp.zeros(count),
+        center[None] + slope * jnp.arange(count)[:, None],
+        jnp.tile(jnp.eye(len(center)), [count, 1, 1]),
+    )
+    base = base._replace(
+        mean=base.mean + jnp.arange(count, dtype=jnp.float32)[:, None],
+        private={"picture": own, "text": own},
+    )
+    return sampler.with_weights(
+        sampler.weights._replace(base_prior=base),
+        SETTINGS._replace(chains=SETTINGS.chains._replace(posterior=Chain(20, 0.3, 0.0))),
+    )
+
+
 def test_what_is_missing_is_drawn_from_its_prior_at_the_revised_latent(private_sampler, raw):
     """As p(w | z, x) says: the chain, however cold, does not narrow it."""
-    base = private_sampler.weights.base_prior
-    count, center = len(base.log_weight), jnp.array([3.0, -5.0])
-    standard_away = Mixture(
-        jnp.zeros(count), jnp.tile(center, [count, 1]), jnp.tile(jnp.eye(2), [count, 1, 1])
-    )
-    base = base._replace(private={"picture": standard_away, "text": standard_away})
-    cold = Chain(20, 0.3, 0.0)
-    sampler = private_sampler.with_weights(
-        private_sampler.weights._replace(base_prior=base),
-        SETTINGS._replace(chains=SETTINGS.chains._replace(posterior=cold)),
-    )
+    center = jnp.array([3.0, -5.0])
+    sampler = away_from_zero(private_sampler, center)
     given = sampler.as_batch({"picture": np.repeat(raw["picture"], 400, axis=0)})
-    key = jax.random.key(0)
-    drawn = np.asarray(sampler.infer(key, given, method="revised").private["text"])
+    drawn = np.asarray(sampler.infer(jax.random.key(0), given, method="revised").private["text"])
     np.testing.assert_allclose(drawn.mean(0), center, atol=5 / len(drawn) ** 0.5)
     np.testing.assert_allclose(drawn.std(0), 1, rtol=0.1)
+
+
+def test_the_posterior_chain_does_not_read_private_latents_of_what_is_missing(private_sampler, raw):
+    """Although p_0(w | z) ties them to z: given z, the picture says nothing of the text's."""
+    sampler = away_from_zero(private_sampler, jnp.zeros(2), slope=4.0)
+    key, given = jax.random.key(0), sampler.as_batch({"picture": raw["picture"]})
+    networks = sampling.Trained(sampler.model, sampler.settings, sampler.weights).networks()
+    start = sampler.infer(key, given, method="sample")
+    other = start._replace(private=start.private | {"text": start.private["text"] + 1.0})
+    ends = [networks.revise_posterior(key, one, given).position for one in (start, other)]
+    for before, end in zip((start, other), ends, strict=True):
+        np.testing.assert_array_equal(end.private["text"], before.private["text"])
+    chex.assert_trees_all_equal(ends[0].of(["picture"]), ends[1].of(["picture"]))
+    assert (ends[0].shared != start.shared).all()
 
 
 @pytest.mark.parametrize("num_steps", [0, 5])

@@ -179,3 +179,13 @@ def test_a_run_of_before_0_2_is_sampled_from_and_not_trained_on(tmp_path):
     checkpoint.check_config(folder, config)
     with pytest.raises(ValueError, match=r"before 0\.2, whose optimisers cannot be read: sample"):
         checkpoint.check_resumable(folder)
+
+
+def test_completions_of_an_older_run_are_chosen_as_its_samples_were(tmp_path):
+    config = small_config(energy__candidate_temperature=2.0)
+    save_run(tmp_path, config)
+    path = epath.Path(tmp_path) / "config.json"
+    saved = json.loads(path.read_text())
+    del saved["energy"]["completion_temperature"]
+    path.write_text(json.dumps(saved))
+    assert checkpoint.read_config(epath.Path(tmp_path)).energy.completion_temperature == 2.0
