@@ -60,6 +60,7 @@ PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
     "prior.fit_weight_decay": 0.1,
     "posterior.scaled": True,
     "posterior.conditional_steps": 10,
+    "posterior.private_temperature": 0.8,
     "posterior.chain.step_size": 0.3,
     "optimiser.inference.gradient_clip": 1e9,
     "optimiser.generator.gradient_clip": 1e9,

@@ -57,6 +57,7 @@ COLUMNS = {
     "frechet_conditional": Column("FD, conditional", ("frechet.conditional",), 1),
     "frechet_reconstruction": Column("FD, reconstruction", ("frechet.reconstruction",), 1),
     "floor": Column("FD floor", ("frechet.floor",), 1),
+    "log_likelihood": Column("log-likelihood, nats", ("log_likelihood.test.mean",), 0),
     "retrieval_real": Column("retrieval, real pairs", ("retrieval.mean.real",)),
     "retrieval_joint": Column("samples", ("retrieval.mean.joint",)),
     "retrieval_pictures": Column("pictures drawn", ("retrieval.mean.pictures_drawn",)),

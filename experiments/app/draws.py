@@ -70,10 +70,11 @@ def draw(sampler: Sampler, given: Examples, controls: Controls) -> Draws:
     if not given:
         latents = sampler.prior_latents(latent_key, count)
     else:
-        latents = sampler.infer(latent_key, given, method="sample")
+        completing = sampler.completing
+        latents = completing.infer(latent_key, given, method="sample")
         if controls.posterior_steps:
             # The keys of `infer_latents`, which draws the chain's start by the other half.
-            chain = sampler.posterior_chain(jax.random.split(latent_key)[1], latents, given)
+            chain = completing.posterior_chain(jax.random.split(latent_key)[1], latents, given)
             latents, posterior_energies = chain.position, np.asarray(chain.info.energy)
     generated = sampler.generate(latents) | given
     if not (sampler.settings.data_energy and controls.refinement_steps):

@@ -117,14 +117,14 @@ def data_chain(sampler: Sampler, key: jax.Array, given: dict[str, Any]) -> Chain
 
 def posterior_chain(sampler: Sampler, key: jax.Array, given: dict[str, Any]) -> Chain:
     """Revision of an expert's draw under the generator's posterior of what is given."""
-    stretch = sampler.with_posterior_steps(STRETCH)
+    stretch = sampler.completing.with_posterior_steps(STRETCH)
 
     def show(latents: Any) -> Samples:
         made = sampler.generate(latents)
         return {name: values for name, values in made.items() if name not in given}
 
     return Chain(
-        sampler.infer(key, given, method="sample"),
+        stretch.infer(key, given, method="sample"),
         lambda key, latents: stretch.posterior_chain(key, latents, given).position,
         show,
     )

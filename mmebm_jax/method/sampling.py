@@ -25,6 +25,7 @@ class SamplerSettings(NamedTuple):
     prior_energy: bool  # whether a latent energy was learned
     data_energy: bool  # whether a data energy was learned
     conditional_steps: int = 0  # of the posterior chain that draws latents given modalities
+    private_temperature: float = 1.0  # factor on the covariances of p_0(w_m | z) for these draws
     candidates: int = 1  # refined samples of which the data energy keeps one
     candidate_temperature: float = 1.0  # T of that choice, by exp(−E_α / T)
     completion_temperature: float = 1.0  # the same where some modalities are given
@@ -62,9 +63,7 @@ def infer_latents(
     method: str = "sample",
     mask: Mask | None = None,
 ) -> Latents:
-    """Latents for any observed subset of the modalities.
-
-    Private latents of modalities that are not given come from their prior at that z.
+    """Latents given any subset of the modalities; private ones of the rest from p(w_m | z).
 
     Args:
       key: PRNG key.

@@ -181,6 +181,7 @@ def build_sampler_settings(
         prior_energy=config.prior.learn and "prior" in trained,
         data_energy=config.energy.learn and "energy" in trained,
         conditional_steps=config.posterior.conditional_steps,
+        private_temperature=config.posterior.private_temperature,
         candidates=config.energy.num_candidates,
         candidate_temperature=config.energy.candidate_temperature,
         completion_temperature=config.energy.completion_temperature,

@@ -39,6 +39,7 @@ RETIRED_FIELDS = ("budget_seconds",)
 ADDED_SINCE: dict[str, dict[str, Any]] = {
     "model": {"networks": "small"},
     "elbo": {"expert_weight": 0.1},
+    "posterior": {"private_temperature": 1.0},
     "prior": {
         "learn_clusters": False,
         "shared_temperature": 1.0,

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from mmebm_jax.distributions.base_prior import tempered
 from mmebm_jax.method import sampling
 from mmebm_jax.method.langevin import LangevinResult
 from mmebm_jax.method.model import Model
@@ -123,6 +124,15 @@ class Sampler:
         chains = self.settings.chains
         chains = chains._replace(posterior=chains.posterior._replace(num_steps=num_steps))
         return self.with_weights(self.weights, self.settings._replace(chains=chains))
+
+    @property
+    def completing(self) -> "Sampler":
+        """The sampler by which completions infer latents: p_0(w_m | z) at their temperature."""
+        temperature = self.settings.private_temperature
+        if temperature == 1.0:
+            return self
+        base_prior = tempered(self.weights.base_prior, private=temperature)
+        return self.with_weights(self.weights._replace(base_prior=base_prior), self.settings)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -444,10 +454,10 @@ class Sampler:
 
     def _latents_given(self, key: jax.Array, batch: dict[str, jax.Array]) -> Latents:
         """Latents of conditional samples: revised where the settings ask for it."""
-        steps = self.settings.conditional_steps
+        steps, sampler = self.settings.conditional_steps, self.completing
         if not steps:
-            return self.infer(key, batch, method="sample")
-        return self.with_posterior_steps(steps).infer(key, batch, method="revised")
+            return sampler.infer(key, batch, method="sample")
+        return sampler.with_posterior_steps(steps).infer(key, batch, method="revised")
 
     def _split(self, tree: Any) -> Any:
         if self.mesh is None:

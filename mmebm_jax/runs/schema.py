@@ -207,6 +207,13 @@ class Posterior(Section):
         le=MOST_CHAIN_STEPS,
         description="Steps of the chain in `sample(given=…)`; 0 is a draw of the inference model.",
     )
+    private_temperature: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="Factor on the covariances of p_0(w_m | z) in `sample(given=…)`, beside "
+        "`prior.private_temperature`.",
+    )
     chain: Chain = Chain()
 
 

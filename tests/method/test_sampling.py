@@ -383,6 +383,27 @@ def test_the_posterior_chain_does_not_read_private_latents_of_what_is_missing(pr
 
 
 @pytest.mark.parametrize("num_steps", [0, 5])
+def test_completions_draw_what_is_missing_at_their_own_temperature(private_sampler, raw, num_steps):
+    """As a prior would whose Gaussians are as much narrower; samples do not know it."""
+    sampler = away_from_zero(private_sampler, jnp.array([3.0, -5.0]))
+    settings = sampler.settings._replace(conditional_steps=num_steps)
+    base = sampler.weights.base_prior
+    narrow = base._replace(
+        private={n: own._replace(whitening=own.whitening * 2) for n, own in base.private.items()}
+    )
+    told = sampler.with_weights(sampler.weights, settings._replace(private_temperature=0.25))
+    expected = sampler.with_weights(sampler.weights._replace(base_prior=narrow), settings)
+    key, given = jax.random.key(0), {"picture": raw["picture"]}
+    chex.assert_trees_all_close(
+        told.sample(key, given=given, num_steps=0), expected.sample(key, given=given, num_steps=0)
+    )
+    plain = sampler.with_weights(sampler.weights, settings)
+    chex.assert_trees_all_equal(told.sample(key, 3), plain.sample(key, 3))
+    completed = (each.sample(key, given=given, num_steps=0)["text"] for each in (told, plain))
+    assert not np.allclose(*completed)
+
+
+@pytest.mark.parametrize("num_steps", [0, 5])
 def test_conditional_samples_take_as_many_posterior_steps_as_set(private_sampler, raw, num_steps):
     settings = SETTINGS._replace(conditional_steps=num_steps)
     sampler = private_sampler.with_weights(private_sampler.weights, settings)
