@@ -22,6 +22,8 @@ from configs.methods import Differences
 LONG: Differences = {
     "num_steps": 12_000,
     "warmup_steps": 3000,
+    "prior.fit_step": 8000,
+    "prior.start_step": 8000,
     "energy.start_step": 6000,
     # One random stratum an example: the same expected gradient in half the time.
     "elbo.estimator": "stratum",
@@ -32,7 +34,7 @@ PUBLISHED: Differences = LONG | {
     "elbo.beta": 2.5,
     "model.posterior": "laplace",
     "prior.family": "laplace",
-    "prior.start_step": 3000,
+    "prior.start_step": 2000,
 }
 OF_PAPER_A = ("mmvae_plus", "paper_a", "paper_a_no_prior", "paper_a_no_revision")
 OF_PAPER_B = ("paper_b", "paper_b_no_revision", "paper_b_no_energy", "independent_generators")
