@@ -6,8 +6,8 @@ scikit-learn's digits drawn over photographs. No published table is of these dat
 train on the revision losses alone, the energy-based variants keep their bound (Gaussian of scale
 .5, β 1) beside them to the end: from scratch, revision is slow.
 Hardware: one CPU core, 11 to 13 minutes for `private_full`; 2 CPU cores, 2 to 3 for `full`.
-Expected: of `private_full` a joint coherence of .95, a cross coherence of .93 at a conditional
-diversity of .8, a Fréchet distance of 16 (floor 7); other scores stand in docs/results.md.
+Expected: of `private_full` a joint coherence of .95, a cross coherence of .94 at a conditional
+diversity of .9, a Fréchet distance of 17 (floor 7); other scores stand in docs/results.md.
 Command: python -m experiments.main --config=configs/polydigits.py:private_full --workdir=runs/demo
 
 A variant is named after a colon, as in configs/polydigits.py:mmvae, and mmvae_missing is the same
