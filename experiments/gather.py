@@ -40,12 +40,10 @@ def row(given: str) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{path} is missing: run experiments.main --workdir={folder} --mode=evaluate."
         )
-    return {
-        "method": name if equals else workdir.name,
-        "seed": int(config.seed),
-        "minutes": round(training_minutes(workdir, config.batch_size), 1),
-        **json.loads(path.read_text()),
-    }
+    result = {"method": name if equals else workdir.name, "seed": int(config.seed)}
+    if (workdir / "metrics.jsonl").exists():  # not where an export was measured
+        result["minutes"] = round(training_minutes(workdir, config.batch_size), 1)
+    return result | json.loads(path.read_text())
 
 
 def training_minutes(workdir: epath.Path, batch_size: int) -> float:

@@ -35,6 +35,14 @@ def test_minutes_are_those_of_the_steps(runs):
     assert found == pytest.approx([1.0, 3.0])
 
 
+def test_an_export_that_was_measured_took_no_minutes(runs):
+    (runs[0] / "metrics.jsonl").unlink()
+    row = gather.row(f"shipped={runs[0]}")
+    assert "minutes" not in row
+    assert row["method"] == "shipped"
+    assert row["joint_coherence"] == {"generator": 0.5}
+
+
 def test_a_table_of_runs_says_who_measured_them(runs, tmp_path):
     path = tmp_path / "some.json"
     flags.FLAGS(["main"])
