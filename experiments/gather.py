@@ -1,7 +1,7 @@
 """Gather the evaluations of trained runs into a file of results, from which tables are rendered.
 
     python -m experiments.gather --runs=private_full=runs/polymnist \\
-        --results=docs/results/polymnist_private_full.json --note='Trained at … by …'
+        --results=docs/results/polymnist_shipped.json --note='Trained at … by …'
 
 A run's row has the name before "=", or its folder's. Every run has to have been evaluated by one
 version on one machine, which the file names; how it was trained is for the note.
