@@ -17,7 +17,7 @@ class TextExpert(nn.Module):
 
 
 class TextTrunk(nn.Module):
-    """Text `[B, L, V]` → features `[B, hidden]`: how text enters the joint energy.
+    """Text `[B, L, V]` → features `[B, hidden]`: how text enters the data energy.
 
     `text_residual` and `text_transformer` have trunks of their own.
     """

@@ -1,4 +1,4 @@
-"""Training batches, prefetched and sharded over the devices."""
+"""Training batches, prefetched and sharded over the devices (by `runs.sharding.shard_batch`)."""
 
 import itertools
 from collections import deque

@@ -2,7 +2,8 @@
 
 Within a run `fit_base_prior` is a part of the schedule. For any trained model `fit_prior` does the
 same afterwards, which is known as ex-post density estimation (Ghosh et al. 2020, arXiv:1903.12436,
-section 4): a prior that fits the aggregate posterior, where the model's own does not.
+section 4): a prior that fits the aggregate posterior, where the model's own does not. The fits
+themselves are `fitting.mixture` and `fitting.latent_energy`.
 """
 
 import logging
