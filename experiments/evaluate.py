@@ -86,7 +86,7 @@ def _summary(facts: checkpoint.DataFacts) -> str:
 
 
 def _export_folder(weights: str) -> epath.Path:
-    folder = hub.fetch(weights) if weights.startswith(hub.PREFIX) else epath.Path(weights)
+    folder = hub.folder_of(weights)
     if not exports.is_export(folder):
         raise ValueError(
             f"--weights={weights} is no export: give a folder that mmebm_jax.export wrote, or "

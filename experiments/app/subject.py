@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-from etils import epath
 
 from experiments.report import pictures
 from mmebm_jax.runs import checkpoint, exports, hub
@@ -38,7 +37,7 @@ def open_subject(path: str) -> Subject:
     Raises:
       FileNotFoundError, ValueError, ConnectionError: see `mmebm_jax.load`.
     """
-    folder = hub.fetch(path) if path.startswith(hub.PREFIX) else epath.Path(path)
+    folder = hub.folder_of(path)
     sampler = load(folder)
     read = exports.read_data_section if exports.is_export(folder) else checkpoint.read_config
     examples, problem = pictures.test_examples(sampler, read(folder), NUM_EXAMPLES)

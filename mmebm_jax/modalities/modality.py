@@ -137,11 +137,15 @@ def batch_from_raw(
     modalities: Sequence[Modality], raw: Batch
 ) -> tuple[dict[str, jax.Array], Mask | None]:
     """A raw batch in model range, and where data are incomplete which example has what."""
-    batch = {m.name: from_raw(m, raw[m.name]) for m in modalities}
+    return {m.name: from_raw(m, raw[m.name]) for m in modalities}, mask_of(modalities, raw)
+
+
+def mask_of(modalities: Sequence[Modality], raw: Batch) -> Mask | None:
+    """Name → `bool[B]`, which examples of a raw batch have what; None where all have all."""
     if OBSERVED not in raw:
-        return batch, None
-    columns = zip(modalities, raw[OBSERVED].T, strict=True)
-    return batch, {modality.name: column for modality, column in columns}
+        return None
+    columns = zip(modalities, np.transpose(raw[OBSERVED]), strict=True)
+    return {modality.name: column for modality, column in columns}
 
 
 def to_raw(modality: Modality, values: jax.Array | np.ndarray) -> np.ndarray:

@@ -45,8 +45,12 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
         "shared_temperature": 1.0,
         "private_temperature": 1.0,
     },
-    "energy": {"noisy_samples": False, "num_candidates": 1, "candidate_temperature": 4.0}
-    | {"completion_temperature": 4.0},
+    "energy": {
+        "noisy_samples": False,
+        "num_candidates": 1,
+        "candidate_temperature": 4.0,
+        "completion_temperature": 4.0,
+    },
     "schedule": {"freeze_step": 0},
     "guard": {"device": "any"},
     **{f"optimiser.{name}": {"weight_decay": 0.0} for name in NETWORKS},

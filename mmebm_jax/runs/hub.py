@@ -11,6 +11,18 @@ PREFIX = "hf://"
 LOGGER = logging.getLogger("mmebm_jax")
 
 
+def folder_of(path: epath.PathLike) -> epath.Path:
+    """A folder as it is, or that of an export on the hub, fetched.
+
+    Args:
+      path: a folder, local or remote, or `hf://user/name@revision`.
+
+    Raises:
+      ValueError, ConnectionError: see `fetch`.
+    """
+    return fetch(str(path)) if str(path).startswith(PREFIX) else epath.Path(path)
+
+
 def fetch(address: str) -> epath.Path:
     """The folder of an export, fetched unless this very revision is in the local cache.
 

@@ -485,7 +485,7 @@ def load(path: epath.PathLike) -> Sampler:
         extra `hub` is not installed.
       ConnectionError: the hub cannot be reached.
     """
-    folder = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else epath.Path(path)
+    folder = hub.folder_of(path)
     is_export = exports.is_export(folder)
     config = (exports if is_export else checkpoint).read_config(folder)
     try:

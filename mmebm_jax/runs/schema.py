@@ -321,7 +321,6 @@ class Energy(Section):
     candidate_temperature: float = Field(
         4.0, gt=0, le=1e6, description="T: of the candidates one is drawn by exp(−E_α(x̃) / T)."
     )
-
     completion_temperature: float = Field(
         4.0, gt=0, le=1e6, description="T of the same choice where some modalities are given."
     )

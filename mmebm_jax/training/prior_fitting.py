@@ -19,6 +19,7 @@ from mmebm_jax.distributions.base_prior import BasePrior, tempered
 from mmebm_jax.fitting import latent_energy, mixture
 from mmebm_jax.method.sampling import METHODS
 from mmebm_jax.method.train_state import TrainState, Weights
+from mmebm_jax.modalities.modality import mask_of
 from mmebm_jax.runs import sharding
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.training import processes
@@ -179,7 +180,7 @@ def _fit(
             settings.num_private_components,
             settings.seed,
             settings.smallest_scale,
-            observed_by_name(sampler, examples),
+            mask_of(sampler.modalities, examples),
         )
     tempered_prior = tempered(base_prior, private=settings.private_temperature)
     if not settings.energy_steps:
@@ -232,18 +233,10 @@ def infer_in_parts(
         given = sampler.as_batch(
             {n: values for n, values in part.items() if n not in NOT_MODALITIES}
         )
-        mask = observed_by_name(sampler, part)
+        mask = mask_of(sampler.modalities, part)
         part_key = jax.random.fold_in(key, start)
         parts.append(jax.device_get(sampler.infer(part_key, given, method=method, mask=mask)))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-
-def observed_by_name(sampler: Sampler, examples: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
-    """Name → `bool[N]`, which examples have the modality; None where all have all."""
-    if OBSERVED not in examples:
-        return None
-    columns = zip(sampler.modalities, np.asarray(examples[OBSERVED]).T, strict=True)
-    return {m.name: column for m, column in columns}
 
 
 def draws_in_parts(
