@@ -13,6 +13,7 @@ the size or number. Parts that act on training alone are runs of their own, by
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -134,17 +135,25 @@ def variants(temperature: float) -> dict[str, Changed]:
     }
 
 
-def changed_chains() -> dict[str, Changed]:
-    """Name of a row → the sampler whose chains take other steps than training's."""
+def changed_chains(timed: bool) -> dict[str, Changed]:
+    """Name of a row → the sampler whose chains take other steps than training's.
+
+    Args:
+      timed: whether the data chain has a time, which other steps and sizes then leave as it is.
+    """
     rows: dict[str, Changed] = {"as trained": lambda sampler: sampler}
-    for chain in ("posterior", "data"):
-        for factor, word in ((0.5, "half"), (2.0, "twice")):
-            rows[f"{chain} chain, {word} the step size"] = partial(
-                with_chain, name=chain, size=factor
-            )
-            rows[f"{chain} chain, {word} the steps"] = partial(
-                with_chain, name=chain, number=factor
-            )
+    for factor, word in ((0.5, "half"), (2.0, "twice")):
+        for chain in ("posterior", "data"):
+            size = partial(with_chain, name=chain, size=factor)
+            number = partial(with_chain, name=chain, number=factor)
+            if timed and chain == "data":
+                rows[f"data chain, {word} the time"] = partial(
+                    with_chain, name=chain, size=math.sqrt(factor)
+                )
+                size = partial(in_equal_time, factor=factor**-2)
+                number = partial(in_equal_time, factor=factor)
+            rows[f"{chain} chain, {word} the step size"] = size
+            rows[f"{chain} chain, {word} the steps"] = number
     for factor, word in ((0.5, "half"), (2.0, "twice")):
         rows[f"candidates, {word} the temperature"] = partial(with_choice, temperature=factor)
         rows[f"candidates, {word} the number"] = partial(with_choice, number=factor)
@@ -179,6 +188,13 @@ def with_chain(sampler: Sampler, name: str, size: float = 1.0, number: float = 1
     return sampler.with_weights(sampler.weights, settings)
 
 
+def in_equal_time(sampler: Sampler, factor: float) -> Sampler:
+    """A sampler whose data chain takes `factor` times as many steps for the same time."""
+    steps = sampler.settings.chains.data.num_steps
+    number = max(1, round(steps * factor)) / steps
+    return with_chain(sampler, "data", size=number**-0.5, number=number)
+
+
 def is_the_same(one: Sampler, other: Sampler) -> bool:
     """Whether two samplers of a run draw the same: it had nothing of the part taken away."""
     return one.settings == other.settings and one.weights is other.weights
@@ -195,7 +211,7 @@ def rows_of(
     """
     run, sampler, step, classifiers = restored(workdir, num_samples, weights)
     parts = variants(run.config.prior.private_temperature)
-    changes = parts if table == "parts" else changed_chains()
+    changes = parts if table == "parts" else changed_chains(run.config.energy.sampling_time > 0)
     for number, (name, change) in enumerate(changes.items()):
         changed = change(sampler)
         if number and is_the_same(changed, sampler):

@@ -13,6 +13,7 @@ from configs import (
     papers,
     polydigits,
     polymnist,
+    polymnist_table,
     toy,
 )
 from experiments.compare import read_config
@@ -20,7 +21,7 @@ from mmebm_jax.method.plan import Terms
 from mmebm_jax.runs import builders, schema
 
 ALL = (avatars, chaos, cifar_captions, cub, digits_text, folder, papers, polydigits)
-ALL += (polymnist, toy)
+ALL += (polymnist, polymnist_table, toy)
 CASES = [
     (module, variant)
     for module in (polydigits, digits_text, polymnist, folder)
@@ -31,7 +32,7 @@ OF_PAPERS = [(papers, variant) for variant in papers.VARIANTS if variant != "smo
 OF_THE_SCHEDULE = ("warmup_steps", "prior.fit_step", "prior.start_step", "energy.start_step")
 OF_THE_SCHEDULE += ("schedule.settle_step", "schedule.freeze_step", "num_steps", "revision_stride")
 # Steps follow the number of values of an example.
-OF_THE_SCHEDULE += ("energy.chain.step_size", "energy.chain.temperature")
+OF_THE_SCHEDULE += ("energy.chain.step_size", "energy.chain.temperature", "energy.sampling_time")
 SIZES = ("model.num_latents", "model.num_private")
 # At sampling alone.
 SIZES += ("prior.private_temperature", "posterior.chain.temperature")
@@ -157,7 +158,7 @@ def test_the_published_chains():
     chains = {
         "paper_a_published": ("posterior", 20, 0.1, 1.0, "prior", 60, 0.4, 1.0),
         # Noise of .001 at a step of .5.
-        "paper_b_published": ("posterior", 10, 0.1, 1.0, "energy", 30, 0.5, (0.001 / 0.5) ** 2),
+        "paper_b_published": ("posterior", 10, 0.03, 1.0, "energy", 30, 0.5, (0.001 / 0.5) ** 2),
     }
     for variant, expected in chains.items():
         config = polymnist.get_config(variant)

@@ -1,5 +1,6 @@
 """From a configuration to the objects of a run. Configuration objects stop here."""
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -175,9 +176,16 @@ def build_settings(config: ConfigDict) -> UpdateSettings:
 def build_sampler_settings(
     config: ConfigDict, trained: Collection[str] = NETWORKS
 ) -> SamplerSettings:
-    """How samples are drawn: the chains of training, under those energies that were `trained`."""
+    """How samples are drawn: the chains of training, under those energies that were `trained`.
+
+    The data chain may run for a time of its own, `energy.sampling_time`.
+    """
+    chains = build_chains(config)
+    if time := config.energy.sampling_time:
+        step_size = math.sqrt(2 * time / max(1, chains.data.num_steps))
+        chains = chains._replace(data=chains.data._replace(step_size=step_size))
     return SamplerSettings(
-        chains=build_chains(config),
+        chains=chains,
         prior_energy=config.prior.learn and "prior" in trained,
         data_energy=config.energy.learn and "energy" in trained,
         conditional_steps=config.posterior.conditional_steps,

@@ -50,6 +50,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
         "num_candidates": 1,
         "candidate_temperature": 4.0,
         "completion_temperature": 4.0,
+        "sampling_time": 0.0,
     },
     "schedule": {"freeze_step": 0},
     "guard": {"device": "any"},

@@ -312,6 +312,14 @@ class Energy(Section):
         0.03, description="Weight λ_i of −log q(u_p | x̃), from which the inference model learns."
     )
     chain: Chain = Chain(num_steps=10, step_size=0.7, temperature=5e-5)
+    sampling_time: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="If positive, samples are refined for this time in as many steps, each of size "
+        "√(2 time / steps); training's chain, and with 0 that of samples, takes `chain.step_size`, "
+        "by which a step takes a time of s²/2.",
+    )
     num_candidates: int = Field(
         1,
         ge=1,

@@ -75,6 +75,17 @@ def test_a_run_is_not_measured_without_what_it_never_had(tiny_model):
         np.testing.assert_array_equal(bare.sample(key, 3)[name], values)
 
 
+@pytest.mark.parametrize(("factor", "steps"), [(0.25, 2), (2.0, 20), (4.0, 40), (0.01, 1)])
+def test_other_steps_of_the_data_chain_take_the_same_time(tiny_model, factor, steps):
+    weights = Weights({}, base_prior.standard(2, tiny_model.num_latents))
+    chains = Chains(*3 * [Chain(10, 0.7)])
+    sampler = Sampler(tiny_model, weights, SamplerSettings(chains, False, True))
+    changed = parts.in_equal_time(sampler, factor).settings.chains
+    assert changed.data.num_steps == steps
+    assert steps * changed.data.step_size**2 == pytest.approx(10 * 0.7**2)
+    assert changed.posterior == chains.posterior
+
+
 def test_private_latents_of_one_gaussian_do_not_depend_on_the_shared_latent():
     shapes = base_prior.PrivateShapes(("a",), 2, 2)
     prior = base_prior.standard(3, 2, private=shapes)
