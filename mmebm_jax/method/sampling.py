@@ -134,7 +134,7 @@ def refine(
       trained: the model.
       samples: name → `[B, *shape]`; entries that are also given are not moved. A chain that was
         trained from noise replaces the rest by noise.
-      num_steps: of the chain; None takes training's.
+      num_steps: of the chain; None takes the setting's.
       given: observed modalities.
       keep_trajectory: also return every step.
 

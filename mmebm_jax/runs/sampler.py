@@ -21,7 +21,7 @@ from mmebm_jax.typing import Latents
 
 # Models and settings are hashable, so samplers of equal models share what is compiled.
 _STATIC = ("model", "settings")
-# Chains from which the energies of trained chains are measured.
+# Chains from which the energies are measured that the configured chain passes through.
 NUM_REFERENCE = 256
 # Share of the samples that may end outside those energies before it is said.
 MOST_OUTSIDE = 0.05
@@ -156,7 +156,7 @@ class Sampler:
           given: observed modalities, name → `[N, *shape]`, raw or in model range; returned
             unchanged beside the others, which are generated.
           num_steps: refinement under the joint energy: 0 for the generator alone, None for the
-            chain of training.
+            chain that the configuration sets for samples.
           check_values: whether the values given are checked, see `as_batch`.
 
         Returns:
@@ -170,7 +170,7 @@ class Sampler:
             type or range, or steps are asked of a run that learned no data energy.
 
         Warns:
-          RuntimeWarning: a chain longer than training's has left the energies of trained chains.
+          RuntimeWarning: a chain longer than configured has left the energies that such reach.
         """
         arguments.check_key(key)
         draws = arguments.whole_number(
@@ -242,7 +242,7 @@ class Sampler:
         return self.settings.data_energy and num_steps != 0
 
     def trained_energies(self) -> tuple[float, float]:
-        """Lowest and highest energy that chains of the trained length pass through.
+        """Lowest and highest energy that samples' chains of the configured length pass through.
 
         Measured at the first call, on chains from the generator's own samples: it needs no data.
 
@@ -259,15 +259,15 @@ class Sampler:
         return self._trained_energies
 
     def energy_warning(self, energies: Any, num_steps: int, seen: Any = ()) -> str:
-        """What to say of samples whose energies trained chains never reach; empty if nothing.
+        """What to say of samples whose energies the configured chain never reaches, or nothing.
 
-        The networks learned from chains of one length: a longer one may run on to where the energy
-        is low only because no sample ever went there.
+        A longer chain may run on to where the energy is low only because no sample ever went
+        there.
 
         Args:
           energies: of the refined samples, `[B]`.
           num_steps: of their chains.
-          seen: more energies that count as seen in training, of data for instance.
+          seen: more energies that count as reached, of data for instance.
 
         Returns:
           One line when more than a twentieth of the samples lie outside what was seen.
@@ -282,9 +282,9 @@ class Sampler:
         if outside <= MOST_OUTSIDE:
             return ""
         return (
-            f"refinement of {num_steps} steps left the energies seen in training: {outside:.0%} of "
-            f"the samples end outside {low:.4g} to {high:.4g}, at {energies.mean():.4g} in the "
-            f"mean: use the trained {trained} steps."
+            f"refinement of {num_steps} steps left the energies of configured chains: "
+            f"{outside:.0%} of the samples end outside {low:.4g} to {high:.4g}, at "
+            f"{energies.mean():.4g} in the mean: use the configured {trained} steps."
         )
 
     def prior_latents(

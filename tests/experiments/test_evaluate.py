@@ -38,7 +38,7 @@ def test_energies_are_measured_over_all_chunks_and_long_chains_are_said():
     assert ranges["generator"]["high"] == 4
     np.testing.assert_allclose(ranges["refined"]["mean"], (3 - 5 * CHUNK) / (CHUNK + 1), rtol=1e-5)
     assert len(warnings) == 1
-    assert "refinement of 100 steps left the energies seen in training" in warnings[0]
+    assert "refinement of 100 steps left the energies of configured chains" in warnings[0]
     assert "outside -3 to 4" in warnings[0]
     for num_steps in (None, 0, 10):
         assert measure_energies(Sums(), data, generated, refined, num_steps)[1] == []
