@@ -1,4 +1,4 @@
-r"""Langevin dynamics: the one kernel, for latents and data alike.
+r"""Langevin dynamics: the one kernel, for latents and data alike (energies: `revision`, `prior`).
 
 One step moves a position v under an energy U by
 

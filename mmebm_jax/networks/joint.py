@@ -151,7 +151,8 @@ class JointEnergy(nn.Module):
     """E_α(x): one trunk per modality, joined into one number.
 
     Attributes:
-      trunks: per modality, examples → features; of which kind stands in `modalities`.
+      trunks: per modality, examples → features; those of `networks.image`, `networks.text`,
+        `networks.vector` or their residual versions, as `modalities` chooses.
       hidden: units of the joint layers.
       rematerialise: compute a modality's activations again to save memory.
     """
