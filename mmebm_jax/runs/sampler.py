@@ -170,7 +170,7 @@ class Sampler:
             type or range, or steps are asked of a run that learned no data energy.
 
         Warns:
-          RuntimeWarning: a chain longer than configured has left the energies that such reach.
+          RuntimeWarning: a longer chain has left the energies that configured chains pass through.
         """
         arguments.check_key(key)
         draws = arguments.whole_number(

@@ -75,6 +75,8 @@ def test_every_variant_gives_its_settings(variant):
         elbo.hidden_share,
     )  # fmt: skip
     chains = sampler.chains
+    of_training = settings.chains.data._asdict()
+    assert of_training == config.energy.chain.to_dict()
     assert settings.chains._replace(data=chains.data) == chains
     assert chains.prior_candidates == config.prior.num_candidates
     assert chains.data_start == config.energy.start
