@@ -191,6 +191,8 @@ def with_chain(sampler: Sampler, name: str, size: float = 1.0, number: float = 1
 def in_equal_time(sampler: Sampler, factor: float) -> Sampler:
     """A sampler whose data chain takes `factor` times as many steps for the same time."""
     steps = sampler.settings.chains.data.num_steps
+    if not steps:
+        return sampler
     number = max(1, round(steps * factor)) / steps
     return with_chain(sampler, "data", size=number**-0.5, number=number)
 
