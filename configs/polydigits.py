@@ -35,7 +35,6 @@ METHODS = methods.family(
         "num_steps": 19000,
         "schedule.freeze_step": 14000,
         "revision_stride": 2,
-        "energy.sampling_time": 2.45,  # as long as training's ten steps of .7
     },
 )
 PRIVATE: Differences = {"model.num_latents": 16, "model.num_private": 16}

@@ -138,7 +138,7 @@ def evaluate(
       sampler: the model with its weights.
       step: of the checkpoint, for the record.
       classifiers: one per modality and seed.
-      num_steps: of data-space refinement; None for the trained number.
+      num_steps: of data-space refinement; None for the configured number.
       only: what to measure; None for what the configuration chooses.
 
     Returns:
@@ -219,6 +219,7 @@ def protocol(subject: Subject) -> dict[str, Any]:
         "prior_steps": chains.prior.num_steps if settings.prior_energy else 0,
         "prior_temperature": chains.prior.temperature if settings.prior_energy else 1.0,
         "refinement_steps": refinement if settings.data_energy else 0,
+        "refinement_step_size": chains.data.step_size if settings.data_energy else 0.0,
         "posterior_steps": chains.posterior.num_steps,
     }
 

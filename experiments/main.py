@@ -35,7 +35,7 @@ _GIVEN = flags.DEFINE_string(
 _REFINEMENT = flags.DEFINE_integer(
     "refinement_steps",
     None,
-    "Data-space steps: 0 for the generator alone; default as trained.",
+    "Data-space steps: 0 for the generator alone; default as configured.",
     0,
     10**6,
 )

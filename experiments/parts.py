@@ -7,9 +7,10 @@
 
 The last measures an export, in a folder in which `experiments.main --mode=evaluate --weights` did.
 
-The networks of a run stay as they are; its sampler does without a part, or steps by half or twice
-the size or number. Parts that act on training alone are runs of their own, by
-`experiments.compare`. Classifiers are the run's.
+The networks of a run stay as they are. Its sampler does without one part in turn, or with
+`--change=chains` takes other steps: the posterior chain half or twice as many or as large; the data
+chain as many others in the same time, or half or twice the time in as many. Parts that act on
+training alone are runs of their own, by `experiments.compare`. Classifiers are the run's.
 """
 
 import logging
@@ -135,26 +136,24 @@ def variants(temperature: float) -> dict[str, Changed]:
     }
 
 
-def changed_chains(timed: bool) -> dict[str, Changed]:
-    """Name of a row → the sampler whose chains take other steps than training's.
-
-    Args:
-      timed: whether the data chain has a time, which other steps and sizes then leave as it is.
-    """
-    rows: dict[str, Changed] = {"as trained": lambda sampler: sampler}
-    for factor, word in ((0.5, "half"), (2.0, "twice")):
-        for chain in ("posterior", "data"):
-            size = partial(with_chain, name=chain, size=factor)
-            number = partial(with_chain, name=chain, number=factor)
-            if timed and chain == "data":
-                rows[f"data chain, {word} the time"] = partial(
-                    with_chain, name=chain, size=math.sqrt(factor)
-                )
-                size = partial(in_equal_time, factor=factor**-2)
-                number = partial(in_equal_time, factor=factor)
-            rows[f"{chain} chain, {word} the step size"] = size
-            rows[f"{chain} chain, {word} the steps"] = number
-    for factor, word in ((0.5, "half"), (2.0, "twice")):
+def changed_chains() -> dict[str, Changed]:
+    """Name of a row → the sampler whose chains or choice are set otherwise."""
+    rows: dict[str, Changed] = {"as configured": lambda sampler: sampler}
+    half_and_twice = {"half": 0.5, "twice": 2.0}
+    for word, factor in half_and_twice.items():
+        rows[f"posterior chain, {word} the step size"] = partial(
+            with_chain, name="posterior", size=factor
+        )
+        rows[f"posterior chain, {word} the steps"] = partial(
+            with_chain, name="posterior", number=factor
+        )
+    for word, factor in ({"a quarter of": 0.25} | half_and_twice | {"four times": 4.0}).items():
+        rows[f"data chain, same time in {word} the steps"] = partial(in_equal_time, factor=factor)
+    for word, factor in half_and_twice.items():
+        rows[f"data chain, {word} the time"] = partial(
+            with_chain, name="data", size=math.sqrt(factor)
+        )
+    for word, factor in half_and_twice.items():
         rows[f"candidates, {word} the temperature"] = partial(with_choice, temperature=factor)
         rows[f"candidates, {word} the number"] = partial(with_choice, number=factor)
     return rows
@@ -213,7 +212,7 @@ def rows_of(
     """
     run, sampler, step, classifiers = restored(workdir, num_samples, weights)
     parts = variants(run.config.prior.private_temperature)
-    changes = parts if table == "parts" else changed_chains(run.config.energy.sampling_time > 0)
+    changes = parts if table == "parts" else changed_chains()
     for number, (name, change) in enumerate(changes.items()):
         changed = change(sampler)
         if number and is_the_same(changed, sampler):

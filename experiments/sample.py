@@ -43,7 +43,7 @@ def sample(
       workdir: of a trained run.
       num_samples: how many, 16 by default; with `given`, how many for each of its examples.
       given: `.npz` file with any subset of the modalities.
-      num_steps: of data-space refinement; 0 is the generator alone, None as trained.
+      num_steps: of data-space refinement; 0 is the generator alone, None as configured.
       seed: of the draws.
 
     Raises:

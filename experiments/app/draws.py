@@ -54,7 +54,7 @@ def draw(sampler: Sampler, given: Examples, controls: Controls) -> Draws:
     """Draws of what is not given, with their chains; those that `Sampler.sample` gives.
 
     Args:
-      sampler: of the model, its chains as trained.
+      sampler: of the model, its chains as configured.
       given: one example `[1, *shape]` in model range of each observed modality; empty for none.
       controls: of the sliders.
 

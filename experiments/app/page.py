@@ -140,7 +140,7 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
 def _sliders(looked_at: Subject) -> list[gr.Slider]:
     """For the numbers of `Controls`, in its order."""
     settings, most = looked_at.sampler.settings, answers.limits(looked_at.sampler)
-    trained = settings.chains.data.num_steps if settings.data_energy else 0
+    configured = settings.chains.data.num_steps if settings.data_energy else 0
     return [
         gr.Slider(1, MOST_DRAWS, NUM_DRAWS, step=1, label="Draws", elem_id="num_draws"),
         gr.Slider(
@@ -155,10 +155,10 @@ def _sliders(looked_at: Subject) -> list[gr.Slider]:
         gr.Slider(
             0,
             max(1, most.refinement_steps),
-            min(trained, most.refinement_steps),
+            min(configured, most.refinement_steps),
             step=1,
             label="Refinement steps",
-            info=f"of the chain over data; trained with {trained}",
+            info=f"of the chain over data; configured are {configured}",
             interactive=most.refinement_steps > 0,
             elem_id="refinement_steps",
         ),

@@ -86,7 +86,7 @@ def trials(settings: Settings) -> list[Trial]:
     Raises:
       ValueError: the call sets a field that the grid varies.
     """
-    refuse_changes(settings, [STEP_SIZE, *FACTORS])
+    refuse_changes(settings, [STEP_SIZE, "energy.sampling_time", *FACTORS])
     found = []
     for seed in settings.seeds:
         # By column: what is compiled serves all step sizes.

@@ -155,14 +155,14 @@ def measure_energies(
     refined: Mapping[str, np.ndarray],
     num_steps: int | None,
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Joint energies of data and samples, and a line if a longer chain left those of training.
+    """Joint energies of data and samples, and a line if a longer chain left the usual ones.
 
     Args:
       sampler: the model with its weights.
       test: test examples, name → `[N, *shape]` in model range.
       generated: samples before refinement.
       refined: the same after refinement.
-      num_steps: of the refinement; None for the trained number.
+      num_steps: of the refinement; None for the configured number.
 
     Returns:
       Lowest, mean and highest energy of each; and the warnings.

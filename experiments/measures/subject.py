@@ -46,7 +46,7 @@ class Subject:
           run: the run's data and configuration.
           sampler: the model with its weights.
           classifiers: one per modality and seed.
-          num_steps: of data-space refinement; None for the trained number.
+          num_steps: of data-space refinement; None for the configured number.
         """
         self.run, self.sampler, self.classifiers, self.num_steps = (
             run,

@@ -65,10 +65,10 @@ def r_hats(run: Run) -> Iterator[str]:
 
 
 def long_chains(run: Run, evaluation: Evaluation) -> Iterator[str]:
-    """Refinement that is longer than training's, and what the evaluation said of it."""
+    """Refinement that is longer than configured, and what the evaluation said of it."""
     steps = evaluation.numbers.get("protocol.refinement_steps", 0)
-    if run.config is not None and steps > (trained := run.config.energy.chain.num_steps):
-        yield f"evaluated with chains of {steps:.0f} steps, trained with {trained}"
+    if run.config is not None and steps > (usual := run.config.energy.chain.num_steps):
+        yield f"evaluated with data chains of {steps:.0f} steps, configured are {usual}"
     yield from evaluation.warnings
 
 

@@ -176,13 +176,13 @@ def build_settings(config: ConfigDict) -> UpdateSettings:
 def build_sampler_settings(
     config: ConfigDict, trained: Collection[str] = NETWORKS
 ) -> SamplerSettings:
-    """How samples are drawn: the chains of training, under those energies that were `trained`.
+    """How samples are drawn, under those energies that were `trained`.
 
-    The data chain may run for a time of its own, `energy.sampling_time`.
+    The chains are training's, but the data chain may take another time, `energy.sampling_time`.
     """
     chains = build_chains(config)
     if time := config.energy.sampling_time:
-        step_size = math.sqrt(2 * time / max(1, chains.data.num_steps))
+        step_size = math.sqrt(2 * time / chains.data.num_steps)
         chains = chains._replace(data=chains.data._replace(step_size=step_size))
     return SamplerSettings(
         chains=chains,

@@ -403,7 +403,8 @@ def check_config(workdir: epath.Path, config: ConfigDict, *, may_extend: bool = 
             continue
         raise ValueError(
             f"{workdir} holds a run with {plain(name)} = {shown(saved.get(name))}, not "
-            f"{shown(given.get(name))}: choose another --workdir or the same config."
+            f"{shown(given.get(name))}: choose another --workdir or the same config, by "
+            f"--config.{plain(name)}."
         )
 
 

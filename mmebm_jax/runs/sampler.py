@@ -21,7 +21,7 @@ from mmebm_jax.typing import Latents
 
 # Models and settings are hashable, so samplers of equal models share what is compiled.
 _STATIC = ("model", "settings")
-# Chains from which the energies are measured that the configured chain passes through.
+# Samples' chains from which the energies are measured that they pass through.
 NUM_REFERENCE = 256
 # Share of the samples that may end outside those energies before it is said.
 MOST_OUTSIDE = 0.05
@@ -113,7 +113,7 @@ class Sampler:
         self.mesh = mesh
         self.weights = weights if mesh is None else sharding.replicate(weights, mesh)
         self._static: dict[str, Any] = {"model": model, "settings": settings}
-        self._trained_energies: tuple[float, float] | None = None
+        self._usual_energies: tuple[float, float] | None = None
 
     def with_weights(self, weights: Weights, settings: SamplerSettings) -> "Sampler":
         """The same model with other weights and settings, on the same devices."""
@@ -156,7 +156,7 @@ class Sampler:
           given: observed modalities, name → `[N, *shape]`, raw or in model range; returned
             unchanged beside the others, which are generated.
           num_steps: refinement under the joint energy: 0 for the generator alone, None for the
-            chain that the configuration sets for samples.
+            chain that the configuration sets for samples. More of its steps go farther.
           check_values: whether the values given are checked, see `as_batch`.
 
         Returns:
@@ -170,7 +170,7 @@ class Sampler:
             type or range, or steps are asked of a run that learned no data energy.
 
         Warns:
-          RuntimeWarning: a longer chain has left the energies that configured chains pass through.
+          RuntimeWarning: a longer chain has left the energies of the configured one.
         """
         arguments.check_key(key)
         draws = arguments.whole_number(
@@ -238,10 +238,10 @@ class Sampler:
         return _energy(self.weights, self._split(batch), model=self.model)
 
     def refines(self, num_steps: int | None = None) -> bool:
-        """Whether samples are refined by a data chain of `num_steps` (None: as in training)."""
+        """Whether samples are refined by a data chain of `num_steps` (None: as configured)."""
         return self.settings.data_energy and num_steps != 0
 
-    def trained_energies(self) -> tuple[float, float]:
+    def usual_energies(self) -> tuple[float, float]:
         """Lowest and highest energy that samples' chains of the configured length pass through.
 
         Measured at the first call, on chains from the generator's own samples: it needs no data.
@@ -249,14 +249,14 @@ class Sampler:
         Raises:
           ValueError: no data energy was learned.
         """
-        if self._trained_energies is None:
+        if self._usual_energies is None:
             latent_key, chain_key = jax.random.split(jax.random.key(0))
             samples = self.generate(self.prior_latents(latent_key, NUM_REFERENCE))
             chain = self.refine(chain_key, samples)
             ends = self.energy(samples | chain.position, check_values=False)
             energies = np.concatenate([np.ravel(chain.info.energy), np.asarray(ends)])
-            self._trained_energies = float(energies.min()), float(energies.max())
-        return self._trained_energies
+            self._usual_energies = float(energies.min()), float(energies.max())
+        return self._usual_energies
 
     def energy_warning(self, energies: Any, num_steps: int, seen: Any = ()) -> str:
         """What to say of samples whose energies the configured chain never reaches, or nothing.
@@ -272,19 +272,19 @@ class Sampler:
         Returns:
           One line when more than a twentieth of the samples lie outside what was seen.
         """
-        trained = self.settings.chains.data.num_steps
-        if num_steps <= trained:
+        configured = self.settings.chains.data.num_steps
+        if num_steps <= configured:
             return ""
-        bounds = np.concatenate([np.asarray(self.trained_energies()), np.ravel(seen)])
+        bounds = np.concatenate([np.asarray(self.usual_energies()), np.ravel(seen)])
         low, high = float(bounds.min()), float(bounds.max())
         energies = np.asarray(energies)
         outside = float(np.mean(~((energies >= low) & (energies <= high))))
         if outside <= MOST_OUTSIDE:
             return ""
         return (
-            f"refinement of {num_steps} steps left the energies of configured chains: "
+            f"refinement of {num_steps} steps left the energies of the configured chain: "
             f"{outside:.0%} of the samples end outside {low:.4g} to {high:.4g}, at "
-            f"{energies.mean():.4g} in the mean: use the configured {trained} steps."
+            f"{energies.mean():.4g} in the mean: use the configured {configured} steps."
         )
 
     def prior_latents(
@@ -437,11 +437,11 @@ class Sampler:
             return Stages(generated, generated, generated)
         chain = self.refine(chain_key, generated, given=batch, num_steps=num_steps)
         refined = generated | chain.position
-        trained = self.settings.chains.data.num_steps
-        if num_steps is not None and num_steps > trained:
+        configured = self.settings.chains.data.num_steps
+        if num_steps is not None and num_steps > configured:
             ends = self.energy(refined, check_values=False)
-            # Up to here this chain is a trained one, whatever was given.
-            seen = chain.info.energy[: trained + 1]
+            # Up to here this chain is the configured one, whatever was given.
+            seen = chain.info.energy[: configured + 1]
             if line := self.energy_warning(ends, num_steps, seen):
                 warnings.warn(line, RuntimeWarning, stacklevel=3)
         if candidates == 1:

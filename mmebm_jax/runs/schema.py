@@ -316,9 +316,9 @@ class Energy(Section):
         0.0,
         ge=0,
         le=1e6,
-        description="If positive, samples are refined for this time in as many steps, each of size "
-        "√(2 time / steps); training's chain, and with 0 that of samples, takes `chain.step_size`, "
-        "by which a step takes a time of s²/2.",
+        description="Time for which samples are refined, a step of size s taking s²/2; 0 is "
+        "training's. It is cut into `chain.num_steps` steps and sets their size for samples in the "
+        "place of `chain.step_size`.",
     )
     num_candidates: int = Field(
         1,
@@ -339,6 +339,15 @@ class Energy(Section):
             raise ValueError(
                 "start is 'noise': its samples come from no latent, so set "
                 "config.energy.synthesis_generator and synthesis_inference to 0."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _time_needs_steps(self) -> "Energy":
+        if self.sampling_time and not self.chain.num_steps:
+            raise ValueError(
+                f"sampling_time is {self.sampling_time:g}, but config.energy.chain.num_steps is 0: "
+                "a chain without steps takes no time."
             )
         return self
 

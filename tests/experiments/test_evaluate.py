@@ -10,20 +10,20 @@ from mmebm_jax.runs.sampler import Sampler
 
 
 class Sums(Sampler):
-    """The energy of an example is its value; trained chains of 10 steps stay within -1 to 1."""
+    """The energy of an example is its value; configured chains of 10 steps stay within -1 to 1."""
 
     def __init__(self):
-        self._trained = 10
+        self._configured = 10
 
     def energy(self, batch, *, check_values=True):
         return jnp.asarray(batch["x"]).sum(-1)
 
-    def trained_energies(self):
+    def usual_energies(self):
         return -1.0, 1.0
 
     @property
     def settings(self):
-        data = type("Chain", (), {"num_steps": self._trained})
+        data = type("Chain", (), {"num_steps": self._configured})
         return type("Settings", (), {"chains": type("Chains", (), {"data": data})})
 
 
@@ -38,7 +38,7 @@ def test_energies_are_measured_over_all_chunks_and_long_chains_are_said():
     assert ranges["generator"]["high"] == 4
     np.testing.assert_allclose(ranges["refined"]["mean"], (3 - 5 * CHUNK) / (CHUNK + 1), rtol=1e-5)
     assert len(warnings) == 1
-    assert "refinement of 100 steps left the energies of configured chains" in warnings[0]
+    assert "refinement of 100 steps left the energies of the configured chain" in warnings[0]
     assert "outside -3 to 4" in warnings[0]
     for num_steps in (None, 0, 10):
         assert measure_energies(Sums(), data, generated, refined, num_steps)[1] == []

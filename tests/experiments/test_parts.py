@@ -86,6 +86,26 @@ def test_other_steps_of_the_data_chain_take_the_same_time(tiny_model, factor, st
     assert changed.posterior == chains.posterior
 
 
+def test_every_row_of_changed_chains_changes_what_it_names(tiny_model):
+    weights = Weights({}, base_prior.standard(2, tiny_model.num_latents))
+    settings = SamplerSettings(
+        Chains(*3 * [Chain(10, 0.7)]), False, True, conditional_steps=10, candidates=4
+    )
+    sampler = Sampler(tiny_model, weights, settings)
+    found = {name: change(sampler).settings for name, change in parts.changed_chains().items()}
+    assert found.pop("as configured") == settings
+    same = [settings, *found.values()]
+    assert len(set(same)) == len(same)
+    for name, changed in found.items():
+        part = name.split(",")[0].split()[0]
+        for chain in ("posterior", "data"):
+            is_changed = getattr(changed.chains, chain) != getattr(settings.chains, chain)
+            assert is_changed == (part == chain), name
+        time = changed.chains.data.num_steps * changed.chains.data.step_size**2 / 2
+        factor = {"data chain, half the time": 0.5, "data chain, twice the time": 2.0}.get(name, 1)
+        assert time == pytest.approx(factor * 2.45), name
+
+
 def test_private_latents_of_one_gaussian_do_not_depend_on_the_shared_latent():
     shapes = base_prior.PrivateShapes(("a",), 2, 2)
     prior = base_prior.standard(3, 2, private=shapes)

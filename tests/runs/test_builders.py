@@ -259,6 +259,11 @@ NOISE = r"config\.energy\.start is 'noise': its samples come from no latent"
          r"config\.elbo\.learned_prior is True, but no prior is learned"),
         ("full", {"energy__start": "noise"}, NOISE),
         ("noise_start", {"energy__synthesis_generator": 0.1}, NOISE),
+        (
+            "steps_0",
+            {"energy__sampling_time": 2.0},
+            r"config\.energy\.sampling_time is 2, but config\.energy\.chain\.num_steps is 0",
+        ),
         ("noise_start", {"energy__synthesis_inference": 0.1}, NOISE),
         ("mmvae", {"model__num_latents": 0}, NO_SHARED),
         ("independent_generators", {"prior__learn": True}, NO_SHARED),

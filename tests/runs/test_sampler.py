@@ -246,12 +246,12 @@ def test_stages_end_with_the_samples(tiny_model, weights, candidates):
 # --- energies that training never saw ---------------------------------------------------------
 
 
-def test_a_chain_that_leaves_the_energies_of_training_is_said(tiny_model, weights):
-    """The steps are long and cold: more of them descend further than the trained ones."""
+def test_a_chain_that_leaves_the_usual_energies_is_said(tiny_model, weights):
+    """The steps are long and cold: more of them descend further than the configured ones."""
     chain = Chain(num_steps=2, step_size=2.0, temperature=0.0)
     chains = SETTINGS.chains._replace(data=chain)
     steep = Sampler(tiny_model, weights, SETTINGS._replace(chains=chains))
-    low, high = steep.trained_energies()
+    low, high = steep.usual_energies()
     with pytest.warns(RuntimeWarning, match="refinement of 200 steps left the energies") as caught:
         samples = steep.sample(jax.random.key(1), 8, num_steps=200)
     assert "\n" not in str(caught[0].message)
@@ -264,7 +264,7 @@ def test_a_chain_that_leaves_the_energies_of_training_is_said(tiny_model, weight
 
 def test_energies_of_data_count_as_seen(tiny_model, weights):
     sampler = Sampler(tiny_model, weights, SETTINGS)
-    low, high = sampler.trained_energies()
+    low, high = sampler.usual_energies()
     longer = SETTINGS.chains.data.num_steps + 1
     inside, outside = np.full(20, (low + high) / 2), np.full(20, high + 1)
     assert sampler.energy_warning(inside, longer) == ""
