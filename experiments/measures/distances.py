@@ -39,7 +39,11 @@ def reconstruction(subject: Subject) -> Part:
 @needs(labels, enough_for_distances)
 def distance_floor(subject: Subject) -> Part:
     """Of training examples in the place of samples."""
-    return {"frechet": {"floor": _floor(subject, subject.num_samples)["mean"]}}
+    floor = _floor(subject, subject.num_samples)
+    return {
+        "frechet": {"floor": floor["mean"]},
+        "frechet_by_modality": {"floor": floor["by_modality"]},
+    }
 
 
 @needs(labels, two_modalities, enough_for_distances, enough_sources_for_distances)

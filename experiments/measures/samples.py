@@ -35,8 +35,10 @@ def joint_samples(subject: Subject) -> Part:
         stages["chain"] = subject.refined
     judged = {name: subject.classifiers.predict(samples) for name, samples in stages.items()}
     judged["energy" if subject.settings.data_energy else "generator"] = last.classes, last.features
+    distances = {name: subject.distances(features) for name, (_, features) in judged.items()}
     part: Part = {
-        "frechet": {name: subject.distance(features) for name, (_, features) in judged.items()}
+        "frechet": {name: float(np.mean(list(d.values()))) for name, d in distances.items()},
+        "frechet_by_modality": distances,
     }
     if len(subject.names) > 1:
         part["joint_coherence"] = {

@@ -197,15 +197,18 @@ class Subject:
 
         return in_chunks(one, key, min(most or self.num_sources, self.num_sources))
 
-    def distance(self, features: ByModality) -> float:
-        """Mean Fréchet distance over modalities to all test examples."""
-        each = [
-            frechet.frechet_distance(
+    def distances(self, features: ByModality) -> dict[str, float]:
+        """Fréchet distance of each modality to all test examples."""
+        return {
+            name: frechet.frechet_distance(
                 frechet.gaussian_statistics(features[name]), self.reference[name]
             )
             for name in features
-        ]
-        return float(np.mean(each))
+        }
+
+    def distance(self, features: ByModality) -> float:
+        """Mean Fréchet distance over modalities to all test examples."""
+        return float(np.mean(list(self.distances(features).values())))
 
 
 def needs(*wanted: Need) -> Callable[[M], M]:

@@ -400,6 +400,8 @@ def test_evaluation_holds_the_contract(straight, classifiers):
     cross = [result["cross_coherence"][name] for name in ("mean", "posterior_revised")]
     assert all(0 <= p <= 1 for p in [*result["joint_coherence"].values(), *cross])
     assert all(0 <= d < np.inf for d in result["frechet"].values())
+    for stage, each in result["frechet_by_modality"].items():
+        assert np.mean(list(each.values())) == pytest.approx(result["frechet"][stage])
     assert evaluate.table(result).count("\n") > 3
     assert result["warnings"] == []
     assert set(result["energies"]) == {"data", "generator", "refined"}
