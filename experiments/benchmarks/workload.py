@@ -14,10 +14,11 @@ from configs import polymnist
 from mmebm_jax import cpu
 from mmebm_jax.data.source import Field
 from mmebm_jax.distributions.base_prior import standard
-from mmebm_jax.method import langevin, prior, revision, train_state
+from mmebm_jax.method import langevin, prior, train_state
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.plan import Plan, Terms, UpdateSettings
+from mmebm_jax.method.posterior import posterior_energy
 from mmebm_jax.method.train_state import TrainState
 from mmebm_jax.method.update import Update
 from mmebm_jax.modalities.modality import from_raw
@@ -225,7 +226,7 @@ def revisions(work: Workload) -> dict[str, Revision]:
     def posterior(arrays: Any, latents: Latents) -> jax.Array:
         params, base_prior, batch = arrays
         fitted = None if terms.standard_prior else base_prior
-        return revision.posterior_energy(
+        return posterior_energy(
             batch,
             modalities=model.modalities,
             decode=partial(model.decode, params["generator"]),

@@ -1,4 +1,4 @@
-r"""Langevin dynamics: the one kernel, for latents and data alike (energies: `revision`, `prior`).
+r"""Langevin dynamics: the one kernel, for latents and data alike (energies: `posterior`, `prior`).
 
 One step moves a position v under an energy U by
 
@@ -10,8 +10,7 @@ with rate s²/2. A noise of standard deviation n, as other codes state it, is T 
 The chains used for training are short and are never corrected by an acceptance test, so their
 samples are biased towards where they start; on a Gaussian of variance σ² at T = 1 even a long chain
 has variance σ²/(1 − s²/(4σ²)). The networks learn *with* that bias (Nijkamp et al. 2019,
-arXiv:1904.09770). Choose another one at test time, `energy.sampling_time`, by the distance of its
-samples from data.
+arXiv:1904.09770): set another time for samples, `energy.sampling_time`, only by their distance.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,7 @@ import jax
 
 from mmebm_jax.distributions.base_prior import BasePrior, tempered
 from mmebm_jax.distributions.families import standard_noise
-from mmebm_jax.method import inference, langevin, prior, revision
+from mmebm_jax.method import data_revision, inference, langevin, posterior, prior
 from mmebm_jax.method.inference import Encoding
 from mmebm_jax.method.langevin import Chain, LangevinResult
 from mmebm_jax.method.model import Model
@@ -44,9 +44,7 @@ class Networks(NamedTuple):
     @property
     def latent_energy(self) -> LatentEnergyFn | None:
         """E_γ without gradient for its parameters; None where the prior has no energy."""
-        if not self.is_tilted:
-            return None
-        return partial(self.model.latent_energy, self.frozen["prior"])
+        return partial(self.model.latent_energy, self.frozen["prior"]) if self.is_tilted else None
 
     def data_energy(self, batch: Batch) -> jax.Array:
         """E_α without gradient for its parameters, `[B]`."""
@@ -96,7 +94,7 @@ class Networks(NamedTuple):
         With `encoding` a chain that is set to be scaled steps in units of the inferred scales: one
         step size then serves posteriors of any width.
         """
-        energy_fn = revision.posterior_energy(
+        energy_fn = posterior.posterior_energy(
             batch,
             modalities=tuple(m for m in self.model.modalities if m.name in batch),
             decode=partial(self.decode_frozen, names=tuple(batch)),
@@ -147,10 +145,10 @@ class Networks(NamedTuple):
           mask: where `samples` are observed, and held too.
           keep_trajectory: also return every step.
         """
-        return revision.revise_data(
+        return data_revision.revise_data(
             key,
             samples,
-            revision.given(self.data_energy, observed or {}),
+            lambda position: self.data_energy({**(observed or {}), **position}),
             self.chains.data,
             modalities=self.model.modalities,
             mask=mask,

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
@@ -72,15 +71,6 @@ def local(tree: Any) -> Any:
     return jax.tree.map(
         lambda leaf: leaf if leaf.is_fully_addressable else leaf.addressable_data(0), tree
     )
-
-
-def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Make global arrays of this process's slice of a batch, `[B / processes, ...]` each."""
-    sharding = split_batch(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(sharding, values)
-        for name, values in batch.items()
-    }
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

@@ -1,4 +1,4 @@
-"""Training batches, prefetched and sharded over the devices (by `runs.sharding.shard_batch`)."""
+"""How a batch reaches the devices: read ahead on the host, then split over the mesh."""
 
 import itertools
 from collections import deque
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import jax
+import numpy as np
 
 from mmebm_jax import data
 from mmebm_jax.data.source import Source, turns
@@ -41,13 +42,22 @@ def batches(
         resident = _resident(source, mesh)
         numbers = data.index_batches(len(source), batch_size, seed, **share)
         for indices in data.iterate(numbers, start_step):
-            yield _gather(resident, sharding.shard_batch({"at": indices}, mesh)["at"], mesh=mesh)
+            yield _gather(resident, shard_batch({"at": indices}, mesh)["at"], mesh=mesh)
         return
     read = data.iterate(data.batches(source, batch_size, seed, **share), start_step)
-    ahead = deque(sharding.shard_batch(batch, mesh) for batch in itertools.islice(read, NUM_AHEAD))
+    ahead = deque(shard_batch(batch, mesh) for batch in itertools.islice(read, NUM_AHEAD))
     for batch in read:
         yield ahead.popleft()
-        ahead.append(sharding.shard_batch(batch, mesh))
+        ahead.append(shard_batch(batch, mesh))
+
+
+def shard_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Batch:
+    """Make global arrays of this process's slice of a batch, `[B / processes, ...]` each."""
+    placement = sharding.split_batch(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(placement, values)
+        for name, values in batch.items()
+    }
 
 
 @partial(jax.jit, static_argnames="mesh")

@@ -765,6 +765,7 @@ from mmebm_jax.method.plan import Plan
 from mmebm_jax.method.update import make_update
 from mmebm_jax.runs import checkpoint, sharding
 from mmebm_jax.runs.sampler import Sampler
+from mmebm_jax.training import feed
 from tests import conftest
 from tests.method import test_sampling, test_update
 
@@ -784,7 +785,7 @@ def run(mesh, state, update, steps):
     key = sharding.replicate(jax.random.key(1), mesh)
     history = []
     for step in steps:
-        batch = sharding.shard_batch(test_update.make_raw_batch(step, BATCH), mesh)
+        batch = feed.shard_batch(test_update.make_raw_batch(step, BATCH), mesh)
         assert len(batch["picture"].sharding.device_set) == mesh.size
         state, metrics = update(state, batch, key)
         history.append({name: float(value) for name, value in metrics.items()})
@@ -792,7 +793,7 @@ def run(mesh, state, update, steps):
     return state, history
 
 def batch_sized_gathers(mesh, state, update):
-    batch = sharding.shard_batch(test_update.make_raw_batch(0, BATCH), mesh)
+    batch = feed.shard_batch(test_update.make_raw_batch(0, BATCH), mesh)
     key = sharding.replicate(jax.random.key(1), mesh)
     text = update.lower(state, batch, key).compile().as_text()
     assert "all-reduce" in text

@@ -5,10 +5,11 @@ import pytest
 from scipy.stats import norm
 
 from mmebm_jax.distributions.base_prior import standard
-from mmebm_jax.method import langevin, revision
+from mmebm_jax.method import langevin
+from mmebm_jax.method.data_revision import revise_data
 from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.posterior import posterior_energy
 from mmebm_jax.method.prior import latents_energy
-from mmebm_jax.method.revision import posterior_energy, revise_data
 from mmebm_jax.modalities.modality import (
     Modality,
     joint_log_likelihood,
@@ -119,7 +120,7 @@ def test_data_revision_pulls_free_modalities_to_the_observed():
     result = revise_data(
         jax.random.key(1),
         {"b": jnp.zeros([3, 4, 4, 1])},
-        revision.given(energy, observed),
+        lambda position: energy({**observed, **position}),
         Chain(40, 0.2, temperature=0.0),
         modalities=(A, B),
         keep_trajectory=True,
