@@ -82,6 +82,7 @@ SETTLED_ENERGY: Differences = {
     "optimiser.energy.learning_rate": 2e-4,
     "energy.num_candidates": 4,
     "energy.completion_temperature": 0.5,
+    "energy.fit_sampling_time": True,
 }
 # CMVAE's bound and prior: log-mean-exp of ten samples a stratum, 40 clusters.
 CLUSTERS = {

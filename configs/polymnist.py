@@ -61,8 +61,6 @@ METHODS = methods.family(
         "schedule.freeze_step": 16_000,
         "energy.chain.step_size": 1.0,
         "energy.chain.temperature": 2.5e-5,
-        # More than twice as long as in training: near where the distance to data is least.
-        "energy.sampling_time": 11.0,
     },
 )
 

@@ -174,14 +174,15 @@ def build_settings(config: ConfigDict) -> UpdateSettings:
 
 
 def build_sampler_settings(
-    config: ConfigDict, trained: Collection[str] = NETWORKS
+    config: ConfigDict, trained: Collection[str] = NETWORKS, sampling_time: float = 0.0
 ) -> SamplerSettings:
     """How samples are drawn, under those energies that were `trained`.
 
-    The chains are training's, but the data chain may take another time, `energy.sampling_time`.
+    The chains are training's, but the data chain may take another time: `sampling_time`, which was
+    fitted, or else `energy.sampling_time`.
     """
     chains = build_chains(config)
-    if time := config.energy.sampling_time:
+    if time := sampling_time or config.energy.sampling_time:
         step_size = math.sqrt(2 * time / chains.data.num_steps)
         chains = chains._replace(data=chains.data._replace(step_size=step_size))
     return SamplerSettings(

@@ -51,6 +51,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
         "candidate_temperature": 4.0,
         "completion_temperature": 4.0,
         "sampling_time": 0.0,
+        "fit_sampling_time": False,
     },
     "schedule": {"freeze_step": 0},
     "guard": {"device": "any"},
@@ -74,6 +75,15 @@ class _FieldFacts(Record):
 
     kind: Annotated[str, OneOf(KINDS)]
     shape: list[Any]
+
+
+class Restored(NamedTuple):
+    """What sampling reads of a checkpoint."""
+
+    weights: Weights
+    step: int
+    trained: list[str]  # networks that had learned anything by then
+    sampling_time: float  # that was fitted; 0 for none
 
 
 class DataFacts(NamedTuple):
@@ -164,18 +174,13 @@ def set_newest_aside(manager: ocp.CheckpointManager) -> int:
     return steps[-2]
 
 
-def restore_weights(
-    workdir: epath.Path, template: Weights, latest: int | None = None
-) -> tuple[Weights, int, list[str]]:
+def restore_weights(workdir: epath.Path, template: Weights, latest: int | None = None) -> Restored:
     """The newest readable sampling weights of a run; no optimiser is read.
 
     Args:
       workdir: of the run.
       template: they are put on its devices, or on this host's first where it names none.
       latest: a step; what was saved later is passed over.
-
-    Returns:
-      The weights, their step, and the networks that had learned anything by then.
 
     Raises:
       FileNotFoundError: the run has no checkpoint.
@@ -191,7 +196,9 @@ def restore_weights(
         raise missing
     items, step = found
     weights = Weights(**_with_empty(items["weights"], template._asdict()))
-    return weights, step, items["meta"]["trained"]
+    meta = items["meta"]
+    time = meta["progress"].get("sampling_time", 0.0)
+    return Restored(weights, step, meta["trained"], time)
 
 
 def trained_networks(state: TrainState) -> list[str]:

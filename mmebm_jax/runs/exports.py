@@ -85,7 +85,9 @@ def export(
     data = checkpoint.read_data_facts(source)
     model = builders.build_model(config, data.fields)
     shapes = template(model, config.prior.num_components)
-    weights, step, trained = checkpoint.restore_weights(source, shapes)
+    weights, step, trained, time = checkpoint.restore_weights(source, shapes)
+    if time:  # An export states it as if it had been set.
+        config.energy.update(sampling_time=time, fit_sampling_time=False)
     stored = _stored(weights, _stored_networks(trained), dtype)
     content = safetensors.numpy.save(stored, {"format": "mmebm_jax"})
     facts = Facts(

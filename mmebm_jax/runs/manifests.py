@@ -37,6 +37,7 @@ class Progress(Record):
     fitted: bool = False
     frozen: bool = False
     finished: bool = False
+    sampling_time: _Seconds = 0.0
     pending: list[_Row] = pydantic.Field([], description="Rows of metrics not written yet.")
     # `RETIRED`: of earlier versions, which could schedule a run by wall clock; nothing reads them.
     fit_position: _Seconds = 0.0

@@ -497,8 +497,9 @@ def load(path: epath.PathLike) -> Sampler:
         raise ValueError(line if str(folder) in line else f"{folder}: {line}") from error
     if is_export:
         facts = exports.read_facts(folder)
-        weights, trained = exports.read_weights(folder, facts, model, shapes), facts.trained
+        weights = exports.read_weights(folder, facts, model, shapes)
+        settings = builders.build_sampler_settings(config, facts.trained)
     else:
-        weights, _, trained = checkpoint.restore_weights(folder, shapes)
-    settings = builders.build_sampler_settings(config, trained)
+        weights, _, trained, time = checkpoint.restore_weights(folder, shapes)
+        settings = builders.build_sampler_settings(config, trained, time)
     return Sampler(model, weights, settings, sharding.data_mesh())

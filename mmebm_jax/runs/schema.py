@@ -320,6 +320,11 @@ class Energy(Section):
         "training's. It is cut into `chain.num_steps` steps and sets their size for samples in the "
         "place of `chain.step_size`.",
     )
+    fit_sampling_time: bool = Field(
+        False,
+        description="Whether that time is fitted after training instead: where samples are nearest "
+        "to training data by the Fréchet distance of the inference model's means.",
+    )
     num_candidates: int = Field(
         1,
         ge=1,
@@ -343,11 +348,16 @@ class Energy(Section):
         return self
 
     @model_validator(mode="after")
-    def _time_needs_steps(self) -> "Energy":
+    def _time_of_a_chain(self) -> "Energy":
         if self.sampling_time and not self.chain.num_steps:
             raise ValueError(
                 f"sampling_time is {self.sampling_time:g}, but config.energy.chain.num_steps is 0: "
                 "a chain without steps takes no time."
+            )
+        if self.fit_sampling_time and (self.sampling_time or self.start == "noise"):
+            raise ValueError(
+                "fit_sampling_time is True: it needs config.energy.sampling_time 0, which it takes "
+                "the place of, and config.energy.start 'generator'."
             )
         return self
 

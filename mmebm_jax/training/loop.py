@@ -22,6 +22,7 @@ from mmebm_jax.training.log import Bounds, Explosion, Log, Row, read_events, rep
 from mmebm_jax.training.prior_fitting import fit_base_prior
 from mmebm_jax.training.run import Run, sole_writer
 from mmebm_jax.training.samplers import make_sampler
+from mmebm_jax.training.sampling_time import fit_sampling_time
 from mmebm_jax.training.schedule import learning_rates
 from mmebm_jax.training.updates import Updates, compiled_update
 
@@ -37,6 +38,7 @@ class Progress(NamedTuple):
     fitted: bool = False  # whether the base prior was fitted during training
     frozen: bool = False  # whether its last fit was made, since generator and inference stand still
     finished: bool = False  # whether the schedule's end was reached
+    sampling_time: float = 0.0  # of the data chain, fitted after the last step; 0 for none
     pending: Sequence[Row] = ()  # metrics that no row of metrics.jsonl holds yet
 
 
@@ -234,13 +236,30 @@ class _Attempt:
             warm_start = self.progress.fitted
             self.state = fit_base_prior(self.run, self.state, key, warm_start=warm_start)
 
+    def _fit_sampling_time(self) -> float:
+        if not self.run.config.energy.fit_sampling_time:
+            return 0.0
+        fitted = 0.0
+        if processes.is_first():
+            trained = checkpoint.trained_networks(self.state)
+            sampler = make_sampler(self.run, self.state.weights, trained)
+            if sampler.refines():
+                key = jax.random.fold_in(self.fit_key, 2)
+                curve = fit_sampling_time(key, sampler, self.run.train_source)
+                write_event(
+                    self.run.workdir, "sampling_time", {"step": self.step, **curve._asdict()}
+                )
+                fitted = curve.time
+        return float(processes.from_first(fitted))
+
     def _finish(self) -> float:
-        """Fit the final base prior, save and draw; gives the seconds of training."""
+        """Make the last fits, save and draw; gives the seconds of training."""
         resumed_at_end = self.progress.finished
         if not resumed_at_end:
             if not self.progress.frozen:
                 self._fit_at_last()
-            self.progress = self.progress._replace(finished=True)
+            time = self._fit_sampling_time()
+            self.progress = self.progress._replace(finished=True, sampling_time=time)
             self._save()
         self._draw()
         if self.draws and processes.is_first():
@@ -255,7 +274,8 @@ class _Attempt:
         if not (self.draws and processes.is_first()):
             return
         trained = checkpoint.trained_networks(self.state)
-        sampler = make_sampler(self.run, self.state.weights, trained)
+        time = self.progress.sampling_time
+        sampler = make_sampler(self.run, self.state.weights, trained, time)
         key = jax.random.fold_in(self.picture_key, self.step)
         pictures.write(self.run.workdir, self.run.splits, sampler, key, self.step)
         if not self.progress.finished:

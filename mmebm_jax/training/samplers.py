@@ -11,15 +11,18 @@ from mmebm_jax.runs.template import template
 from mmebm_jax.training.run import Run
 
 
-def make_sampler(run: Run, weights: Weights, trained: Collection[str]) -> Sampler:
+def make_sampler(
+    run: Run, weights: Weights, trained: Collection[str], sampling_time: float = 0.0
+) -> Sampler:
     """The sampler of a run's weights, under those energies that were trained.
 
     Args:
       run: from `prepare`.
       weights: `state.weights` of the state that `train` returned.
       trained: names of the networks that have learned; see `checkpoint.trained_networks`.
+      sampling_time: that was fitted; 0 for the configuration's.
     """
-    settings = builders.build_sampler_settings(run.config, trained)
+    settings = builders.build_sampler_settings(run.config, trained, sampling_time)
     mesh = sharding.data_mesh(jax.local_devices())
     return Sampler(run.model, sharding.local(weights), settings, mesh)
 
@@ -35,5 +38,6 @@ def restore_sampler(run: Run, latest: int | None = None) -> tuple[Sampler, int]:
       FileNotFoundError: the run has no checkpoint.
     """
     shapes = template(run.model, run.config.prior.num_components)
-    weights, step, trained = checkpoint.restore_weights(run.workdir, shapes, latest)
-    return make_sampler(run, weights, trained), step
+    restored = checkpoint.restore_weights(run.workdir, shapes, latest)
+    sampler = make_sampler(run, restored.weights, restored.trained, restored.sampling_time)
+    return sampler, restored.step

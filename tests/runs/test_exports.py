@@ -184,8 +184,9 @@ def test_weights_that_float16_cannot_hold_are_refused(run, tmp_path, monkeypatch
     restore = checkpoint.restore_weights
 
     def larger(*arguments):
-        weights, *rest = restore(*arguments)
-        return (weights._replace(params=jax.tree.map(lambda w: w + 1e6, weights.params)), *rest)
+        restored = restore(*arguments)
+        params = jax.tree.map(lambda w: w + 1e6, restored.weights.params)
+        return restored._replace(weights=restored.weights._replace(params=params))
 
     monkeypatch.setattr(checkpoint, "restore_weights", larger)
     with (

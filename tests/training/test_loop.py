@@ -27,6 +27,7 @@ from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.training import loop, pictures, prior_fitting
 from mmebm_jax.training.log import Log, read_events
 from mmebm_jax.training.run import sole_writer
+from mmebm_jax.training.sampling_time import shortest
 
 pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
 # For evaluations of as few samples as make every part of one run: they say that they are biased.
@@ -49,7 +50,7 @@ def make_config():
     config.elbo.update(objective="mmvae", learned_prior=True)
     config.prior.update(fit_step=1, start_step=1, num_components=2, num_fit_examples=40)
     config.prior.update(num_candidates=2, fit_steps=3)
-    config.energy.start_step = 1
+    config.energy.update(start_step=1, fit_sampling_time=True)
     for section in (config.posterior, config.prior, config.energy):
         section.chain.num_steps = 2
     config.evaluation.update(num_samples=20, classifier_steps=2, classifier_seeds=2)
@@ -270,10 +271,27 @@ def test_a_relative_folder_will_do(straight, tmp_path, monkeypatch):
     checkpoint.save(manager, straight.state, {"fitted": True})
     manager.wait_until_finished()
     folder = epath.Path("runs/relative")
-    weights, step, trained = checkpoint.restore_weights(folder, straight.state.weights)
-    assert set(trained) == {"inference", "generator", "prior", "energy"}
-    assert step == int(straight.state.step)
-    assert_same(weights, straight.state.weights)
+    restored = checkpoint.restore_weights(folder, straight.state.weights)
+    assert set(restored.trained) == {"inference", "generator", "prior", "energy"}
+    assert restored.step == int(straight.state.step)
+    assert_same(restored.weights, straight.state.weights)
+
+
+def test_samples_take_the_time_that_was_fitted(straight, tmp_path):
+    workdir = straight.run.workdir
+    (fitted,) = read_events(workdir, "sampling_time")
+    assert fitted["time"] == fitted["times"][shortest(fitted["distances"])]
+    mmebm_jax.export(workdir, tmp_path / "export")
+    samplers = (
+        train.restore_sampler(straight.run)[0],
+        mmebm_jax.load(workdir),
+        mmebm_jax.load(tmp_path / "export"),
+    )
+    for sampler in samplers:
+        chain = sampler.settings.chains.data
+        assert chain.num_steps * chain.step_size**2 / 2 == pytest.approx(fitted["time"])
+    trained = builders.build_chains(straight.run.config).data
+    assert fitted["times"][0] == pytest.approx(trained.step_size**2 / 2)
 
 
 def test_load_gives_a_working_sampler(straight):

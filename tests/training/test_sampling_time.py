@@ -1,0 +1,114 @@
+"""The time for which samples are refined."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmebm_jax.data.source import ArraySource
+from mmebm_jax.method.inference import Encoding
+from mmebm_jax.method.langevin import Chain, LangevinResult
+from mmebm_jax.method.networks import Chains
+from mmebm_jax.method.sampling import SamplerSettings
+from mmebm_jax.method.train_state import Weights
+from mmebm_jax.modalities.modality import Modality
+from mmebm_jax.runs.sampler import Sampler
+from mmebm_jax.training import sampling_time
+from mmebm_jax.training.sampling_time import fit_sampling_time, weighted_statistics
+from mmebm_jax.typing import Latents
+
+STEP_SIZE, START = 0.5, -2.0
+CHAINS = Chains(*3 * [Chain(8, STEP_SIZE, temperature=0.0)])
+
+
+class Experts:
+    def __init__(self, location):
+        self.location = location
+
+
+class Identity:
+    """The inference model of one modality of one value: its expert's mean is the value."""
+
+    modalities = (Modality("x", "vector", (1,), "gaussian", scale=1.0),)
+
+    def encode(self, params, batch):
+        return Encoding(Experts(batch["x"][None]), None, {}, {}, jnp.zeros(0))
+
+
+class Line(Sampler):
+    """Samples ~ N(START, 1) under the energy -x: a step of the chain moves each by s²/2."""
+
+    def __init__(self, **settings):
+        super().__init__(
+            Identity(),
+            Weights({"inference": {}}, None),
+            SamplerSettings(CHAINS, prior_energy=False, data_energy=True, **settings),
+        )
+
+    def as_batch(self, values, *, check_values=True):
+        return {"x": jnp.asarray(values["x"])}
+
+    def prior_latents(self, key, num_samples, *, use_energy=True):
+        return Latents(jax.random.normal(key, [num_samples, 1]), {})
+
+    def generate(self, latents):
+        return {"x": START + latents.shared}
+
+    def refine(self, key, samples, *, given=None, num_steps=None, keep_trajectory=False):
+        moved = samples["x"] + num_steps * self.settings.chains.data.step_size**2 / 2
+        return LangevinResult({"x": moved}, None, None)
+
+    def energy(self, batch, *, check_values=True):
+        return -batch["x"][:, 0]
+
+
+@pytest.fixture(scope="module")
+def source():
+    values = np.random.default_rng(0).normal(size=(2000, 1)).astype(np.float32)
+    return ArraySource({"x": values})
+
+
+def test_the_chain_stops_where_samples_lie_on_the_data(source):
+    fitted = fit_sampling_time(jax.random.key(0), Line(), source)
+    assert -START - 3 * STEP_SIZE**2 / 2 <= fitted.time <= -START
+    assert fitted.distances[fitted.times.index(fitted.time)] < 0.1
+    # The expected distance of Gaussians of variance 1 is that of their means, squared.
+    np.testing.assert_allclose(fitted.distances[0], (START + fitted.times[0]) ** 2, atol=0.4)
+    assert fitted.times[-1] < sampling_time.PATIENCE * fitted.time + STEP_SIZE**2
+
+
+def test_a_choice_that_goes_on_where_the_chain_ends_shortens_it(source):
+    """The best of many by exp(x) of N(a, 1) is near N(a + 1, 1)."""
+    fitted = fit_sampling_time(
+        jax.random.key(0), Line(candidates=50, candidate_temperature=1.0), source
+    )
+    assert fitted.time == pytest.approx(-START - 1, abs=2 * STEP_SIZE**2 / 2)
+
+
+@pytest.mark.parametrize(
+    ("distances", "place"),
+    [
+        ([10.0, 5.0, 2.0, 1.0, 3.0], 3),
+        ([10.0, 5.0, 1.17, 1.0, 3.0], 2),  # within .02 of a fall of 9
+        ([10.0, 5.0, 1.19, 1.0, 3.0], 3),
+        ([1.0, 2.0, 3.0], 0),  # refinement helps nothing: as little of it as can be
+    ],
+)
+def test_the_shortest_chain_that_is_as_good_as_any_is_taken(distances, place):
+    assert sampling_time.shortest(distances) == place
+
+
+def test_weighted_moments_are_those_of_repeated_rows():
+    rng = np.random.default_rng(1)
+    features, counts = rng.normal(size=(6, 3)), np.array([1, 2, 3, 1, 4, 2])
+    mean, covariance = weighted_statistics(features, counts / counts.sum())
+    repeated = np.repeat(features, counts, axis=0)
+    np.testing.assert_allclose(mean, repeated.mean(0))
+    np.testing.assert_allclose(covariance, np.cov(repeated.T, bias=True))
+
+
+def test_without_a_chain_there_is_no_time(source):
+    still = Line()
+    still.settings = still.settings._replace(data_energy=False)
+    with pytest.raises(ValueError, match="of a learned data energy"):
+        fit_sampling_time(jax.random.key(0), still, source)
