@@ -183,8 +183,7 @@ def build_sampler_settings(
     """
     chains = build_chains(config)
     if time := sampling_time or config.energy.sampling_time:
-        step_size = math.sqrt(2 * time / chains.data.num_steps)
-        chains = chains._replace(data=chains.data._replace(step_size=step_size))
+        chains = chains._replace(data=in_time(chains.data, time))
     return SamplerSettings(
         chains=chains,
         prior_energy=config.prior.learn and "prior" in trained,
@@ -195,6 +194,11 @@ def build_sampler_settings(
         candidate_temperature=config.energy.candidate_temperature,
         completion_temperature=config.energy.completion_temperature,
     )
+
+
+def in_time(chain: Chain, time: float) -> Chain:
+    """The chain with steps of such a size that all of them take a time of `time`, s²/2 each."""
+    return chain._replace(step_size=math.sqrt(2 * time / chain.num_steps))
 
 
 def terms_at(config: ConfigDict, step: int) -> Terms:

@@ -125,6 +125,18 @@ class Sampler:
         chains = chains._replace(posterior=chains.posterior._replace(num_steps=num_steps))
         return self.with_weights(self.weights, self.settings._replace(chains=chains))
 
+    def with_sampling_time(self, time: float) -> "Sampler":
+        """The same model with a data chain of such a time, steps · s²/2, in as many steps.
+
+        Raises:
+          ValueError: the time is not positive, or the chain has no steps.
+        """
+        chains = self.settings.chains
+        if not (time > 0 and chains.data.num_steps):
+            raise ValueError(f"time={time!r} for {chains.data.num_steps} steps: give both above 0.")
+        chains = chains._replace(data=builders.in_time(chains.data, time))
+        return self.with_weights(self.weights, self.settings._replace(chains=chains))
+
     @property
     def completing(self) -> "Sampler":
         """The sampler by which completions infer latents: p_0(w_m | z) at their temperature."""

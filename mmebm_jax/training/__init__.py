@@ -8,10 +8,12 @@
 
     model = mmebm_jax.load(workdir)
     model = training.fit_prior(model, examples, num_components=60)  # ex-post density estimation
+    fitted = training.fit_sampling_time(key, model, run.train_source)  # of the data chain
+    model = model.with_sampling_time(fitted.time)
 
 The modules: `run` (set-up), `start`, `loop`, `schedule` and `budget` (from minutes to steps),
-`updates` (compiled steps), `base_prior` (fitting), `samplers`; `feed`, `log`, `diagnostics`,
-`pictures`, `plotting`, `interruption`, `processes`.
+`updates` (compiled steps), `prior_fitting`, `sampling_time`, `samplers`; `feed`, `log`,
+`diagnostics`, `pictures`, `plotting`, `interruption`, `processes`.
 """
 
 import importlib
@@ -21,12 +23,22 @@ if TYPE_CHECKING:
     from mmebm_jax.training.prior_fitting import fit_prior
     from mmebm_jax.training.run import Run, prepare
     from mmebm_jax.training.samplers import make_sampler, restore_sampler
+    from mmebm_jax.training.sampling_time import fit_sampling_time
     from mmebm_jax.training.start import train
 
-__all__ = ["Run", "fit_prior", "make_sampler", "prepare", "restore_sampler", "train"]
+__all__ = [
+    "Run",
+    "fit_prior",
+    "fit_sampling_time",
+    "make_sampler",
+    "prepare",
+    "restore_sampler",
+    "train",
+]
 _HOMES = {
     "Run": "run",
     "fit_prior": "prior_fitting",
+    "fit_sampling_time": "sampling_time",
     "make_sampler": "samplers",
     "prepare": "run",
     "restore_sampler": "samplers",

@@ -34,6 +34,7 @@ from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import diagnostics, feed, pictures, prior_fitting
 from mmebm_jax.training.run import Run, prepare
 from mmebm_jax.training.samplers import make_sampler
+from mmebm_jax.training.sampling_time import fit_sampling_time
 from mmebm_jax.training.schedule import Phase, learning_rates, phases, scaled
 from mmebm_jax.training.updates import Updates, compiled_update
 from mmebm_jax.typing import Latents
@@ -44,6 +45,7 @@ TIMED_STEPS = 5  # between two looks at the clock: steps of an accelerator overl
 TIMED_SECONDS = 2.0  # of each phase, at least
 # Iterations of expectation maximisation in the final fit, which starts from the first mixture.
 TYPICAL_LAST_ITERATIONS = 15
+TYPICAL_LOOKS = 18  # at the distance, in the fit of the sampling time
 LOGGER = logging.getLogger("mmebm_jax")
 
 
@@ -53,7 +55,7 @@ class Costs(NamedTuple):
     measuring: float  # everything that `measure` did, compilation included
     step: dict[Terms, float]  # of each phase's losses
     first_fit: float  # of the base prior during training; 0 where none is fitted
-    last_fit: float  # of the base prior at the end, and of its latent energy
+    last_fit: float  # of the base prior at the end, its latent energy, and the sampling time
     drawing: float  # of pictures and diagnostics, once
 
 
@@ -134,6 +136,7 @@ def measure(run: Run) -> tuple[Costs, Updates]:
         updates[phase.terms] = compiled_update(run, optimisers, phase.terms)
         state, step[phase.terms] = _time_steps(run, state, updates[phase.terms])
     first_fit, last_fit = _time_fits(run, weights)
+    last_fit += _time_sampling_time(run, weights)
     drawing = _time_drawing(run, weights)
     costs = Costs(time.monotonic() - begin, step, first_fit, last_fit, drawing)
     return costs, updates
@@ -290,6 +293,24 @@ def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
     return first, last
 
 
+def _time_sampling_time(run: Run, weights: train_state.Weights) -> float:
+    """Seconds of the fit of the sampling time; zero where there is none."""
+    sampler = make_sampler(run, weights, _learned(run))
+    if not (run.config.energy.fit_sampling_time and sampler.refines()):
+        return 0.0
+
+    def seconds(most_looks: int) -> float:
+        return _seconds_of(
+            lambda: fit_sampling_time(
+                jax.random.key(0), sampler, run.train_source, most_looks=most_looks
+            )
+        )
+
+    seconds(1)  # compiles
+    one = seconds(1)
+    return one + (TYPICAL_LOOKS - 1) * max(0.0, (seconds(4) - one) / 3)
+
+
 def _scattered(latents: Latents, count: int) -> Latents:
     """As many latents as asked: what is fitted costs the same wherever the points lie."""
     rng = np.random.default_rng(0)
@@ -301,11 +322,15 @@ def _scattered(latents: Latents, count: int) -> Latents:
     return jax.tree.map(scatter, latents)
 
 
+def _learned(run: Run) -> set[str]:
+    """The networks that will have learned."""
+    trained = (name for phase in phases(run.config) for name in phase.terms.trained)
+    return {"inference", "generator", *trained}
+
+
 def _time_drawing(run: Run, weights: train_state.Weights) -> float:
     """Seconds of one set of pictures and diagnostics, under all energies that the run learns."""
-    learned = {"inference", "generator"}
-    learned |= {name for phase in phases(run.config) for name in phase.terms.trained}
-    sampler = make_sampler(run, weights, learned)
+    sampler = make_sampler(run, weights, _learned(run))
 
     def draw() -> None:
         with tempfile.TemporaryDirectory() as folder:

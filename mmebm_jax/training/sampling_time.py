@@ -23,9 +23,9 @@ from mmebm_jax.typing import Batch, Params
 
 NUM_SAMPLES, NUM_EXAMPLES = 500, 4000
 PART = 500  # examples at a time
-# The chain is followed for so many times its steps in training, or until the distance has not
-# fallen for half as long as it fell.
-FARTHEST, PATIENCE = 5, 1.5
+# The chain is followed for five times its steps in training, or until the distance has not fallen
+# for half as long as it fell.
+MOST_LOOKS, PATIENCE = 50, 1.5
 # Near its least the distance hardly changes: the shortest time is taken from which on it falls by
 # no more than this share of its fall.
 TOLERANCE = 0.02
@@ -41,7 +41,12 @@ class SamplingTime(NamedTuple):
 
 
 def fit_sampling_time(
-    key: jax.Array, sampler: Sampler, source: Source, *, num_samples: int = NUM_SAMPLES
+    key: jax.Array,
+    sampler: Sampler,
+    source: Source,
+    *,
+    num_samples: int = NUM_SAMPLES,
+    most_looks: int = MOST_LOOKS,
 ) -> SamplingTime:
     """The time for which the data chain is to refine samples of the prior.
 
@@ -50,6 +55,7 @@ def fit_sampling_time(
       sampler: of a model with a data energy; its data chain's step size is the one that is taken.
       source: training examples.
       num_samples: that are followed, each with its candidates.
+      most_looks: at the distance, a tenth of the chain's steps apart, before the search ends.
 
     Raises:
       ValueError: there is no data energy, or its chain has no steps or starts from noise.
@@ -79,7 +85,7 @@ def fit_sampling_time(
     block = max(1, chain.num_steps // 10)
     times: list[float] = []
     distances: list[float] = []
-    for number in range(1, FARTHEST * chain.num_steps // block + 1):
+    for number in range(1, most_looks + 1):
         keys = jax.random.split(jax.random.fold_in(chain_key, number), len(parts))
         parts = [
             dict(sampler.refine(k, part, num_steps=block).position)

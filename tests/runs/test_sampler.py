@@ -243,6 +243,17 @@ def test_stages_end_with_the_samples(tiny_model, weights, candidates):
     np.testing.assert_array_equal(unrefined.generated["picture"], unrefined.chosen["picture"])
 
 
+def test_a_chain_of_another_time_has_as_many_steps(tiny_model, weights):
+    sampler = Sampler(tiny_model, weights, SETTINGS)
+    before = SETTINGS.chains.data
+    after = sampler.with_sampling_time(3.0).settings.chains.data
+    assert after == before._replace(step_size=after.step_size)
+    assert after.num_steps * after.step_size**2 / 2 == pytest.approx(3.0)
+    for time in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"time=.* give both above 0"):
+            sampler.with_sampling_time(time)
+
+
 # --- energies that training never saw ---------------------------------------------------------
 
 
