@@ -42,7 +42,8 @@ def drawn_samples(subject: Subject) -> Part:
     """Cross coherence of what `sample(given=…)` draws for one input."""
     classes = {source: judged.classes for source, judged in subject.drawn.items()}
     found = coherence.cross_coherence(classes, subject.source_labels)
-    return {"cross_coherence": {"drawn": found["mean"]}}
+    drawn = {"drawn": found["mean"], "drawn_by_target": found["by_target"]}
+    return {"cross_coherence": drawn}
 
 
 @needs(labels, two_modalities)

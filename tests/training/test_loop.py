@@ -414,6 +414,10 @@ def test_evaluation_holds_the_contract(straight, classifiers):
     assert 0 <= result["cross_coherence"]["drawn"] <= 1
     assert 0 <= result["class_balance"]["entropy"] <= 1
     assert set(result["cross_coherence"]["by_target"]) == {"m0", "m1"}
+    by_target = result["cross_coherence"]["drawn_by_target"]
+    assert np.mean([by_target[name] for name in ("m0", "m1")]) == pytest.approx(
+        result["cross_coherence"]["drawn"]
+    )
     assert set(result["classifier_accuracy"]) == {"m0", "m1"}
     cross = [result["cross_coherence"][name] for name in ("mean", "posterior_revised")]
     assert all(0 <= p <= 1 for p in [*result["joint_coherence"].values(), *cross])
