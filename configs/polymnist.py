@@ -153,7 +153,7 @@ PAPER_A: Differences = {
 # −log q(z̃ | x) − .1 log q(z | x̃), 301 epochs of batches of 100, an end at an energy gap of 1e4.
 # The energy's loss there is divided by T, which Adam does not see. Sizes are ours. Lacks: decay by
 # .998 an epoch; fresh samples from the updated generator for the energy's loss; posterior steps of
-# .1, from which five modalities' chains run away at the first update (here .03, as in `DATA`).
+# .1, from which five modalities' chains run away at the first update (here .03).
 PAPER_B: Differences = (
     CONSTANT_RATE
     | {
@@ -169,6 +169,7 @@ PAPER_B: Differences = (
         "posterior.generator_weight": 1.0,
         "posterior.inference_weight": 1.0,
         "posterior.chain.num_steps": 10,
+        "posterior.chain.step_size": 0.03,
         "energy.start_step": 0,
         "energy.penalty": 0.0,
         "energy.data_noise": 0.0,

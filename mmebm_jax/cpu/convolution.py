@@ -1,4 +1,4 @@
-"""A convolution whose gradients stay fast inside `lax.scan` on a CPU; `cpu/__init__.py` chooses it.
+"""A convolution whose gradients stay fast inside `lax.scan` on a CPU; `cpu/choice.py` gives it.
 
 XLA:CPU optimises the layout of convolutions in the entry computation only. The transposed
 convolutions that automatic differentiation creates inside a loop body therefore fall to a slow

@@ -151,8 +151,8 @@ class JointEnergy(nn.Module):
     """E_α(x): one trunk per modality, joined into one number.
 
     Attributes:
-      trunks: per modality, examples → features; those of `networks.image`, `networks.text`,
-        `networks.vector` or their residual versions, as `modalities` chooses.
+      trunks: per modality, examples → features; `modalities/image.py`, `text.py`, `vector.py` and
+        `category.py` name those of their kind, as `networks.text.TextTrunk`.
       hidden: units of the joint layers.
       rematerialise: compute a modality's activations again to save memory.
     """

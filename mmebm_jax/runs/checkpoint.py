@@ -1,7 +1,8 @@
 """Checkpoints in a run's folder, by Orbax.
 
-`checkpoints/<step>/` holds three items: `state` (parameters and optimisers), `weights` (all that
-sampling needs) and `meta` (JSON: seconds trained, what happened, which networks have learned).
+`checkpoints/<step>/` holds three items: `state` (the step, parameters, optimisers and the number of
+their updates), `weights` (all that sampling needs: averaged parameters and the base prior p_0) and
+`meta` (JSON: which networks have learned, and `training.loop.Progress`).
 `config.json` beside them is the configuration, `data.json` what sampling must know of the data.
 """
 
