@@ -1,8 +1,8 @@
 """Aggregators: from one expert per modality to a posterior over the shared latent.
 
-Whatever the aggregator, the posterior is a mixture of K diagonal components, whose draws and density
-(`distributions.mixture_of_experts`) are the same for all. Each forms K groups of experts and turns
-every group into one component; a missing modality is in no group. The formulas are in
+Whatever the aggregator, the posterior is a mixture of K diagonal components, so that its draws and
+density (`distributions.mixture_of_experts`) are the same for all. Each forms K groups of experts
+and turns every group into one component; a missing modality is in no group. The formulas are in
 `distributions.combinations`. A new aggregator is an entry of `AGGREGATORS`; a hyperparameter of it
 is a field of `Aggregation`, which the builders fill from `config.model`'s field of the same name.
 
