@@ -1,9 +1,9 @@
 """Fitting the base prior p_0, and the latent energy that tilts it, to latents of training data.
 
 Within a run `loop` calls `fit_base_prior` when the schedule says. For any trained model `fit_prior`
-does the same afterwards, which is known as ex-post density estimation (Ghosh et al. 2020, arXiv:1903.12436,
-section 4): a prior that fits the aggregate posterior, where the model's own does not. The fits
-themselves are `fitting.mixture` and `fitting.latent_energy`.
+does the same afterwards, which is known as ex-post density estimation (Ghosh et al. 2020,
+arXiv:1903.12436, section 4): a prior that fits the aggregate posterior, where the model's own does
+not. The fits themselves are `fitting.mixture` and `fitting.latent_energy`.
 """
 
 import logging
