@@ -17,9 +17,9 @@ import numpy as np
 from mmebm_jax import data
 from mmebm_jax.data.source import Source
 from mmebm_jax.method.model import Model
-from mmebm_jax.metrics.frechet import Statistics, frechet_distance, gaussian_statistics
+from mmebm_jax.metrics.frechet import Statistics, frechet_distance
 from mmebm_jax.runs.sampler import Sampler
-from mmebm_jax.typing import Batch, Params
+from mmebm_jax.typing import OBSERVED, Batch, Params
 
 NUM_SAMPLES, NUM_EXAMPLES = 500, 4000
 PART = 500  # examples at a time
@@ -67,14 +67,7 @@ def fit_sampling_time(
             "a sampling time is of a learned data energy whose chain takes steps from the "
             "generator's samples."
         )
-    raw = data.whole(data.complete(source), NUM_EXAMPLES)
-    names = [modality.name for modality in sampler.modalities]
-    examples = sampler.as_batch({name: raw[name] for name in names}, check_values=False)
-    reference = {
-        name: gaussian_statistics(values)
-        for name, values in _features(sampler, _parts_of(examples)).items()
-    }
-
+    reference = _reference(sampler, source)
     prior_key, chain_key = jax.random.split(key)
     count = PART // candidates * candidates
     starts = range(0, num_samples * candidates, count)
@@ -95,7 +88,7 @@ def fit_sampling_time(
         found = _features(sampler, parts)
         each = [
             frechet_distance(weighted_statistics(found[name], weights), reference[name])
-            for name in found
+            for name in reference
         ]
         times.append(number * block * chain.step_size**2 / 2)
         distances.append(float(np.mean(each)))
@@ -110,6 +103,20 @@ def shortest(distances: Sequence[float]) -> int:
     """The first place of a falling curve that is as low as its least, but for `TOLERANCE`."""
     enough = min(distances) + TOLERANCE * (distances[0] - min(distances))
     return int(np.argmax(np.asarray(distances) <= enough))
+
+
+def _reference(sampler: Sampler, source: Source) -> dict[str, Statistics]:
+    """Statistics of training examples, of each modality over those that have it."""
+    raw = data.whole(source, NUM_EXAMPLES)
+    names = [modality.name for modality in sampler.modalities]
+    examples = sampler.as_batch({name: raw[name] for name in names}, check_values=False)
+    features = _features(sampler, _parts_of(examples))
+    observed = raw.get(OBSERVED, np.ones([len(raw[names[0]]), len(names)], bool))
+    return {
+        name: weighted_statistics(features[name], seen / seen.sum())
+        for name, seen in zip(names, np.asarray(observed, np.float64).T, strict=True)
+        if seen.any()
+    }
 
 
 def weighted_statistics(features: np.ndarray, weights: np.ndarray) -> Statistics:

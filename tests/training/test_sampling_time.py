@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmebm_jax.data.source import ArraySource
+from mmebm_jax.data.source import ArraySource, IncompleteSource
 from mmebm_jax.method.inference import Encoding
 from mmebm_jax.method.langevin import Chain, LangevinResult
 from mmebm_jax.method.networks import Chains
@@ -27,26 +27,28 @@ class Experts:
 
 
 class Identity:
-    """The inference model of one modality of one value: its expert's mean is the value."""
+    """An inference model of modalities of one value: the mean of an expert is the value."""
 
-    modalities = (Modality("x", "vector", (1,), "gaussian", scale=1.0),)
+    def __init__(self, names):
+        self.modalities = tuple(Modality(n, "vector", (1,), "gaussian", scale=1.0) for n in names)
 
     def encode(self, params, batch):
-        return Encoding(Experts(batch["x"][None]), None, {}, {}, jnp.zeros(0))
+        location = jnp.stack([batch[m.name] for m in self.modalities])
+        return Encoding(Experts(location), None, {}, {}, jnp.zeros(0))
 
 
 class Line(Sampler):
     """Samples ~ N(START, 1) under the energy -x: a step of the chain moves each by s²/2."""
 
-    def __init__(self, **settings):
+    def __init__(self, names="x", **settings):
         super().__init__(
-            Identity(),
+            Identity(names),
             Weights({"inference": {}}, None),
             SamplerSettings(CHAINS, prior_energy=False, data_energy=True, **settings),
         )
 
     def as_batch(self, values, *, check_values=True):
-        return {"x": jnp.asarray(values["x"])}
+        return {name: jnp.asarray(array) for name, array in values.items()}
 
     def prior_latents(self, key, num_samples, *, use_energy=True):
         return Latents(jax.random.normal(key, [num_samples, 1]), {})
@@ -76,6 +78,18 @@ def test_the_chain_stops_where_samples_lie_on_the_data(source):
     np.testing.assert_allclose(fitted.distances[0], (START + fitted.times[0]) ** 2, atol=0.4)
     nearest = fitted.times[int(np.argmin(fitted.distances))]
     assert fitted.times[-1] <= sampling_time.PATIENCE * nearest + STEP_SIZE**2 / 2
+
+
+def test_what_is_missing_is_no_data():
+    """Hidden values are zeros, which would halve the variance."""
+    observed = np.tile([[True, False], [False, True]], [500, 1])
+    values = np.random.default_rng(2).normal(size=(2, 1000, 1)).astype(np.float32)
+    whole = ArraySource(dict(zip("xy", values, strict=True)))
+    found = sampling_time._reference(Line("xy"), IncompleteSource(whole, "xy", observed))
+    for index, name in enumerate("xy"):
+        seen = values[index][observed[:, index]]
+        np.testing.assert_allclose(found[name][0], seen.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(found[name][1], [[seen.var()]], rtol=1e-5)
 
 
 def test_a_choice_that_goes_on_where_the_chain_ends_shortens_it(source):
