@@ -150,7 +150,7 @@ def _train_and_evaluate(
         state, training_seconds = training.train(run, updates=updates)
         used += training_seconds
     trained_classifiers = evaluate.Classifiers(run, classifiers)
-    sampler = training.make_sampler(run, state.weights, checkpoint.trained_networks(state))
+    sampler, _ = training.restore_sampler(run)
     for name, path in folders.items():
         if name == CONTROL:
             begin = time.monotonic()

@@ -34,7 +34,7 @@ from mmebm_jax.method import langevin, prior
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.terms import contrast_loss
 from mmebm_jax.networks.joint import LatentEnergy
-from mmebm_jax.runs import builders, checkpoint
+from mmebm_jax.runs import builders
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import plotting
 from mmebm_jax.typing import EnergyFn, Params
@@ -216,8 +216,8 @@ def learn_data(
 ) -> Learned:
     """Train the run's model, or read it, and run long chains under its data energy."""
     start_key, mode_key, chain_key = jax.random.split(key, 3)
-    state, _ = train.train(run)
-    sampler = train.make_sampler(run, state.weights, checkpoint.trained_networks(state))
+    train.train(run)
+    sampler, _ = train.restore_sampler(run)
 
     def advance(key: jax.Array, points: Points, count: int) -> Points:
         return to_points(sampler.refine(key, to_batch(points), num_steps=count).position)

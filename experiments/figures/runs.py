@@ -148,8 +148,7 @@ def trained(
     state, training_seconds = training.train(run, updates=updates, draw=False)
     step, used = int(state.step), used + training_seconds
     write_record(one.folder, {"step": step, "seconds": round(used, 1)})
-    networks = checkpoint.trained_networks(state)
-    return Finished(run, training.make_sampler(run, state.weights, networks), step, used)
+    return Finished(run, training.restore_sampler(run)[0], step, used)
 
 
 def kept_path(one: Trial, name: str) -> epath.Path:

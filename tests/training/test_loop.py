@@ -297,7 +297,9 @@ def test_samples_take_the_time_that_was_fitted(straight, tmp_path):
 def test_load_gives_a_working_sampler(straight):
     loaded = mmebm_jax.load(str(straight.run.workdir))
     assert loaded.model == straight.run.model
-    assert loaded.settings == builders.build_sampler_settings(straight.run.config)
+    (fitted,) = read_events(straight.run.workdir, "sampling_time")
+    usual = builders.build_sampler_settings(straight.run.config, sampling_time=fitted["time"])
+    assert loaded.settings == usual
     samples = loaded.sample(jax.random.key(0), 2)
     assert {name: values.shape for name, values in samples.items()} == {
         "m0": (2, 16, 16, 3),
