@@ -2,7 +2,8 @@
 
 Writes `curve.jsonl` (one line per checkpoint, as soon as it is evaluated), `curve.md` and
 `curve.png`. Checkpoints already in `curve.jsonl` are not evaluated again, so a call that was
-stopped, or a run that was continued, adds to it.
+stopped, or a run that was continued, adds to it. A sampling time is fitted at a run's end: samples
+of earlier checkpoints are refined for training's.
 """
 
 import json

@@ -9,8 +9,9 @@ The last measures an export, in a folder in which `experiments.main --mode=evalu
 
 The networks of a run stay as they are. Its sampler does without one part in turn, or with
 `--change=chains` takes other steps: the posterior chain half or twice as many or as large; the data
-chain as many others in the same time, or half or twice the time in as many. Parts that act on
-training alone are runs of their own, by `experiments.compare`. Classifiers are the run's.
+chain as many others in the same time, or half or twice the time in as many; the choice another
+temperature or number of candidates. Parts that act on training alone are runs of their own, by
+`experiments.compare`. Classifiers are the run's.
 """
 
 import logging

@@ -32,7 +32,7 @@ OF_PAPERS = [(papers, variant) for variant in papers.VARIANTS if variant != "smo
 OF_THE_SCHEDULE = ("warmup_steps", "prior.fit_step", "prior.start_step", "energy.start_step")
 OF_THE_SCHEDULE += ("schedule.settle_step", "schedule.freeze_step", "num_steps", "revision_stride")
 # Steps follow the number of values of an example.
-OF_THE_SCHEDULE += ("energy.chain.step_size", "energy.chain.temperature", "energy.sampling_time")
+OF_THE_SCHEDULE += ("energy.chain.step_size", "energy.chain.temperature")
 SIZES = ("model.num_latents", "model.num_private")
 # At sampling alone.
 SIZES += ("prior.private_temperature", "posterior.chain.temperature")

@@ -57,8 +57,8 @@ def sample(
     found = draws.draw(sampler, batch, checked)
     warning = ""
     if len(found.energies):
-        trained = sampler.settings.chains.data.num_steps
-        seen = found.energies[: trained + 1]
+        configured = sampler.settings.chains.data.num_steps
+        seen = found.energies[: configured + 1]
         warning = sampler.energy_warning(found.energies[-1], checked.refinement_steps, seen)
     return views.draws(looked_at, batch, found, warning), views.chain(looked_at, found)
 

@@ -158,7 +158,7 @@ def _sliders(looked_at: Subject) -> list[gr.Slider]:
             min(configured, most.refinement_steps),
             step=1,
             label="Refinement steps",
-            info=f"of the chain over data; configured are {configured}",
+            info=f"of the chain over data; the configuration has {configured}",
             interactive=most.refinement_steps > 0,
             elem_id="refinement_steps",
         ),

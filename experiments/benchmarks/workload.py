@@ -18,7 +18,7 @@ from mmebm_jax.method import langevin, prior, train_state
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.plan import Plan, Terms, UpdateSettings
-from mmebm_jax.method.posterior import posterior_energy
+from mmebm_jax.method.posterior_energy import posterior_energy
 from mmebm_jax.method.train_state import TrainState
 from mmebm_jax.method.update import Update
 from mmebm_jax.modalities.modality import from_raw

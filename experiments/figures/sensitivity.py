@@ -41,6 +41,7 @@ from mmebm_jax.training.schedule import phases
 from mmebm_jax.training.updates import Updates, compiled_update
 
 STEP_SIZE = "energy.chain.step_size"
+TIMES = ("energy.sampling_time", "energy.fit_sampling_time")  # would hide the step size
 STEP_SIZES = (0.175, 0.7, 2.8, 11.2)
 FACTORS: dict[str, tuple[float, ...]] = {
     "energy.chain.temperature": (5e-7, 5e-3),
@@ -86,7 +87,7 @@ def trials(settings: Settings) -> list[Trial]:
     Raises:
       ValueError: the call sets a field that the grid varies.
     """
-    refuse_changes(settings, [STEP_SIZE, "energy.sampling_time", *FACTORS])
+    refuse_changes(settings, [*TIMES, STEP_SIZE, *FACTORS])
     found = []
     for seed in settings.seeds:
         # By column: what is compiled serves all step sizes.

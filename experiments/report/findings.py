@@ -68,7 +68,7 @@ def long_chains(run: Run, evaluation: Evaluation) -> Iterator[str]:
     """Refinement that is longer than configured, and what the evaluation said of it."""
     steps = evaluation.numbers.get("protocol.refinement_steps", 0)
     if run.config is not None and steps > (usual := run.config.energy.chain.num_steps):
-        yield f"evaluated with data chains of {steps:.0f} steps, configured are {usual}"
+        yield f"evaluated with data chains of {steps:.0f} steps, the configuration has {usual}"
     yield from evaluation.warnings
 
 

@@ -1,4 +1,4 @@
 """The method: chains, bounds, the loss terms, the update and sampling, as pure functions."""
 
-REVISION = 4
+REVISION = 3
 """Raised when a change alters what a method computes; tables of results made before it say so."""

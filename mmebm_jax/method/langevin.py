@@ -1,4 +1,4 @@
-r"""Langevin dynamics: the one kernel, for latents and data alike (energies: `posterior`, `prior`).
+r"""Langevin dynamics: the one kernel, for latents and data alike (see `posterior_energy`, `prior`).
 
 One step moves a position v under an energy U by
 
@@ -10,7 +10,7 @@ with rate s²/2. A noise of standard deviation n, as other codes state it, is T 
 The chains used for training are short and are never corrected by an acceptance test, so their
 samples are biased towards where they start; on a Gaussian of variance σ² at T = 1 even a long chain
 has variance σ²/(1 − s²/(4σ²)). The networks learn *with* that bias (Nijkamp et al. 2019,
-arXiv:1904.09770): set another time for samples, `energy.sampling_time`, only by their distance.
+arXiv:1904.09770): change the time of samples only if their distance from data says so.
 """
 
 from collections.abc import Callable

@@ -11,10 +11,11 @@ import jax
 
 from mmebm_jax.distributions.base_prior import BasePrior, tempered
 from mmebm_jax.distributions.families import standard_noise
-from mmebm_jax.method import data_revision, inference, langevin, posterior, prior
+from mmebm_jax.method import data_revision, inference, langevin, prior
 from mmebm_jax.method.inference import Encoding
 from mmebm_jax.method.langevin import Chain, LangevinResult
 from mmebm_jax.method.model import Model
+from mmebm_jax.method.posterior_energy import posterior_energy
 from mmebm_jax.typing import Batch, LatentEnergyFn, Latents, Mask, Params
 
 
@@ -94,7 +95,7 @@ class Networks(NamedTuple):
         With `encoding` a chain that is set to be scaled steps in units of the inferred scales: one
         step size then serves posteriors of any width.
         """
-        energy_fn = posterior.posterior_energy(
+        energy_fn = posterior_energy(
             batch,
             modalities=tuple(m for m in self.model.modalities if m.name in batch),
             decode=partial(self.decode_frozen, names=tuple(batch)),

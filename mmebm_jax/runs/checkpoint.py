@@ -59,6 +59,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
     **{f"optimiser.{name}": {"weight_decay": 0.0} for name in NETWORKS},
 }
 ADDED_AT_TOP = {"tracker": "none"}  # the same, of no section
+MOST_NAMED = 3  # fields of another configuration
 LATER_KINDS = ("category",)  # of modalities, which earlier versions did not know
 FREE_FIELDS = (
     "tracker",
@@ -402,17 +403,21 @@ def check_config(workdir: epath.Path, config: ConfigDict, *, may_extend: bool = 
         # A version that knew fewer options of this data set did as their defaults do.
         usual = {f"data.{n}": v for n, v in schema.defaults(config.data.name).data.items()}
         saved, given = usual | saved, usual | given
-    for name in sorted(saved.keys() | given.keys()):
-        if name.split(".")[0] in (*FREE_FIELDS, *RETIRED_FIELDS):
-            continue
-        if saved.get(name) == given.get(name):
-            continue
-        if name == "num_steps" and may_extend and _may_extend(workdir, saved, given):
-            continue
+    differing = [
+        name
+        for name in sorted(saved.keys() | given.keys())
+        if name.split(".")[0] not in (*FREE_FIELDS, *RETIRED_FIELDS)
+        and saved.get(name) != given.get(name)
+        and not (name == "num_steps" and may_extend and _may_extend(workdir, saved, given))
+    ]
+    if differing:
+        name, *others = differing
+        also = f", and {len(others)} more fields that differ" if others else ""
+        flags = (f"--config.{plain(n)}={shown(saved.get(n))}" for n in differing[:MOST_NAMED])
         raise ValueError(
             f"{workdir} holds a run with {plain(name)} = {shown(saved.get(name))}, not "
-            f"{shown(given.get(name))}: choose another --workdir or the same config, by "
-            f"--config.{plain(name)}."
+            f"{shown(given.get(name))}{also}: choose another --workdir or the same config, as by "
+            f"{' '.join(flags)}."
         )
 
 

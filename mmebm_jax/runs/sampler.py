@@ -168,7 +168,7 @@ class Sampler:
           given: observed modalities, name → `[N, *shape]`, raw or in model range; returned
             unchanged beside the others, which are generated.
           num_steps: refinement under the joint energy: 0 for the generator alone, None for the
-            chain that the configuration sets for samples. More of its steps go farther.
+            chain that the configuration sets for samples. More steps have the same size.
           check_values: whether the values given are checked, see `as_batch`.
 
         Returns:

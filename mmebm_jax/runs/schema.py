@@ -354,10 +354,11 @@ class Energy(Section):
                 f"sampling_time is {self.sampling_time:g}, but config.energy.chain.num_steps is 0: "
                 "a chain without steps takes no time."
             )
-        if self.fit_sampling_time and (self.sampling_time or self.start == "noise"):
+        refined = self.chain.num_steps and self.start == "generator"
+        if self.fit_sampling_time and (self.sampling_time or not refined):
             raise ValueError(
-                "fit_sampling_time is True: it needs config.energy.sampling_time 0, which it takes "
-                "the place of, and config.energy.start 'generator'."
+                "fit_sampling_time is True: set config.energy.sampling_time to 0, for it is "
+                "fitted, config.energy.start to 'generator', and chain.num_steps above 0."
             )
         return self
 

@@ -2,9 +2,9 @@
 
 Before a run under a budget starts, `prepare_for` measures what each part of it costs on this
 machine and rescales the schedule (`schedule.scaled`) so that all of it fits: the measurement itself
-with its compilation, the steps, the base prior's fits, pictures and diagnostics. Not counted are
-importing, building the data, initialising, and evaluation afterwards. From then on the run is like
-any other: its number of steps is in config.json, and it resumes bitwise.
+with its compilation, the steps, the fits of prior and sampling time, pictures and diagnostics. Not
+counted are importing, building the data, initialising, and evaluation afterwards. From then on the
+run is like any other: its number of steps is in config.json, and it resumes bitwise.
 
 The measurement and the schedule that follows from it are kept as `budget.json` in the run's folder.
 """
@@ -45,7 +45,7 @@ TIMED_STEPS = 5  # between two looks at the clock: steps of an accelerator overl
 TIMED_SECONDS = 2.0  # of each phase, at least
 # Iterations of expectation maximisation in the final fit, which starts from the first mixture.
 TYPICAL_LAST_ITERATIONS = 15
-TYPICAL_LOOKS = 18  # at the distance, in the fit of the sampling time
+TYPICAL_LOOKS = 25  # at the distance, in the fit of the sampling time
 LOGGER = logging.getLogger("mmebm_jax")
 
 
@@ -299,16 +299,14 @@ def _time_sampling_time(run: Run, weights: train_state.Weights) -> float:
     if not (run.config.energy.fit_sampling_time and sampler.refines()):
         return 0.0
 
-    def seconds(most_looks: int) -> float:
-        return _seconds_of(
-            lambda: fit_sampling_time(
-                jax.random.key(0), sampler, run.train_source, most_looks=most_looks
-            )
-        )
+    def follow(farthest: float) -> tuple[float, int]:
+        begin, key = time.monotonic(), jax.random.key(0)
+        fitted = fit_sampling_time(key, sampler, run.train_source, farthest=farthest)
+        return time.monotonic() - begin, len(fitted.times)
 
-    seconds(1)  # compiles
-    one = seconds(1)
-    return one + (TYPICAL_LOOKS - 1) * max(0.0, (seconds(4) - one) / 3)
+    follow(0.5)  # compiles
+    (short, few), (long, many) = follow(0.5), follow(1.0)
+    return short + (TYPICAL_LOOKS - few) * max(0.0, (long - short) / max(1, many - few))
 
 
 def _scattered(latents: Latents, count: int) -> Latents:

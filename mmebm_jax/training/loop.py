@@ -63,7 +63,7 @@ def train(
 
     Returns:
       The final state, which is also saved, and the seconds of training over all resumptions:
-      compilation, pictures and the base prior's fits included, set-up not.
+      compilation, pictures and all fits included, set-up not.
 
     Raises:
       FloatingPointError: the numbers exploded once more than `guard.retries` times before a newer
@@ -332,4 +332,6 @@ def _start(
             "config.json to go on by steps."
         )
     LOGGER.info("resuming %s at step %d.", run.workdir, step)
-    return state, progress._replace(finished=progress.finished and step >= config.num_steps)
+    if step < config.num_steps:  # What was fitted at an earlier end is of other networks.
+        progress = progress._replace(finished=False, sampling_time=0.0)
+    return state, progress

@@ -1,9 +1,10 @@
 """How long samples are refined: a time for the data chain, found from the model and its data.
 
 Along the chain samples come nearer to the data and then pass them. How near they are is measured
-without labels, by the inference model: the Fréchet distance between what its experts say of samples
-and of training examples. Samples count as `Sampler.sample` draws them, by the weights of the choice
-among their candidates, for a choice goes on where the chain ends.
+without labels, by the inference model: the Fréchet distance between the means that its experts give
+for samples and for training examples. Samples count as `Sampler.sample` draws them, every candidate
+by its chance of being chosen: choosing low energies moves samples on in the chain's direction, so
+the best chain is shorter where there is a choice.
 """
 
 import logging
@@ -23,19 +24,22 @@ from mmebm_jax.typing import OBSERVED, Batch, Params
 
 NUM_SAMPLES, NUM_EXAMPLES = 500, 4000
 PART = 500  # examples at a time
-# The chain is followed for five times its steps in training, or until the distance has not fallen
-# for half as long as it fell.
-MOST_LOOKS, PATIENCE = 50, 1.5
+# The chain is followed for so many times its steps in training. It is left earlier, once it has
+# taken all of training's steps, where the distance has not fallen for half as long as it fell.
+FARTHEST, PATIENCE = 5.0, 1.5
 # Near its least the distance hardly changes: the shortest time is taken from which on it falls by
 # no more than this share of its fall.
 TOLERANCE = 0.02
+# By how much of that fall samples may be farther from data than the curve says, once the time is
+# cut into as few steps as they will take.
+MOST_LOST = 0.2
 LOGGER = logging.getLogger("mmebm_jax")
 
 
 class SamplingTime(NamedTuple):
     """The time of samples, and the curve that it was read from."""
 
-    time: float  # steps · s²/2 of the shortest chain that is as good as any
+    time: float  # steps · s²/2 of the shortest chain that is as good as any; 0 where none was found
     times: list[float]
     distances: list[float]  # mean over modalities
 
@@ -46,16 +50,16 @@ def fit_sampling_time(
     source: Source,
     *,
     num_samples: int = NUM_SAMPLES,
-    most_looks: int = MOST_LOOKS,
+    farthest: float = FARTHEST,
 ) -> SamplingTime:
     """The time for which the data chain is to refine samples of the prior.
 
     Args:
       key: PRNG key.
-      sampler: of a model with a data energy; its data chain's step size is the one that is taken.
-      source: training examples.
+      sampler: of a model with a data energy; the curve is made with its data chain's step size.
+      source: training examples; of each modality those count that have it.
       num_samples: that are followed, each with its candidates.
-      most_looks: at the distance, a tenth of the chain's steps apart, before the search ends.
+      farthest: how long the chain is followed at most, in multiples of its number of steps.
 
     Raises:
       ValueError: there is no data energy, or its chain has no steps or starts from noise.
@@ -68,34 +72,44 @@ def fit_sampling_time(
             "generator's samples."
         )
     reference = _reference(sampler, source)
-    prior_key, chain_key = jax.random.split(key)
+    prior_key, chain_key, check_key = jax.random.split(key, 3)
     count = PART // candidates * candidates
-    starts = range(0, num_samples * candidates, count)
-    parts: list[Batch] = [
+    starts: list[Batch] = [
         sampler.generate(sampler.prior_latents(jax.random.fold_in(prior_key, start), count))
-        for start in starts
+        for start in range(0, num_samples * candidates, count)
     ]
-    block = max(1, chain.num_steps // 10)
+    parts, block = starts, max(1, chain.num_steps // 10)
     times: list[float] = []
     distances: list[float] = []
-    for number in range(1, most_looks + 1):
-        keys = jax.random.split(jax.random.fold_in(chain_key, number), len(parts))
-        parts = [
-            dict(sampler.refine(k, part, num_steps=block).position)
-            for k, part in zip(keys, parts, strict=True)
-        ]
-        weights = _choice_weights(sampler, parts)
-        found = _features(sampler, parts)
-        each = [
-            frechet_distance(weighted_statistics(found[name], weights), reference[name])
-            for name in reference
-        ]
-        times.append(number * block * chain.step_size**2 / 2)
-        distances.append(float(np.mean(each)))
-        if times[-1] > PATIENCE * times[int(np.argmin(distances))]:
+    for steps in range(block, max(block, int(farthest * chain.num_steps)) + 1, block):
+        parts = _refined(jax.random.fold_in(chain_key, steps), sampler, parts, block)
+        distance = _distance(sampler, parts, reference)
+        if not np.isfinite(distance):
             break
-    time = times[shortest(distances)]
-    LOGGER.info("samples are refined for a time of %.4g.", time)
+        times.append(steps * chain.step_size**2 / 2)
+        distances.append(distance)
+        has_turned = times[-1] > PATIENCE * times[int(np.argmin(distances))]
+        if has_turned and steps >= chain.num_steps:
+            break
+    if not times:
+        LOGGER.warning("the data chain's samples are not finite: no sampling time was fitted.")
+        return SamplingTime(0.0, times, distances)
+    place = shortest(distances)
+    time = times[place]
+    of_samples = sampler.with_sampling_time(time)
+    drawn = _distance(sampler, _refined(check_key, of_samples, starts, chain.num_steps), reference)
+    if not drawn <= distances[place] + MOST_LOST * (distances[0] - min(distances)):
+        LOGGER.warning(
+            "%d steps are too few for a time of %.4g, at a distance of %.4g after %.4g in small "
+            "steps: samples take training's chain; raise config.energy.chain.num_steps.",
+            chain.num_steps,
+            time,
+            drawn,
+            distances[place],
+        )
+        time = 0.0
+    else:
+        LOGGER.info("samples are refined for a time of %.4g.", time)
     return SamplingTime(time, times, distances)
 
 
@@ -105,26 +119,48 @@ def shortest(distances: Sequence[float]) -> int:
     return int(np.argmax(np.asarray(distances) <= enough))
 
 
-def _reference(sampler: Sampler, source: Source) -> dict[str, Statistics]:
-    """Statistics of training examples, of each modality over those that have it."""
-    raw = data.whole(source, NUM_EXAMPLES)
-    names = [modality.name for modality in sampler.modalities]
-    examples = sampler.as_batch({name: raw[name] for name in names}, check_values=False)
-    features = _features(sampler, _parts_of(examples))
-    observed = raw.get(OBSERVED, np.ones([len(raw[names[0]]), len(names)], bool))
-    return {
-        name: weighted_statistics(features[name], seen / seen.sum())
-        for name, seen in zip(names, np.asarray(observed, np.float64).T, strict=True)
-        if seen.any()
-    }
-
-
 def weighted_statistics(features: np.ndarray, weights: np.ndarray) -> Statistics:
     """Mean `[F]` and covariance `[F, F]` of features `[N, F]` by weights `[N]` of sum 1."""
     features = np.asarray(features, np.float64)
     mean = weights @ features
     away = features - mean
     return mean, (weights[:, None] * away).T @ away
+
+
+def _refined(key: jax.Array, sampler: Sampler, parts: Sequence[Batch], steps: int) -> list[Batch]:
+    keys = jax.random.split(key, len(parts))
+    return [
+        dict(sampler.refine(k, part, num_steps=steps).position)
+        for k, part in zip(keys, parts, strict=True)
+    ]
+
+
+def _distance(
+    sampler: Sampler, parts: Sequence[Batch], reference: Mapping[str, Statistics]
+) -> float:
+    """Mean over modalities; not finite where samples are not."""
+    weights, found = _choice_weights(sampler, parts), _features(sampler, parts)
+    if not all(np.isfinite(values).all() for values in (weights, *found.values())):
+        return float("nan")
+    each = [
+        frechet_distance(weighted_statistics(found[name], weights), reference[name])
+        for name in reference
+    ]
+    return float(np.mean(each))
+
+
+def _reference(sampler: Sampler, source: Source) -> dict[str, Statistics]:
+    """Statistics of training examples, of each modality over those that have it."""
+    raw = data.whole(source, NUM_EXAMPLES)
+    names = [modality.name for modality in sampler.modalities]
+    parts = _parts_of({name: raw[name] for name in names})
+    features = _features(sampler, [sampler.as_batch(p, check_values=False) for p in parts])
+    observed = raw.get(OBSERVED, np.ones([len(raw[names[0]]), len(names)], bool))
+    return {
+        name: weighted_statistics(features[name], seen / seen.sum())
+        for name, seen in zip(names, np.asarray(observed, np.float64).T, strict=True)
+        if seen.any()
+    }
 
 
 def _choice_weights(sampler: Sampler, parts: Sequence[Batch]) -> np.ndarray:
@@ -137,7 +173,7 @@ def _choice_weights(sampler: Sampler, parts: Sequence[Batch]) -> np.ndarray:
     return (weights / weights.sum(1, keepdims=True) / len(weights)).ravel()
 
 
-def _parts_of(batch: Mapping[str, Any]) -> list[Batch]:
+def _parts_of(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     count = len(next(iter(batch.values())))
     return [
         {name: values[start : start + PART] for name, values in batch.items()}

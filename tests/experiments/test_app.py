@@ -271,7 +271,7 @@ def test_an_answer_shows_draws_and_chains(looked_at):
     )
 
 
-def test_a_chain_that_leaves_trained_energies_is_told(looked_at, monkeypatch):
+def test_a_chain_that_leaves_the_usual_energies_is_told(looked_at, monkeypatch):
     monkeypatch.setattr(Sampler, "energy_warning", lambda self, *_: f"left after {_[1]} steps")
     shown, _ = answers.sample(looked_at, 1, [], [1, 0, 9, 1, 0], [None, None])
     assert '<p class="warning">left after 9 steps</p>' in shown

@@ -362,7 +362,7 @@ CASES |= {
     ),
     "workdir of another config": (
         in_run(*SMALL, "--config.model.hidden=9", mode="train"),
-        ["holds a run with model.hidden = 8, not 9"],
+        ["holds a run with model.hidden = 8, not 9", "as by --config.model.hidden=8."],
     ),
     "fewer steps than a run was to take": (
         in_run(*SMALL, "--config.num_steps=7", mode="train"),

@@ -8,7 +8,7 @@ from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import langevin
 from mmebm_jax.method.data_revision import revise_data
 from mmebm_jax.method.langevin import Chain
-from mmebm_jax.method.posterior import posterior_energy
+from mmebm_jax.method.posterior_energy import posterior_energy
 from mmebm_jax.method.prior import latents_energy
 from mmebm_jax.modalities.modality import (
     Modality,

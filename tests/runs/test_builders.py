@@ -229,7 +229,7 @@ NO_LAPLACE = r"config\.elbo\.objective '{}' knows Gaussian divergences alone"
 ONE_SAMPLE = r"config\.elbo\.objective '{}' takes one sample"
 NO_SHARED = r"config\.model\.num_latents is 0 .*: set config\.model\.num_private, and"
 CLUSTERS = r"config\.prior\.learn_clusters is True: the bound learns them, as Gaussians, so set"
-FITTED = r"config\.energy\.fit_sampling_time is True: it needs"
+FITTED = r"config\.energy\.fit_sampling_time is True: set"
 NOISE = r"config\.energy\.start is 'noise': its samples come from no latent"
 
 
@@ -267,6 +267,7 @@ NOISE = r"config\.energy\.start is 'noise': its samples come from no latent"
         ),
         ("full", {"energy__sampling_time": 2.0, "energy__fit_sampling_time": True}, FITTED),
         ("noise_start", {"energy__fit_sampling_time": True}, FITTED),
+        ("steps_0", {"energy__fit_sampling_time": True}, FITTED),
         ("noise_start", {"energy__synthesis_inference": 0.1}, NOISE),
         ("mmvae", {"model__num_latents": 0}, NO_SHARED),
         ("independent_generators", {"prior__learn": True}, NO_SHARED),

@@ -1,5 +1,7 @@
 """The time for which samples are refined."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +48,11 @@ class Line(Sampler):
             Weights({"inference": {}}, None),
             SamplerSettings(CHAINS, prior_energy=False, data_energy=True, **settings),
         )
+
+    def with_weights(self, weights, settings):
+        other = copy.copy(self)
+        other.settings = settings
+        return other
 
     def as_batch(self, values, *, check_values=True):
         return {name: jnp.asarray(array) for name, array in values.items()}
@@ -111,6 +118,54 @@ def test_a_choice_that_goes_on_where_the_chain_ends_shortens_it(source):
 )
 def test_the_shortest_chain_that_is_as_good_as_any_is_taken(distances, place):
     assert sampling_time.shortest(distances) == place
+
+
+class Unstable(Line):
+    """Steps of more than `most` throw samples far away."""
+
+    most = 0.6
+
+    def refine(self, key, samples, **options):
+        result = super().refine(key, samples, **options)
+        far = 100.0 * (self.settings.chains.data.step_size > self.most)
+        return result._replace(position={"x": result.position["x"] + far})
+
+
+def test_a_time_that_its_steps_are_too_large_for_is_not_taken(source, caplog):
+    fitted = fit_sampling_time(jax.random.key(0), Unstable(), source)
+    assert min(fitted.distances) < 0.1
+    assert fitted.time == 0
+    assert "8 steps are too few for a time of 1.75" in caplog.text
+
+
+class Bursting(Line):
+    """Samples beyond `edge` are not finite."""
+
+    edge = 1.0
+
+    def refine(self, key, samples, **options):
+        result = super().refine(key, samples, **options)
+        moved = result.position["x"]
+        burst = jnp.where(moved.mean() > self.edge, jnp.nan, moved)
+        return result._replace(position={"x": burst})
+
+
+def test_the_search_ends_where_samples_are_not_finite(source, caplog):
+    fitted = fit_sampling_time(jax.random.key(0), Bursting(), source)
+    assert fitted.time > 0
+    assert np.isfinite(fitted.distances).all()
+    at_once = Bursting()
+    at_once.edge = START
+    assert fit_sampling_time(jax.random.key(0), at_once, source) == (0.0, [], [])
+    assert "not finite: no sampling time was fitted" in caplog.text
+
+
+def test_an_early_rise_does_not_end_the_search(source, monkeypatch):
+    rising = iter([3.0, 4.0, 4.0, 3.5, 2.0, 1.0, 0.5, 0.4, 1.0, 2.0, 3.0, 4.0, 5.0, 0.5])
+    monkeypatch.setattr(sampling_time, "_distance", lambda *_: next(rising))
+    fitted = fit_sampling_time(jax.random.key(0), Line(), source)
+    assert fitted.time == fitted.times[7]
+    assert len(fitted.times) == 13
 
 
 def test_weighted_moments_are_those_of_repeated_rows():
