@@ -11,6 +11,7 @@ The measurement and the schedule that follows from it are kept as `budget.json` 
 
 import json
 import logging
+import math
 import os
 import platform
 import tempfile
@@ -34,7 +35,7 @@ from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import diagnostics, feed, pictures, prior_fitting
 from mmebm_jax.training.run import Run, prepare
 from mmebm_jax.training.samplers import make_sampler
-from mmebm_jax.training.sampling_time import fit_sampling_time
+from mmebm_jax.training.sampling_time import NUM_SAMPLES, PART, fit_sampling_time
 from mmebm_jax.training.schedule import Phase, learning_rates, phases, scaled
 from mmebm_jax.training.updates import Updates, compiled_update
 from mmebm_jax.typing import Latents
@@ -45,7 +46,7 @@ TIMED_STEPS = 5  # between two looks at the clock: steps of an accelerator overl
 TIMED_SECONDS = 2.0  # of each phase, at least
 # Iterations of expectation maximisation in the final fit, which starts from the first mixture.
 TYPICAL_LAST_ITERATIONS = 15
-TYPICAL_LOOKS = 25  # at the distance, in the fit of the sampling time
+TYPICAL_LOOKS = 20  # at the distance, in the fit of the sampling time
 LOGGER = logging.getLogger("mmebm_jax")
 
 
@@ -301,12 +302,14 @@ def _time_sampling_time(run: Run, weights: train_state.Weights) -> float:
 
     def follow(farthest: float) -> tuple[float, int]:
         begin, key = time.monotonic(), jax.random.key(0)
-        fitted = fit_sampling_time(key, sampler, run.train_source, farthest=farthest)
+        fitted = fit_sampling_time(key, sampler, run.train_source, num_samples=1, farthest=farthest)
         return time.monotonic() - begin, len(fitted.times)
 
-    follow(0.5)  # compiles
-    (short, few), (long, many) = follow(0.5), follow(1.0)
-    return short + (TYPICAL_LOOKS - few) * max(0.0, (long - short) / max(1, many - few))
+    follow(0.2)  # compiles
+    (short, few), (long, many) = follow(0.2), follow(1.0)
+    look = max(0.0, long - short) / max(1, many - few)  # at one part of the samples
+    num_parts = math.ceil(NUM_SAMPLES * sampler.settings.candidates / PART)
+    return short + (num_parts * TYPICAL_LOOKS - few) * look
 
 
 def _scattered(latents: Latents, count: int) -> Latents:

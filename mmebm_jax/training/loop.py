@@ -250,6 +250,10 @@ class _Attempt:
                     self.run.workdir, "sampling_time", {"step": self.step, **curve._asdict()}
                 )
                 fitted = curve.time
+                if curve.problem:
+                    LOGGER.warning("no sampling time was fitted: %s.", curve.problem)
+                else:
+                    LOGGER.info("samples are refined for a time of %.4g.", fitted)
         return float(processes.from_first(fitted))
 
     def _finish(self) -> float:

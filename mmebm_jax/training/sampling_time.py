@@ -7,7 +7,6 @@ by its chance of being chosen: choosing low energies moves samples on in the cha
 the best chain is shorter where there is a choice.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,7 +32,6 @@ TOLERANCE = 0.02
 # By how much of that fall samples may be farther from data than the curve says, once the time is
 # cut into as few steps as they will take.
 MOST_LOST = 0.2
-LOGGER = logging.getLogger("mmebm_jax")
 
 
 class SamplingTime(NamedTuple):
@@ -42,6 +40,7 @@ class SamplingTime(NamedTuple):
     time: float  # steps · s²/2 of the shortest chain that is as good as any; 0 where none was found
     times: list[float]
     distances: list[float]  # mean over modalities
+    problem: str = ""  # why none was found
 
 
 def fit_sampling_time(
@@ -92,25 +91,19 @@ def fit_sampling_time(
         if has_turned and steps >= chain.num_steps:
             break
     if not times:
-        LOGGER.warning("the data chain's samples are not finite: no sampling time was fitted.")
-        return SamplingTime(0.0, times, distances)
+        return SamplingTime(0.0, times, distances, "the data chain's samples are not finite")
     place = shortest(distances)
     time = times[place]
     of_samples = sampler.with_sampling_time(time)
     drawn = _distance(sampler, _refined(check_key, of_samples, starts, chain.num_steps), reference)
-    if not drawn <= distances[place] + MOST_LOST * (distances[0] - min(distances)):
-        LOGGER.warning(
-            "%d steps are too few for a time of %.4g, at a distance of %.4g after %.4g in small "
-            "steps: samples take training's chain; raise config.energy.chain.num_steps.",
-            chain.num_steps,
-            time,
-            drawn,
-            distances[place],
-        )
-        time = 0.0
-    else:
-        LOGGER.info("samples are refined for a time of %.4g.", time)
-    return SamplingTime(time, times, distances)
+    if drawn <= distances[place] + MOST_LOST * (distances[0] - min(distances)):
+        return SamplingTime(time, times, distances)
+    problem = (
+        f"{chain.num_steps} steps are too few for a time of {time:.4g}, at a distance of "
+        f"{drawn:.4g} after {distances[place]:.4g} in small steps: raise "
+        "config.energy.chain.num_steps"
+    )
+    return SamplingTime(0.0, times, distances, problem)
 
 
 def shortest(distances: Sequence[float]) -> int:

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ from etils import epath
 from configs.polydigits import get_config
 from mmebm_jax import training
 from mmebm_jax.training import budget
+from mmebm_jax.training.sampling_time import SamplingTime
 from mmebm_jax.training.schedule import phases, scaled
 from tests.training.test_loop import make_config
 
@@ -63,6 +65,25 @@ def measured(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(budget, "fitted_schedule", lambda config, *_: scaled(config, 8))
         return budget.prepare_for(config, workdir, 30.0)
+
+
+def test_the_fit_of_the_sampling_time_is_foretold_from_a_part_of_it(monkeypatch):
+    """It takes 5 s, and 2 s at each look for each 500 samples."""
+    clock = [0.0]
+
+    def fit(key, sampler, source, *, num_samples, farthest):
+        looks = int(10 * farthest)
+        clock[0] += 5 + 2 * looks * -(-num_samples * 4 // 500)
+        return SamplingTime(1.0, [0.0] * looks, [0.0] * looks)
+
+    run = SimpleNamespace(config=get_config("private_full"), train_source=None)
+    sampler = SimpleNamespace(settings=SimpleNamespace(candidates=4), refines=lambda: True)
+    monkeypatch.setattr(budget, "make_sampler", lambda *_: sampler)
+    monkeypatch.setattr(budget, "fit_sampling_time", fit)
+    monkeypatch.setattr(budget.time, "monotonic", lambda: clock[0])
+    assert budget._time_sampling_time(run, None) == pytest.approx(5 + 2 * 4 * 20)
+    run.config.energy.fit_sampling_time = False
+    assert budget._time_sampling_time(run, None) == 0
 
 
 @pytest.mark.slow
