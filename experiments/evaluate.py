@@ -219,7 +219,9 @@ def protocol(subject: Subject) -> dict[str, Any]:
         "prior_steps": chains.prior.num_steps if settings.prior_energy else 0,
         "prior_temperature": chains.prior.temperature if settings.prior_energy else 1.0,
         "refinement_steps": refinement if settings.data_energy else 0,
-        "refinement_step_size": chains.data.step_size if settings.data_energy else 0.0,
+        "refinement_time": refinement * chains.data.step_size**2 / 2
+        if settings.data_energy
+        else 0.0,
         "posterior_steps": chains.posterior.num_steps,
     }
 

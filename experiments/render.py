@@ -47,6 +47,7 @@ COLUMNS = {
     "cross_mean": Column("cross, expert's mean", ("cross_coherence.expert_mean",)),
     "cross_revised": Column("cross, revised", ("cross_coherence.posterior_revised",)),
     "drawn": Column("cross, as drawn", ("cross_coherence.drawn",)),
+    "time": Column("time of samples", ("protocol.refinement_time",), 2),
     "drawn_picture": Column("class of pictures drawn", ("cross_coherence.drawn_by_target.image",)),
     "drawn_text": Column("class of texts drawn", ("cross_coherence.drawn_by_target.text",)),
     "accuracy_picture": Column("of real pictures", ("classifier_accuracy.image",)),
