@@ -94,8 +94,9 @@ def test_a_measurement_compiles_what_the_run_uses_and_is_kept(measured):
     assert record["num_steps"] == measured.run.config.num_steps == 8
     assert [phase["num_steps"] for phase in record["phases"]] == [2, 6]
     times = [phase["seconds_per_step"] for phase in record["phases"]]
-    times += [record[f"{name}_seconds"] for name in ("first_fit", "last_fit", "drawing")]
+    times += [record[f"{name}_seconds"] for name in ("first_fit", "drawing")]
     assert all(0 < seconds < record["measuring_seconds"] for seconds in times)
+    assert record["last_fit_seconds"] > 0  # of which only a part was done
     assert record["facts"]["jax"] == jax.__version__
     assert sorted(path.name for path in workdir.iterdir()) == ["budget.json"]
     assert set(measured.updates) == {phase.terms for phase in phases(measured.run.config)}
