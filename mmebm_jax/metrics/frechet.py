@@ -43,6 +43,17 @@ def gaussian_statistics(features: Any, *, refuse_few: bool = False) -> Statistic
     return features.mean(0), np.atleast_2d(np.cov(features, rowvar=False))
 
 
+def weighted_statistics(features: Any, weights: np.ndarray) -> Statistics:
+    """Mean `[F]` and covariance `[F, F]` of features `[N, F]` by weights `[N]` of sum 1.
+
+    Nothing is checked, and the covariance is not corrected for the mean's own error.
+    """
+    features = np.asarray(features, np.float64)
+    mean = weights @ features
+    away = features - mean
+    return mean, (weights[:, None] * away).T @ away
+
+
 def frechet_distance(stats_a: Statistics, stats_b: Statistics) -> float:
     """Squared 2-Wasserstein distance between two Gaussians (Dowson and Landau 1982).
 

@@ -296,8 +296,10 @@ def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
 
 def _time_sampling_time(run: Run, weights: train_state.Weights) -> float:
     """Seconds of the fit of the sampling time; zero where there is none."""
+    if not run.config.energy.fit_sampling_time:
+        return 0.0
     sampler = make_sampler(run, weights, _learned(run))
-    if not (run.config.energy.fit_sampling_time and sampler.refines()):
+    if not sampler.refines():
         return 0.0
 
     def follow(farthest: float) -> tuple[float, int]:

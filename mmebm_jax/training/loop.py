@@ -262,8 +262,8 @@ class _Attempt:
         if not resumed_at_end:
             if not self.progress.frozen:
                 self._fit_at_last()
-            time = self._fit_sampling_time()
-            self.progress = self.progress._replace(finished=True, sampling_time=time)
+            fitted = self._fit_sampling_time()
+            self.progress = self.progress._replace(finished=True, sampling_time=fitted)
             self._save()
         self._draw()
         if self.draws and processes.is_first():
@@ -278,8 +278,7 @@ class _Attempt:
         if not (self.draws and processes.is_first()):
             return
         trained = checkpoint.trained_networks(self.state)
-        time = self.progress.sampling_time
-        sampler = make_sampler(self.run, self.state.weights, trained, time)
+        sampler = make_sampler(self.run, self.state.weights, trained, self.progress.sampling_time)
         key = jax.random.fold_in(self.picture_key, self.step)
         pictures.write(self.run.workdir, self.run.splits, sampler, key, self.step)
         if not self.progress.finished:

@@ -17,7 +17,7 @@ import numpy as np
 from mmebm_jax import data
 from mmebm_jax.data.source import Source
 from mmebm_jax.method.model import Model
-from mmebm_jax.metrics.frechet import Statistics, frechet_distance
+from mmebm_jax.metrics.frechet import Statistics, frechet_distance, weighted_statistics
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.typing import OBSERVED, Batch, Params
 
@@ -112,14 +112,6 @@ def shortest(distances: Sequence[float]) -> int:
     return int(np.argmax(np.asarray(distances) <= enough))
 
 
-def weighted_statistics(features: np.ndarray, weights: np.ndarray) -> Statistics:
-    """Mean `[F]` and covariance `[F, F]` of features `[N, F]` by weights `[N]` of sum 1."""
-    features = np.asarray(features, np.float64)
-    mean = weights @ features
-    away = features - mean
-    return mean, (weights[:, None] * away).T @ away
-
-
 def _refined(key: jax.Array, sampler: Sampler, parts: Sequence[Batch], steps: int) -> list[Batch]:
     keys = jax.random.split(key, len(parts))
     return [
@@ -160,10 +152,8 @@ def _choice_weights(sampler: Sampler, parts: Sequence[Batch]) -> np.ndarray:
     """Of every candidate, the chance that it is the sample that is drawn; their sum is 1."""
     settings = sampler.settings
     energies = np.concatenate([np.asarray(sampler.energy(p, check_values=False)) for p in parts])
-    logits = -energies.astype(np.float64).reshape(-1, settings.candidates)
-    logits /= settings.candidate_temperature
-    weights = np.exp(logits - logits.max(1, keepdims=True))
-    return (weights / weights.sum(1, keepdims=True) / len(weights)).ravel()
+    logits = -energies.reshape(-1, settings.candidates) / settings.candidate_temperature
+    return np.asarray(jax.nn.softmax(logits, axis=1), np.float64).ravel() / len(logits)
 
 
 def _parts_of(batch: Mapping[str, Any]) -> list[dict[str, Any]]:

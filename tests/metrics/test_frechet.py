@@ -3,7 +3,11 @@ import warnings
 import numpy as np
 import pytest
 
-from mmebm_jax.metrics.frechet import frechet_distance, gaussian_statistics
+from mmebm_jax.metrics.frechet import (
+    frechet_distance,
+    gaussian_statistics,
+    weighted_statistics,
+)
 
 
 def _covariance(rng, size, rank):
@@ -72,3 +76,12 @@ def test_few_examples_warn_and_bad_features_raise():
         gaussian_statistics(np.full((5, 3), np.nan))
     with pytest.raises(ValueError, match="shapes"):
         frechet_distance((np.zeros(2), np.eye(2)), (np.zeros(3), np.eye(3)))
+
+
+def test_weighted_moments_are_those_of_repeated_rows():
+    rng = np.random.default_rng(1)
+    features, counts = rng.normal(size=(6, 3)), np.array([1, 2, 3, 1, 4, 2])
+    mean, covariance = weighted_statistics(features, counts / counts.sum())
+    repeated = np.repeat(features, counts, axis=0)
+    np.testing.assert_allclose(mean, repeated.mean(0))
+    np.testing.assert_allclose(covariance, np.cov(repeated.T, bias=True))

@@ -16,7 +16,7 @@ from mmebm_jax.method.train_state import Weights
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.training import sampling_time
-from mmebm_jax.training.sampling_time import fit_sampling_time, weighted_statistics
+from mmebm_jax.training.sampling_time import fit_sampling_time
 from mmebm_jax.typing import Latents
 
 STEP_SIZE, START = 0.5, -2.0
@@ -167,15 +167,6 @@ def test_an_early_rise_does_not_end_the_search(source, monkeypatch):
     fitted = fit_sampling_time(jax.random.key(0), Line(), source)
     assert fitted.time == fitted.times[7]
     assert len(fitted.times) == 13
-
-
-def test_weighted_moments_are_those_of_repeated_rows():
-    rng = np.random.default_rng(1)
-    features, counts = rng.normal(size=(6, 3)), np.array([1, 2, 3, 1, 4, 2])
-    mean, covariance = weighted_statistics(features, counts / counts.sum())
-    repeated = np.repeat(features, counts, axis=0)
-    np.testing.assert_allclose(mean, repeated.mean(0))
-    np.testing.assert_allclose(covariance, np.cov(repeated.T, bias=True))
 
 
 def test_without_a_chain_there_is_no_time(source):
