@@ -39,6 +39,7 @@ from mmebm_jax.storage.files import write_whole
 PARTS = {
     "torch": "Against PyTorch",
     "torch_resnet": "Residual networks against PyTorch",
+    "torch_settled": "The settled method against PyTorch",
     "cpu": "The CPU's own versions",
     "chains": "Chains and networks",
     "modalities": "Looped and stacked modalities",
@@ -70,12 +71,21 @@ def without_torch() -> Part:
 
 
 def against_torch(options: Options, networks: str = "small") -> Part:
-    """The comparison, imported only where PyTorch is."""
+    """The comparison of paper B's update, imported only where PyTorch is."""
     if importlib.util.find_spec("torch") is None:
         return without_torch()
     from experiments.benchmarks import torch_part
 
     return torch_part.measure(options, networks)
+
+
+def settled_against_torch(options: Options) -> Part:
+    """The same of the updates of `private_full`."""
+    if importlib.util.find_spec("torch") is None:
+        return without_torch()
+    from experiments.benchmarks import settled_part
+
+    return settled_part.measure(options)
 
 
 def main() -> None:
@@ -89,6 +99,7 @@ def main() -> None:
     measures: dict[str, Callable[[], Part]] = {
         "torch": lambda: against_torch(options),
         "torch_resnet": lambda: against_torch(options, "resnet"),
+        "torch_settled": lambda: settled_against_torch(options),
         "cpu": lambda: cpu_part.measure(options),
         "chains": lambda: chains.measure(options),
         "modalities": lambda: modalities.measure(options),

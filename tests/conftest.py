@@ -8,7 +8,7 @@ import jax
 import pytest
 from absl import flags
 
-from mmebm_jax.method.aggregators import Aggregation
+from mmebm_jax.distributions.aggregators import Aggregation
 from mmebm_jax.method.model import Model
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEnergy

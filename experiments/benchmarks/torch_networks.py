@@ -3,7 +3,7 @@
 Channels first is the format that PyTorch runs these small images fastest in on a CPU.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,15 +48,15 @@ def _num_features(module: Any) -> int:
 
 
 class Inference(nn.Module):
-    """Images `[M, B, C, H, W]` → experts' means and scales, each `[M, B, Z]`."""
+    """Images `[M, B, C, H, W]` → experts' means and scales, each `[M, B, size]`."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, size: int) -> None:
         super().__init__()
         parts = zip(model.inference.experts, model.modalities, strict=True)
         self.experts = nn.ModuleList(counterpart(p.network, _maps(m.shape)) for p, m in parts)
-        sizes = [_num_features(expert) for expert in self.experts]
-        self.means = nn.ModuleList(nn.Linear(size, model.num_latents) for size in sizes)
-        self.scales = nn.ModuleList(nn.Linear(size, model.num_latents) for size in sizes)
+        inputs = [_num_features(expert) for expert in self.experts]
+        self.means = nn.ModuleList(nn.Linear(count, size) for count in inputs)
+        self.scales = nn.ModuleList(nn.Linear(count, size) for count in inputs)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode every modality."""
@@ -81,17 +81,21 @@ class Inference(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latents `[B, Z]` → images `[M, B, C, H, W]`."""
+    """Latents `[B, Z]`, and private ones `[M, B, W]` → images `[M, B, C, H, W]`."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
+        size = model.num_latents + model.num_private
         self.decoders = nn.ModuleList(
-            counterpart(part.network, model.num_latents) for part in model.generator.decoders
+            counterpart(part.network, size) for part in model.generator.decoders
         )
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, private: Tensor | None = None) -> Tensor:
         """Decode every modality."""
-        return torch.stack([decoder(latents) for decoder in self.decoders])
+        if private is None:
+            return torch.stack([decoder(latents) for decoder in self.decoders])
+        pairs = zip(self.decoders, private, strict=True)
+        return torch.stack([decoder(torch.cat([latents, w], dim=1)) for decoder, w in pairs])
 
     def arrays(self, model: Model, params: Params) -> Arrays:
         """Our parameters as its own."""
@@ -145,14 +149,27 @@ def converted(model: Model, params: Mapping[str, Params]) -> dict[str, nn.Module
       "inference", "generator" and "energy".
     """
     networks: dict[str, Any] = {
-        "inference": Inference(model),
+        "inference": Inference(model, model.num_latents),
         "generator": Generator(model),
         "energy": Energy(model),
     }
-    for name, network in networks.items():
-        arrays = network.arrays(model, params[name])
-        network.load_state_dict({key: torch.tensor(values) for key, values in arrays.items()})
-    return networks
+    return {name: loaded(network, model, params[name]) for name, network in networks.items()}
+
+
+def loaded(network: Any, model: Model, params: Params) -> nn.Module:
+    """A network of this module, holding our parameters."""
+    arrays = network.arrays(model, params)
+    network.load_state_dict({key: torch.tensor(values) for key, values in arrays.items()})
+    return network
+
+
+def private_part(params: Params, names: Sequence[str]) -> dict[str, Any]:
+    """Of the inference network what infers private latents, under the names of the rest."""
+    return {
+        name + ending: params[f"{name}_private{ending}"]
+        for name in names
+        for ending in ("", "_mean", "_scale")
+    }
 
 
 def images_first(batch: Mapping[str, Any]) -> Tensor:

@@ -94,26 +94,74 @@ def langevin(
     energy: Callable[[Tensor], Tensor],
     chain: Chain,
     bounds: tuple[float, float] | None = None,
+    step_size: Callable[[Tensor, Tensor], float] | None = None,
 ) -> Tensor:
-    """A short run of Langevin dynamics; see `mmebm_jax.langevin` for the convention."""
-    drift, deviation = -0.5 * chain.step_size**2, chain.step_size * math.sqrt(chain.temperature)
+    """A short run of Langevin dynamics; see `mmebm_jax.method.langevin` for the convention.
+
+    `step_size` takes energies and the gradient, and stands in for the chain's own.
+    """
+    size = chain.step_size
     for _ in range(chain.num_steps):
         position = position.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(energy(position).sum(), position)
-        position = position.detach().add(gradient, alpha=drift)
-        if deviation:
-            position.add_(torch.randn_like(position), alpha=deviation)
+        energies = energy(position)
+        (gradient,) = torch.autograd.grad(energies.sum(), position)
+        if step_size is not None:
+            size = step_size(energies.detach(), gradient)
+        position = position.detach().add(gradient, alpha=-0.5 * size**2)
+        if chain.temperature:
+            position.add_(torch.randn_like(position), alpha=size * math.sqrt(chain.temperature))
         if bounds is not None:
             position.clamp_(*bounds)
     return position.detach()
 
 
+class Trained:
+    """Networks with what an update does to them: bounded gradients, Adam, moving averages.
+
+    Attributes:
+      networks: name → network; those that an update leaves alone are not among them.
+      averages: name → moving averages of its parameters.
+    """
+
+    def __init__(
+        self, networks: Mapping[str, nn.Module], optimisers: Mapping[str, Any], averaging: float
+    ) -> None:
+        self.networks, self.averaging, self.count = networks, averaging, 0
+        self.clips = {name: optimisers[name].gradient_clip for name in networks}
+        self.adams = {
+            name: torch.optim.Adam(
+                network.parameters(),
+                lr=optimisers[name].learning_rate,
+                betas=(optimisers[name].b1, optimisers[name].b2),
+                fused=True,
+            )
+            for name, network in networks.items()
+        }
+        self.averages = {
+            name: [p.detach().clone() for p in network.parameters()]
+            for name, network in networks.items()
+        }
+
+    def step(self, loss: Tensor) -> None:
+        """One step down a loss."""
+        loss.backward()
+        self.count += 1
+        decay = min(self.averaging, self.count / (self.count + 10.0))
+        for name, network in self.networks.items():
+            parameters = list(network.parameters())
+            nn.utils.clip_grad_norm_(parameters, self.clips[name], foreach=True)
+            self.adams[name].step()
+            self.adams[name].zero_grad()
+            values = [p.detach() for p in parameters]
+            torch._foreach_lerp_(self.averages[name], values, 1.0 - decay)
+
+
 class TorchUpdate:
-    """The update with its state: networks, Adam, moving averages.
+    """The update with its state.
 
     Attributes:
       networks: "inference", "generator" and "energy", as `torch_networks.converted` gives them.
-      averages: network → moving averages of its parameters.
+      trained: the same, with their optimisers.
     """
 
     def __init__(
@@ -131,21 +179,7 @@ class TorchUpdate:
         self.gain, self.num_latents = model.spectral_gain, model.num_latents
         self.scale = model.modalities[0].scale
         self.bounds = model.modalities[0].bounds
-        self.clips = {name: optimisers[name].gradient_clip for name in networks}
-        self.adams = {
-            name: torch.optim.Adam(
-                network.parameters(),
-                lr=optimisers[name].learning_rate,
-                betas=(optimisers[name].b1, optimisers[name].b2),
-                fused=True,
-            )
-            for name, network in networks.items()
-        }
-        self.averages = {
-            name: [p.detach().clone() for p in network.parameters()]
-            for name, network in networks.items()
-        }
-        self.count = 0
+        self.trained = Trained(networks, optimisers, settings.averaging)
         wrap = torch.compile if compiled else lambda function: function
         self.posterior_energy = wrap(self._posterior_energy)
         self.data_energy = wrap(self._data_energy)
@@ -258,14 +292,5 @@ class TorchUpdate:
         bound = torch.randn(shape, device=raw.device)
         noise = Noise(bound, torch.randn_like(targets.images))
         total, parts = self.losses(targets, noise)
-        total.backward()
-        self.count += 1
-        decay = min(self.settings.averaging, self.count / (self.count + 10.0))
-        for name, network in self.networks.items():
-            parameters = list(network.parameters())
-            nn.utils.clip_grad_norm_(parameters, self.clips[name], foreach=True)
-            self.adams[name].step()
-            self.adams[name].zero_grad()
-            values = [p.detach() for p in parameters]
-            torch._foreach_lerp_(self.averages[name], values, 1.0 - decay)
+        self.trained.step(total)
         return {name: value.detach() for name, value in parts.items()}

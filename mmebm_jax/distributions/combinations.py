@@ -2,7 +2,7 @@
 
 In every function `member`, bool[K, M, B], says which of the M experts make up each of K groups.
 Scales may differ by many orders of magnitude, so products and overlaps are formed from their
-logarithms. The names are those of `method.aggregators`, which gives the references.
+logarithms. The names are those of `distributions.aggregators`, which gives the references.
 """
 
 import itertools

@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from mmebm_jax import batching
-from mmebm_jax.distributions import families, mixture_of_experts
+from mmebm_jax.distributions import aggregators, families, mixture_of_experts
+from mmebm_jax.distributions.aggregators import Aggregation
 from mmebm_jax.distributions.families import log_density
-from mmebm_jax.method import aggregators
-from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.inference import Encoding
 from mmebm_jax.modalities.modality import Modality, joint_log_likelihood
 from mmebm_jax.typing import Batch, Diagonal, EnergyFn, Latents, Mask

@@ -1,14 +1,16 @@
 """The data revision: samples refined in data space under the joint energy."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
 from mmebm_jax.method import langevin
-from mmebm_jax.method.langevin import Chain, LangevinResult
+from mmebm_jax.method.langevin import Chain, LangevinInfo, LangevinResult
 from mmebm_jax.modalities.modality import Modality, where_observed
 from mmebm_jax.typing import EnergyFn, Mask
+
+LARGEST = 4.0  # step of `gap_closing`, in units of the chain's
 
 
 def revise_data(
@@ -41,3 +43,26 @@ def revise_data(
     return langevin.run(
         key, dict(samples), energy_fn, chain, project=project, keep_trajectory=keep_trajectory
     )
+
+
+def gap_closing(
+    chain: Chain, share: float, data_energy: jax.Array
+) -> Callable[[LangevinInfo], jax.Array]:
+    """A rule of step sizes by which samples come a share of the way down to data's energies.
+
+    To first order a step of size s lowers the mean of E_α by (s²/2) times that of ‖∇E_α‖². Every
+    step closes the same share of the gap that is left, and none where there is no gap.
+
+    Args:
+      chain: of samples; no step is larger than `LARGEST` times its own.
+      share: of the gap, that all steps close together, in (0, 1).
+      data_energy: mean of E_α over data.
+    """
+    each = 1.0 - (1.0 - share) ** (1.0 / chain.num_steps)
+
+    def step_size(info: LangevinInfo) -> jax.Array:
+        gap = jnp.maximum(info.energy.mean() - data_energy, 0.0)
+        slope = jnp.maximum(jnp.square(info.gradient_norm).mean(), 1e-12)
+        return jnp.minimum(jnp.sqrt(2.0 * each * gap / slope), LARGEST * chain.step_size)
+
+    return step_size

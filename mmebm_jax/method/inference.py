@@ -1,6 +1,7 @@
 """Approximate posterior q_φ(u | x) = q_φ(z | x) Π_m q_m(w_m | x_m): its draws, scales and loss.
 
-`aggregators` builds q_φ(z | x) from the experts, always as a mixture of K diagonal components.
+`distributions.aggregators` builds q_φ(z | x) from the experts, always as a mixture of K diagonal
+components.
 """
 
 from collections.abc import Callable

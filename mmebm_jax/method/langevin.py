@@ -26,12 +26,13 @@ from mmebm_jax.typing import EnergyFn
 class Chain(NamedTuple):
     """Settings of a chain.
 
+    `step_size` is s above, or a rule: a function that gives it from a step's `LangevinInfo`.
     `temperature` is T above; `gradient_clip` bounds the norm of one example's gradient (over all
     leaves of the position), 0 leaves it alone.
     """
 
     num_steps: int
-    step_size: float
+    step_size: Any
     temperature: float = 1.0
     gradient_clip: float = 0.0
 
@@ -55,7 +56,7 @@ def step(
     key: jax.Array,
     position: Any,
     energy_fn: EnergyFn,
-    step_size: float | jax.Array,
+    step_size: Any,
     temperature: float | jax.Array,
     gradient_clip: float = 0.0,
 ) -> tuple[Any, LangevinInfo]:
@@ -65,7 +66,7 @@ def step(
       key: PRNG key.
       position: pytree of `[B, ...]` floating arrays.
       energy_fn: position → energies `[B]`; examples must not influence each other.
-      step_size: s > 0, in units of the position.
+      step_size: s ≥ 0, in units of the position, or a rule; see `Chain`.
       temperature: T ≥ 0.
       gradient_clip: largest allowed gradient norm of one example; 0 for no bound.
 
@@ -83,14 +84,16 @@ def step(
     if gradient_clip > 0:
         factor = jnp.minimum(1.0, gradient_clip / jnp.maximum(norm, 1e-12))
         leaves = [g * factor.reshape((-1,) + (1,) * (g.ndim - 1)) for g in leaves]
-    drift, spread = -0.5 * step_size**2, step_size * jnp.sqrt(temperature)
+    info = LangevinInfo(energies, norm)
+    size = step_size(info) if callable(step_size) else step_size
+    drift, spread = -0.5 * size**2, size * jnp.sqrt(temperature)
     moved = [
         (v + drift * g + spread * cpu.normal(k, v.shape, v.dtype)).astype(v.dtype)
         for k, v, g in zip(
             jax.random.split(key, len(leaves)), jax.tree.leaves(position), leaves, strict=True
         )
     ]
-    return jax.tree.unflatten(structure, moved), LangevinInfo(energies, norm)
+    return jax.tree.unflatten(structure, moved), info
 
 
 def run(

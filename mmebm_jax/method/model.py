@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmebm_jax.distributions import aggregators
+from mmebm_jax.distributions.aggregators import Aggregation
 from mmebm_jax.distributions.base_prior import BasePrior, PrivateShapes, standard
-from mmebm_jax.method import aggregators
-from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.inference import Encoding
 from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.networks.joint import (

@@ -28,6 +28,7 @@ class Chains(NamedTuple):
     prior_candidates: int = 1  # draws from p_0 for each start of the prior chain
     shared_temperature: float = 1.0  # of draws of z from p_0; see `base_prior.tempered`
     data_start: str = "generator"  # of the data chain; "noise" in an ablation
+    gap_share: float = 0.0  # that the data chain closes in training; 0: steps of a fixed size
     scaled_posterior: bool = False  # whether the posterior chain steps in units of q's scales
 
 
@@ -55,6 +56,14 @@ class Networks(NamedTuple):
     def fitted_prior(self) -> BasePrior | None:
         """p_0, or None while it is the standard prior."""
         return None if self.is_standard else self.base_prior
+
+    def in_training(self, data: Batch) -> "Networks":
+        """With the data chain that makes training's samples; see `Chains.gap_share`."""
+        chain, share = self.chains.data, self.chains.gap_share
+        if not share:
+            return self
+        rule = data_revision.gap_closing(chain, share, self.data_energy(data).mean())
+        return self._replace(chains=self.chains._replace(data=chain._replace(step_size=rule)))
 
     def encode(self, batch: Batch, mask: Mask | None = None) -> Encoding:
         """Experts and posterior of a batch."""

@@ -93,6 +93,7 @@ class Synthesis(NamedTuple):
     generated: Batch  # x⁰, where the data chain started
     refined: Batch  # x̃
     data: Batch  # the batch; what is missing of it drawn by the same chain
+    start_energy: jax.Array  # of x⁰, shape=[1, B]; of a chain without steps, [0, B]
 
 
 def synthesise(
@@ -110,7 +111,6 @@ def synthesise(
     generated = means(modalities, outputs)
     if networks.chains.data_start == "noise":
         generated = uniform_noise(start_key, modalities, generated)
-    refined = networks.refine(chain_key, generated).position
     data = dict(batch)
     if mask is not None:
         # The data's side of the likelihood's gradient is an expectation over what is missing,
@@ -118,7 +118,8 @@ def synthesise(
         imputed = means(modalities, networks.decode_frozen(revised))
         completed = where_observed(mask, batch, imputed)
         data = networks.refine(complete_key, completed, mask=mask).position
-    return Synthesis(prior_latents, outputs, generated, refined, data)
+    chain = networks.in_training(data).refine(chain_key, generated)
+    return Synthesis(prior_latents, outputs, generated, chain.position, data, chain.info.energy[:1])
 
 
 def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synthesis) -> Metrics:
@@ -144,6 +145,10 @@ def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synth
         "energy_of_data": of_data.mean(),
         "data_displacement": batching.root_mean_square(synthesis.refined, synthesis.generated),
     }
+    if synthesis.start_energy.size:
+        start = synthesis.start_energy.mean()
+        gap = jnp.maximum(start - of_data.mean(), 1e-6)
+        metrics["gap_closed"] = jnp.clip((start - of_samples.mean()) / gap, -1.0, 2.0)
     if terms.synthesis_generator:
         likelihood = joint_log_likelihood(modalities, synthesis.outputs, synthesis.refined)
         metrics["loss/synthesis_generator"] = -terms.synthesis_generator * likelihood.mean()

@@ -12,7 +12,7 @@ from mmebm_jax import cpu
 from mmebm_jax.data import load_data
 from mmebm_jax.data.checks import checked
 from mmebm_jax.data.source import DataSplits, Field, Source, with_missing
-from mmebm_jax.method.aggregators import Aggregation
+from mmebm_jax.distributions.aggregators import Aggregation
 from mmebm_jax.method.bounds import Bound
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import NETWORKS, Model
@@ -154,6 +154,7 @@ def build_chains(config: ConfigDict) -> Chains:
         prior_candidates=config.prior.num_candidates,
         shared_temperature=config.prior.shared_temperature,
         data_start=config.energy.start,
+        gap_share=config.energy.gap_share,
         scaled_posterior=config.posterior.scaled,
     )
 

@@ -53,6 +53,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
         "completion_temperature": 4.0,
         "sampling_time": 0.0,
         "fit_sampling_time": False,
+        "gap_share": 0.0,
     },
     "schedule": {"freeze_step": 0},
     "guard": {"device": "any"},

@@ -15,8 +15,8 @@ import pydantic
 from pydantic import Field, model_validator
 
 from mmebm_jax import data
+from mmebm_jax.distributions.aggregators import AGGREGATORS
 from mmebm_jax.distributions.families import FAMILIES
-from mmebm_jax.method.aggregators import AGGREGATORS
 from mmebm_jax.method.bounds import ESTIMATORS, OBJECTIVES
 from mmebm_jax.method.model import ARITHMETIC
 from mmebm_jax.modalities.kinds import KINDS, NETWORKS, likelihoods_of
@@ -312,6 +312,13 @@ class Energy(Section):
         0.03, description="Weight λ_i of −log q(u_p | x̃), from which the inference model learns."
     )
     chain: Chain = Chain(num_steps=10, step_size=0.7, temperature=5e-5)
+    gap_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the gap between samples' and data's energies that training's chain "
+        "closes: its step sizes then follow from both; 0 takes steps of `chain.step_size`.",
+    )
     sampling_time: float = Field(
         0.0,
         ge=0,
@@ -359,6 +366,11 @@ class Energy(Section):
             raise ValueError(
                 "fit_sampling_time is True: set config.energy.sampling_time to 0, for it is "
                 "fitted, config.energy.start to 'generator', and chain.num_steps above 0."
+            )
+        if self.gap_share and not (self.fit_sampling_time or self.sampling_time):
+            raise ValueError(
+                f"gap_share is {self.gap_share:g}, so training's chain has no step size that "
+                "samples could take: set config.energy.fit_sampling_time=True."
             )
         return self
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from mmebm_jax import data
 from mmebm_jax.data.source import Source
+from mmebm_jax.method.data_revision import gap_closing
 from mmebm_jax.method.model import Model
 from mmebm_jax.metrics.frechet import Statistics, frechet_distance, weighted_statistics
 from mmebm_jax.runs.sampler import Sampler
@@ -64,19 +65,27 @@ def fit_sampling_time(
       ValueError: there is no data energy, or its chain has no steps or starts from noise.
     """
     settings = sampler.settings
-    chain, candidates = settings.chains.data, settings.candidates
-    if not settings.data_energy or not chain.num_steps or settings.chains.data_start == "noise":
+    candidates = settings.candidates
+    if (
+        not settings.data_energy
+        or not settings.chains.data.num_steps
+        or settings.chains.data_start == "noise"
+    ):
         raise ValueError(
             "a sampling time is of a learned data energy whose chain takes steps from the "
             "generator's samples."
         )
-    reference = _reference(sampler, source)
+    raw = data.whole(source, NUM_EXAMPLES)
+    reference = _reference(sampler, raw)
     prior_key, chain_key, check_key = jax.random.split(key, 3)
     count = PART // candidates * candidates
     starts: list[Batch] = [
         sampler.generate(sampler.prior_latents(jax.random.fold_in(prior_key, start), count))
         for start in range(0, num_samples * candidates, count)
     ]
+    if settings.chains.gap_share:
+        sampler = sampler.with_sampling_time(_time_of_training(check_key, sampler, starts[0], raw))
+    chain = sampler.settings.chains.data
     parts, block = starts, max(1, chain.num_steps // 10)
     times: list[float] = []
     distances: list[float] = []
@@ -134,18 +143,43 @@ def _distance(
     return float(np.mean(each))
 
 
-def _reference(sampler: Sampler, source: Source) -> dict[str, Statistics]:
+def _time_of_training(
+    key: jax.Array, sampler: Sampler, start: Batch, raw: Mapping[str, Any]
+) -> float:
+    """The time that a chain of training takes, whose steps follow from the gap of energies."""
+    settings = sampler.settings
+    chain = settings.chains.data
+    usual = chain.num_steps * chain.step_size**2 / 2
+    names = [modality.name for modality in sampler.modalities]
+    is_complete = _observed(raw, names).all(axis=1)
+    if not is_complete.any():
+        return usual
+    examples = {name: np.asarray(raw[name])[is_complete][:PART] for name in names}
+    rule = gap_closing(
+        chain, settings.chains.gap_share, sampler.energy(examples, check_values=False).mean()
+    )
+    chains = settings.chains._replace(data=chain._replace(step_size=rule))
+    as_trained = sampler.with_weights(sampler.weights, settings._replace(chains=chains))
+    sizes = jax.vmap(rule)(as_trained.refine(key, start).info)
+    return float(jnp.square(sizes).sum()) / 2 or usual
+
+
+def _reference(sampler: Sampler, raw: Mapping[str, Any]) -> dict[str, Statistics]:
     """Statistics of training examples, of each modality over those that have it."""
-    raw = data.whole(source, NUM_EXAMPLES)
     names = [modality.name for modality in sampler.modalities]
     parts = _parts_of({name: raw[name] for name in names})
     features = _features(sampler, [sampler.as_batch(p, check_values=False) for p in parts])
-    observed = raw.get(OBSERVED, np.ones([len(raw[names[0]]), len(names)], bool))
+    observed = _observed(raw, names).astype(np.float64)
     return {
         name: weighted_statistics(features[name], seen / seen.sum())
-        for name, seen in zip(names, np.asarray(observed, np.float64).T, strict=True)
+        for name, seen in zip(names, observed.T, strict=True)
         if seen.any()
     }
+
+
+def _observed(raw: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
+    """Which example has which modality, `bool[N, M]`."""
+    return np.asarray(raw.get(OBSERVED, np.ones([len(raw[names[0]]), len(names)], bool)))
 
 
 def _choice_weights(sampler: Sampler, parts: Sequence[Batch]) -> np.ndarray:

@@ -40,7 +40,7 @@ raw = splits.train.gather(np.arange(8))
 updated(config, splits.fields, raw, config.num_steps - 1)
 
 # An aggregator with a hyperparameter: variances fall by its sharpness.
-from mmebm_jax.method.aggregators import Aggregation, Experts, aggregate
+from mmebm_jax.distributions.aggregators import Aggregation, Experts, aggregate
 experts = Experts(jnp.zeros([2, 1, 1]), jnp.ones([2, 1, 1]), jnp.ones([2, 1], bool))
 sharp = aggregate(experts, Aggregation("sharp_product", sharpness=4.0))
 np.testing.assert_allclose(sharp.scale, np.sqrt(1 / 8), rtol=1e-6)

@@ -1,6 +1,7 @@
 """The benchmark's arithmetic; its timings are its own."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -99,3 +100,34 @@ def test_a_different_torch_update_is_refused(monkeypatch):
 def test_a_part_can_be_written():
     spread = measure.spread([3.0, 1.0, 2.0])
     assert json.loads(json.dumps({"seconds": spread})) == {"seconds": [1.0, 2.0, 3.0]}
+
+
+@pytest.mark.parametrize("gap_share", [0.0, 0.7])
+def test_the_torch_updates_of_the_settled_method_compute_what_ours_do(gap_share):
+    pytest.importorskip("torch")
+    from experiments.benchmarks import settled_check, torch_check
+
+    for phase, work in settled_check.workloads(workload.SMALL, quick=True).items():
+        chains = work.settings.chains._replace(gap_share=gap_share)
+        work = replace(work, settings=work.settings._replace(chains=chains))
+        found = settled_check.differences(work)
+        torch_check.refuse_differences(found)
+        assert (found.keys() >= {"data chain"}) == (phase == "energy")
+
+
+def test_another_bound_in_torch_is_refused(monkeypatch):
+    pytest.importorskip("torch")
+    from experiments.benchmarks import settled_check, torch_check
+
+    work = settled_check.workloads(workload.SMALL, quick=True)["bound"]
+    theirs = settled_check.torch_update
+
+    def other(work):
+        bound = work.settings.bound._replace(shared_factor=1.0)
+        update = theirs(work)
+        update.settings = work.settings._replace(bound=bound)
+        return update
+
+    monkeypatch.setattr(settled_check, "torch_update", other)
+    with pytest.raises(ValueError, match="bound"):
+        torch_check.refuse_differences(settled_check.differences(work))

@@ -11,10 +11,10 @@ import pytest
 from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import chisquare, kstest, laplace, multivariate_normal, norm
 
+from mmebm_jax.distributions import aggregators
+from mmebm_jax.distributions.aggregators import Aggregation, Experts
 from mmebm_jax.distributions.families import Diagonal
-from mmebm_jax.method import aggregators
 from mmebm_jax.method import bounds as elbo
-from mmebm_jax.method.aggregators import Aggregation, Experts
 from mmebm_jax.method.bounds import OBJECTIVES, Bound, Setting
 from mmebm_jax.method.inference import Encoding
 from mmebm_jax.modalities.modality import Modality

@@ -9,10 +9,10 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import laplace, norm
 
+from mmebm_jax.distributions import aggregators
+from mmebm_jax.distributions.aggregators import AGGREGATORS, Aggregation, Experts
 from mmebm_jax.distributions.families import standard_noise
 from mmebm_jax.distributions.mixture_of_experts import log_prob, mean, sample, stratified_sample
-from mmebm_jax.method import aggregators
-from mmebm_jax.method.aggregators import AGGREGATORS, Aggregation, Experts
 from mmebm_jax.method.inference import Encoding, every_nth, infer
 from mmebm_jax.typing import Diagonal
 from tests.references import consensus_by_inverses

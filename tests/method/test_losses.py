@@ -5,8 +5,8 @@ import pytest
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import laplace, norm
 
-from mmebm_jax.method import aggregators
-from mmebm_jax.method.aggregators import Aggregation
+from mmebm_jax.distributions import aggregators
+from mmebm_jax.distributions.aggregators import Aggregation
 from mmebm_jax.method.inference import Encoding, inference_loss
 from mmebm_jax.method.terms import contrast_loss
 from mmebm_jax.modalities.modality import Modality, joint_log_likelihood

@@ -6,7 +6,7 @@ from scipy.stats import norm
 
 from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import langevin
-from mmebm_jax.method.data_revision import revise_data
+from mmebm_jax.method.data_revision import LARGEST, gap_closing, revise_data
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.posterior_energy import posterior_energy
 from mmebm_jax.method.prior import latents_energy
@@ -183,6 +183,43 @@ def test_missing_data_descend_to_what_is_observed():
     for values in result.position.values():
         np.testing.assert_allclose(values[0], both["a"][0], atol=1e-5)
         np.testing.assert_allclose(values[1], both["b"][1], atol=1e-5)
+
+
+def falling(x):
+    """Of slope 1 a value, so that a step of size s lowers it by s²/2 · 16, exactly."""
+    return x["a"].sum((1, 2, 3))
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 10])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_chain_closes_its_share_of_the_gap_in_the_mean(num_steps, share):
+    start = {"a": jax.random.uniform(jax.random.key(0), [5, 4, 4, 1], minval=0.0, maxval=0.5)}
+    of_start = falling(start).mean()
+    of_data = of_start - 4.0
+    chain = Chain(num_steps, 0.2, temperature=0.0)
+    chain = chain._replace(step_size=gap_closing(chain, share, of_data))
+    moved = revise_data(jax.random.key(0), start, falling, chain, modalities=(A,)).position
+    closed = (of_start - falling(moved).mean()) / (of_start - of_data)
+    assert closed == pytest.approx(share, rel=1e-4)
+    by_each = (falling(start) - falling(moved)).tolist()
+    np.testing.assert_allclose(by_each, by_each[0], rtol=1e-4)  # one step size for all
+
+
+def test_no_step_of_such_a_chain_is_larger_than_some_of_its_own():
+    chain = Chain(2, 0.01, temperature=0.0)
+    rule = gap_closing(chain, 0.5, jnp.float32(-1e9))
+    start = {"a": jnp.zeros([3, 4, 4, 1])}
+    chain = chain._replace(step_size=rule)
+    moved = revise_data(jax.random.key(0), start, falling, chain, modalities=(A,)).position
+    np.testing.assert_allclose(moved["a"], -2 * (LARGEST * 0.01) ** 2 / 2, rtol=1e-5)
+
+
+def test_where_samples_lie_below_data_they_stay():
+    chain = Chain(3, 0.5, temperature=0.1)
+    chain = chain._replace(step_size=gap_closing(chain, 0.5, jnp.float32(1.0)))
+    start = {"a": jnp.zeros([3, 4, 4, 1])}
+    moved = revise_data(jax.random.key(0), start, falling, chain, modalities=(A,)).position
+    np.testing.assert_array_equal(moved["a"], start["a"])
 
 
 @pytest.mark.parametrize("modality", [A, TEXT], ids=["image", "text"])

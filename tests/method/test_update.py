@@ -15,17 +15,18 @@ import optax
 import pytest
 
 from configs import polydigits
+from mmebm_jax.distributions.aggregators import Aggregation
 from mmebm_jax.distributions.base_prior import standard, with_clusters
 from mmebm_jax.method import terms as terms_of_losses
 from mmebm_jax.method import train_state
-from mmebm_jax.method.aggregators import Aggregation
 from mmebm_jax.method.bounds import Bound
-from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.data_revision import LARGEST
+from mmebm_jax.method.langevin import Chain, LangevinInfo
 from mmebm_jax.method.model import NETWORKS, Model
 from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.plan import Plan, Terms, UpdateSettings, bind
 from mmebm_jax.method.update import losses, make_update
-from mmebm_jax.modalities.modality import from_raw
+from mmebm_jax.modalities.modality import batch_from_raw, from_raw
 from mmebm_jax.runs import builders
 from mmebm_jax.typing import OBSERVED, Latents
 from tests.conftest import make_model
@@ -573,10 +574,46 @@ def test_what_stands_still_enters_at_its_averaged_weights(tiny_model, state):
         assert metrics["energy_gap"] != expected["energy_gap"], name
 
 
+@pytest.mark.parametrize("closed", [-3.0, 0.0, 0.25, 1.0])
+def test_the_share_of_the_gap_that_a_chain_closes_is_reported(tiny_model, state, closed):
+    """From an energy of 1 to one of 1 − closed, where data have 0."""
+    name = tiny_model.modalities[0].name
+    data, refined = (
+        {m.name: jnp.full([8, *m.shape], value) for m in tiny_model.modalities}
+        for value in (0.0, np.sqrt(1 - closed))
+    )
+    synthesis = terms_of_losses.Synthesis(
+        Latents(jnp.zeros([8, 1]), {}), {}, refined, refined, data, jnp.ones([1, 8])
+    )
+    plan = Plan(tiny_model, SETTINGS._replace(data_noise=0.0), Terms(learn_energy=True))
+    model = SquareEnergy(tiny_model, name)
+    networks = bind(plan, state.params, state.weights.base_prior)._replace(model=model)
+    found = terms_of_losses.energy_term(
+        jax.random.key(0), plan._replace(model=model), networks, synthesis
+    )
+    assert found["gap_closed"] == pytest.approx(max(closed, -1.0), abs=1e-5)
+
+
+def test_training_takes_steps_by_the_gap_where_a_share_is_set(tiny_model, state):
+    plan = Plan(tiny_model, SETTINGS, Terms(learn_energy=True))
+    networks = bind(plan, state.params, state.weights.base_prior)
+    batch, _ = batch_from_raw(tiny_model.modalities, make_raw_batch())
+    assert networks.in_training(batch) is networks
+    chains = SETTINGS.chains._replace(gap_share=0.5)
+    chain = networks._replace(chains=chains).in_training(batch).chains.data
+    of_data = networks.data_energy(batch).mean()
+    info = LangevinInfo(of_data + jnp.array([0.5, 1.5]), jnp.array([2.0, 4.0]))
+    each = 1 - 0.5 ** (1 / chain.num_steps)
+    expected = min(np.sqrt(2 * each / 10), LARGEST * SETTINGS.chains.data.step_size)
+    assert chain.step_size(info) == pytest.approx(expected, rel=1e-5)
+
+
 def test_noise_on_both_sides_tells_no_data_from_samples(tiny_model, state):
     """An energy that measures noise alone has a gap only where data alone are noisy."""
     batch = {m.name: jnp.zeros([8, *m.shape]) for m in tiny_model.modalities}
-    synthesis = terms_of_losses.Synthesis(Latents(jnp.zeros([8, 1]), {}), {}, batch, batch, batch)
+    synthesis = terms_of_losses.Synthesis(
+        Latents(jnp.zeros([8, 1]), {}), {}, batch, batch, batch, jnp.zeros([0, 8])
+    )
     gaps = {}
     for noisy_samples in (False, True):
         settings = SETTINGS._replace(data_noise=0.1, noisy_samples=noisy_samples)

@@ -268,6 +268,8 @@ NOISE = r"config\.energy\.start is 'noise': its samples come from no latent"
         ("full", {"energy__sampling_time": 2.0, "energy__fit_sampling_time": True}, FITTED),
         ("noise_start", {"energy__fit_sampling_time": True}, FITTED),
         ("steps_0", {"energy__fit_sampling_time": True}, FITTED),
+        ("full", {"energy__gap_share": 0.5},
+         r"config\.energy\.gap_share is 0\.5, so .*: set config\.energy\.fit_sampling_time=True"),
         ("noise_start", {"energy__synthesis_inference": 0.1}, NOISE),
         ("mmvae", {"model__num_latents": 0}, NO_SHARED),
         ("independent_generators", {"prior__learn": True}, NO_SHARED),

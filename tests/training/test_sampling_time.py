@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmebm_jax import data
 from mmebm_jax.data.source import ArraySource, IncompleteSource
 from mmebm_jax.method.inference import Encoding
 from mmebm_jax.method.langevin import Chain, LangevinResult
@@ -92,7 +93,8 @@ def test_what_is_missing_is_no_data():
     observed = np.tile([[True, False], [False, True]], [500, 1])
     values = np.random.default_rng(2).normal(size=(2, 1000, 1)).astype(np.float32)
     whole = ArraySource(dict(zip("xy", values, strict=True)))
-    found = sampling_time._reference(Line("xy"), IncompleteSource(whole, "xy", observed))
+    raw = data.whole(IncompleteSource(whole, "xy", observed))
+    found = sampling_time._reference(Line("xy"), raw)
     for index, name in enumerate("xy"):
         seen = values[index][observed[:, index]]
         np.testing.assert_allclose(found[name][0], seen.mean(0), rtol=1e-5)
