@@ -319,6 +319,11 @@ class Energy(Section):
         description="Share of the gap between samples' and data's energies that training's chain "
         "closes: its step sizes then follow from both; 0 takes steps of `chain.step_size`.",
     )
+    holds_tokens: bool = Field(
+        False,
+        description="Whether the data chain takes words and categories at their likeliest values "
+        "and holds them: it then moves numbers alone.",
+    )
     sampling_time: float = Field(
         0.0,
         ge=0,

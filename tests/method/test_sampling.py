@@ -203,6 +203,21 @@ def test_refinement_holds_what_is_given_and_ends_with_its_trajectory(sampler, ra
     np.testing.assert_allclose(result.info.energy[0], sampler.energy(raw), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("given", [None, "picture", "text"])
+def test_held_tokens_are_sampled_as_the_generator_draws_them(sampler, raw, given):
+    chains = SETTINGS.chains._replace(holds_tokens=True)
+    holding = sampler.with_weights(sampler.weights, SETTINGS._replace(chains=chains))
+    batch = None if given is None else {given: raw[given]}
+    generated, refined = (
+        holding.sample(jax.random.key(0), 5 if batch is None else None, batch, num_steps=n)
+        for n in (0, None)
+    )
+    likeliest = np.eye(4, dtype="f4")[np.argmax(generated["text"], axis=-1)]
+    np.testing.assert_array_equal(refined["text"], likeliest)
+    moved = np.any(generated["picture"] != refined["picture"], axis=(1, 2, 3))
+    assert moved.all() == moved.any() == (given != "picture")
+
+
 def test_the_prior_without_energy_is_its_base(sampler):
     base = np.asarray(sampler.prior_latents(jax.random.key(0), 5000, use_energy=False).shared)
     np.testing.assert_allclose(base.mean(0), 0, atol=4 / np.sqrt(5000))
