@@ -10,7 +10,7 @@ import pytest
 from mmebm_jax import data
 from mmebm_jax.data.source import ArraySource, IncompleteSource
 from mmebm_jax.method.inference import Encoding
-from mmebm_jax.method.langevin import Chain, LangevinResult
+from mmebm_jax.method.langevin import Chain, LangevinInfo, LangevinResult
 from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Weights
@@ -18,7 +18,7 @@ from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.training import sampling_time
 from mmebm_jax.training.sampling_time import fit_sampling_time
-from mmebm_jax.typing import Latents
+from mmebm_jax.typing import OBSERVED, Latents
 
 STEP_SIZE, START = 0.5, -2.0
 CHAINS = Chains(*3 * [Chain(8, STEP_SIZE, temperature=0.0)])
@@ -47,7 +47,9 @@ class Line(Sampler):
         super().__init__(
             Identity(names),
             Weights({"inference": {}}, None),
-            SamplerSettings(CHAINS, prior_energy=False, data_energy=True, **settings),
+            SamplerSettings(
+                **{"chains": CHAINS, "prior_energy": False, "data_energy": True} | settings
+            ),
         )
 
     def with_weights(self, weights, settings):
@@ -65,8 +67,14 @@ class Line(Sampler):
         return {"x": START + latents.shared}
 
     def refine(self, key, samples, *, given=None, num_steps=None, keep_trajectory=False):
-        moved = samples["x"] + num_steps * self.settings.chains.data.step_size**2 / 2
-        return LangevinResult({"x": moved}, None, None)
+        values, chain = samples["x"], self.settings.chains.data
+        found = []
+        for _ in range(chain.num_steps if num_steps is None else num_steps):
+            info = LangevinInfo(-values[:, 0], jnp.ones(len(values)))
+            size = chain.step_size(info) if callable(chain.step_size) else chain.step_size
+            values, found = values + size**2 / 2, [*found, info]
+        stacked = jax.tree.map(lambda *each: jnp.stack(each), *found)
+        return LangevinResult({"x": values}, stacked, None)
 
     def energy(self, batch, *, check_values=True):
         return -batch["x"][:, 0]
@@ -86,6 +94,29 @@ def test_the_chain_stops_where_samples_lie_on_the_data(source):
     np.testing.assert_allclose(fitted.distances[0], (START + fitted.times[0]) ** 2, atol=0.4)
     nearest = fitted.times[int(np.argmin(fitted.distances))]
     assert fitted.times[-1] <= sampling_time.PATIENCE * nearest + STEP_SIZE**2 / 2
+
+
+def test_the_curve_is_in_units_of_training_where_its_steps_follow_the_gap(source):
+    """Training closes half of a gap of 2, of a line of slope 1: a time of 1 in eight steps."""
+    chains = CHAINS._replace(gap_share=0.5)
+    sampler = Line(chains=chains)
+    fitted = fit_sampling_time(jax.random.key(0), sampler, source)
+    assert fitted.times[0] == pytest.approx(1 / 8, rel=0.1)
+    assert fitted.time == pytest.approx(-START, abs=3 / 8)
+
+
+def test_the_gap_is_of_examples_that_have_every_modality():
+    """Incomplete ones, whose zeros lie nearer, would halve the gap; with no other, the chain's."""
+    values = np.full([400, 1], 2.0, np.float32)
+    raw = {"x": np.where(np.arange(400)[:, None] < 200, values, 0.0)}
+    raw[OBSERVED] = np.arange(400)[:, None] < 200
+    sampler = Line(chains=CHAINS._replace(gap_share=0.5))
+    start = {"x": jnp.zeros([10, 1])}
+    time = sampling_time._time_of_training(jax.random.key(0), sampler, start, raw)
+    assert time == pytest.approx(1.0, rel=1e-4)
+    raw[OBSERVED] = np.zeros([400, 1], bool)
+    time = sampling_time._time_of_training(jax.random.key(0), sampler, start, raw)
+    assert time == pytest.approx(8 * STEP_SIZE**2 / 2)
 
 
 def test_what_is_missing_is_no_data():
