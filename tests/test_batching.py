@@ -41,5 +41,5 @@ def test_a_packed_scan_is_the_plain_one():
         new = jax.tree.map(lambda x: jnp.sin(x + shift), carry)
         return new, new["a"]
 
-    results = [scan(body, start, jnp.arange(4.0)) for scan in (packing.scan, jax.lax.scan)]
+    results = [scan(body, start, jnp.arange(4.0)) for scan in (packing.packed_scan, jax.lax.scan)]
     jax.tree.map(np.testing.assert_array_equal, *results)

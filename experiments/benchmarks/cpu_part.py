@@ -30,7 +30,7 @@ VERSIONS: dict[str, tuple[Any, list[Patch]]] = {
         [(cpu, "conv_general_dilated", jax.lax.conv_general_dilated)],
     ),
     "convolution by kernel rows": (convolution._by_rows, [(convolution, "_by_rows", _plain_rows)]),
-    "compiler options": (convolution.compiler_options, [(cpu, "compiler_options", dict)]),
+    "compiler options": (convolution.known_options, [(cpu, "compiler_options", dict)]),
     "dense": (dense, [(cpu, "dot_general", jax.lax.dot_general)]),
     "noise": (noise, [(cpu, "normal", jax.random.normal)]),
     "packing": (packing, [(cpu, "scan", jax.lax.scan)]),

@@ -1,11 +1,12 @@
-"""CPU-specific implementations of standard operations; `choice` says where a CPU is given which."""
+"""Operations that a CPU is given in the place of standard ones: the same numbers, faster.
 
-from mmebm_jax.cpu.choice import (
-    compiler_options,
-    conv_general_dilated,
-    dot_general,
-    normal,
-    scan,
-)
+The rest of the library calls the names below; each file ends with what it stands in for.
+`docs/speed.md` has the speed-up of each.
+"""
+
+from mmebm_jax.cpu.convolution import compiler_options, conv_general_dilated
+from mmebm_jax.cpu.dense import dot_general
+from mmebm_jax.cpu.noise import normal
+from mmebm_jax.cpu.packing import scan
 
 __all__ = ["compiler_options", "conv_general_dilated", "dot_general", "normal", "scan"]

@@ -1,4 +1,4 @@
-"""A convolution whose gradients stay fast inside `lax.scan` on a CPU; `cpu/choice.py` gives it.
+"""The convolution that a CPU is given: its gradients stay fast inside `lax.scan`.
 
 XLA:CPU optimises the layout of convolutions in the entry computation only. The transposed
 convolutions that automatic differentiation creates inside a loop body therefore fall to a slow
@@ -16,6 +16,8 @@ from typing import Any
 
 import jax
 from jax import lax
+
+from mmebm_jax.cpu.choice import on_cpu
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 CPU_OPTIONS: dict[str, str | bool] = {
@@ -161,8 +163,17 @@ def scan_safe_convolution(
     return channels_last_convolution(lhs, rhs, strides, tuple((int(a), int(b)) for a, b in pads))
 
 
-@cache
+conv_general_dilated = on_cpu(scan_safe_convolution, lax.conv_general_dilated)
+"""For `flax.linen.Conv`."""
+
+
 def compiler_options() -> dict[str, str | bool]:
+    """The options to give `jax.jit` for a program with many convolutions."""
+    return known_options() if jax.default_backend() == "cpu" else {}
+
+
+@cache
+def known_options() -> dict[str, str | bool]:
     """`CPU_OPTIONS` where the installed compiler knows them, else none."""
     lowered = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), "float32"))
     try:

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 from jax import lax
 
+from mmebm_jax.cpu.choice import on_cpu
+
 
 @jax.custom_vjp
 def product(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -49,3 +51,7 @@ def wide_dot_general(
     if lhs.ndim != 2 or precision is not None:
         raise ValueError("wide_dot_general takes [B, I] and no precision; use lax.dot_general.")
     return product(lhs, rhs)
+
+
+dot_general = on_cpu(wide_dot_general, lax.dot_general)
+"""For a wide `flax.linen.Dense`."""

@@ -11,12 +11,16 @@ import jax
 import jax.numpy as jnp
 from jax.extend import random as extended_random
 
+from mmebm_jax.cpu.choice import on_cpu
+
 # Threefry-2x32 of 20 rounds: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 
 
-def normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+def written_out_normal(
+    key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> jax.Array:
     """N(0, 1) of a shape: the numbers of `jax.random.normal`, to the last bit.
 
     So it is while JAX's threefry is partitionable, as by default. Keys of other kinds than
@@ -58,3 +62,7 @@ _WRITTEN_OUT = extended_random.define_prng_impl(
     name="threefry2x32_written_out",
     tag="fryw",
 )
+
+
+normal = on_cpu(written_out_normal, jax.random.normal)
+"""`jax.random.normal(key, shape, dtype)`, the same numbers to the last bit."""

@@ -6,13 +6,15 @@ from typing import Any
 
 import jax
 
+from mmebm_jax.cpu.choice import on_cpu
+
 
 def rows(values: jax.Array) -> jax.Array:
     """`[B, ...]` as `[B, N]`."""
     return values.reshape(len(values), prod(values.shape[1:]))
 
 
-def scan(
+def packed_scan(
     body: Callable[[Any, Any], tuple[Any, Any]], start: Any, inputs: Any, unroll: int | bool = 1
 ) -> tuple[Any, Any]:
     """`jax.lax.scan` whose carry, a pytree of `[B, ...]`, is laid out as rows between steps.
@@ -35,3 +37,7 @@ def scan(
 
     final, outputs = jax.lax.scan(step, jax.tree.map(rows, start), inputs, unroll=unroll)
     return unpacked(final), outputs
+
+
+scan = on_cpu(packed_scan, jax.lax.scan)
+"""`jax.lax.scan` over a carry of batches `[B, ...]`."""

@@ -1,4 +1,4 @@
-"""Which operation the one place that chooses calls, by the backend."""
+"""Which operation is called, by the backend."""
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ from mmebm_jax.cpu import convolution, dense, noise, packing
 OPERATIONS = {
     "conv_general_dilated": (convolution.scan_safe_convolution, jax.lax.conv_general_dilated),
     "dot_general": (dense.wide_dot_general, jax.lax.dot_general),
-    "normal": (noise.normal, jax.random.normal),
-    "scan": (packing.scan, jax.lax.scan),
+    "normal": (noise.written_out_normal, jax.random.normal),
+    "scan": (packing.packed_scan, jax.lax.scan),
 }
 DIMENSIONS = (((1,), (0,)), ((), ()))
 CARRY = jnp.ones([2, 3, 2])
@@ -63,7 +63,7 @@ def test_the_choice_is_made_at_each_trace(monkeypatch):
 
 def test_compiler_options_are_the_cpus_alone(monkeypatch):
     options = {"an_option": "1"}
-    monkeypatch.setattr(convolution, "compiler_options", lambda: options)
+    monkeypatch.setattr(convolution, "known_options", lambda: options)
     for backend, expected in (("cpu", options), ("gpu", {}), ("tpu", {})):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         assert cpu.compiler_options() == expected

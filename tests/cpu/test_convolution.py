@@ -6,7 +6,7 @@ import pytest
 from jax import lax
 
 from mmebm_jax.cpu import convolution
-from mmebm_jax.cpu.convolution import CPU_OPTIONS, compiler_options, scan_safe_convolution
+from mmebm_jax.cpu.convolution import CPU_OPTIONS, known_options, scan_safe_convolution
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -116,9 +116,9 @@ def test_dilation_and_groups_are_refused(options):
 
 
 def test_options_are_for_a_compiler_that_knows_them(monkeypatch):
-    compiler_options.cache_clear()
-    assert compiler_options() in ({}, CPU_OPTIONS)
-    compiler_options.cache_clear()
+    known_options.cache_clear()
+    assert known_options() in ({}, CPU_OPTIONS)
+    known_options.cache_clear()
     monkeypatch.setattr(f"{convolution.__name__}.CPU_OPTIONS", {"xla_no_such_option": "1"})
-    assert compiler_options() == {}
-    compiler_options.cache_clear()
+    assert known_options() == {}
+    known_options.cache_clear()
