@@ -34,6 +34,7 @@ METHODS = methods.family(
     settled={
         "num_steps": 19000,
         "schedule.freeze_step": 14000,
+        "energy.gap_share": 0.85,
         "revision_stride": 2,
     },
 )

@@ -59,6 +59,7 @@ METHODS = methods.family(
     learned={"prior.fit_step": 20_000, "schedule.settle_step": 45_000},
     settled={
         "schedule.freeze_step": 16_000,
+        "energy.gap_share": 0.85,
         "energy.chain.step_size": 1.0,
         "energy.chain.temperature": 2.5e-5,
     },

@@ -57,7 +57,7 @@ COLUMNS = {
     "frechet": Column("Fréchet distance", ("frechet.energy", "frechet.generator"), 1),
     "frechet_base": Column("FD, without energies", ("frechet.base_prior",), 1),
     "frechet_chain": Column("FD, data chain", ("frechet.chain",), 1),
-    "frechet_generator": Column("before refinement", ("frechet.generator",), 1),
+    "frechet_generator": Column("FD before refinement", ("frechet.generator",), 1),
     "frechet_conditional": Column("FD, conditional", ("frechet.conditional",), 1),
     "frechet_reconstruction": Column("FD, reconstruction", ("frechet.reconstruction",), 1),
     "floor": Column("FD floor", ("frechet.floor",), 1),

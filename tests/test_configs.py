@@ -34,6 +34,8 @@ OF_THE_SCHEDULE += ("schedule.settle_step", "schedule.freeze_step", "num_steps",
 # Steps follow the number of values of an example.
 OF_THE_SCHEDULE += ("energy.chain.step_size", "energy.chain.temperature")
 SIZES = ("model.num_latents", "model.num_private")
+# On pictures alone: a gap to real sentences is none that a chain of pictures could close.
+OF_THE_SCHEDULE += ("energy.gap_share",)
 # At sampling alone.
 SIZES += ("prior.private_temperature", "posterior.chain.temperature")
 # Latent energies of private_full, on data where they are worth something.

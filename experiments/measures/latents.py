@@ -17,7 +17,7 @@ from experiments.measures.subject import (
     without_label,
 )
 from mmebm_jax import data
-from mmebm_jax.fitting.mixture import fit_mixture
+from mmebm_jax.fitting.base_prior import fit_mixture
 from mmebm_jax.metrics import clustering
 from mmebm_jax.training import Run
 

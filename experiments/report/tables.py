@@ -87,7 +87,7 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
             Column(
                 "Fréchet distance", ("frechet.energy", "frechet.generator"), FRECHET, 1, "lower"
             ),
-            Column("before refinement", ("frechet.generator",), FRECHET, 1, "lower"),
+            Column("FD before refinement", ("frechet.generator",), FRECHET, 1, "lower"),
             *(
                 Column(
                     name,

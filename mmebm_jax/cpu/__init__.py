@@ -1,6 +1,6 @@
 """Operations that a CPU is given in the place of standard ones: the same numbers, faster.
 
-The rest of the library calls the names below; each file ends with what it stands in for.
+The rest of the library calls the names below; each file says by `on_cpu` what it stands in for.
 `docs/speed.md` has the speed-up of each.
 """
 

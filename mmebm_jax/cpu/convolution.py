@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from mmebm_jax.cpu.choice import on_cpu
+from mmebm_jax.cpu.by_backend import on_cpu
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 CPU_OPTIONS: dict[str, str | bool] = {

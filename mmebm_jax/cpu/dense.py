@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from mmebm_jax.cpu.choice import on_cpu
+from mmebm_jax.cpu.by_backend import on_cpu
 
 
 @jax.custom_vjp

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import random as extended_random
 
-from mmebm_jax.cpu.choice import on_cpu
+from mmebm_jax.cpu.by_backend import on_cpu
 
 # Threefry-2x32 of 20 rounds: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from mmebm_jax.cpu.choice import on_cpu
+from mmebm_jax.cpu.by_backend import on_cpu
 
 
 def rows(values: jax.Array) -> jax.Array:

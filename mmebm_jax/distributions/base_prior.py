@@ -1,7 +1,7 @@
 """The base prior p_0(u): a Gaussian mixture over z, and one over each w_m given z; or standard.
 
 The standard normal is the mixture whose components are all N(0, I). Fitting it to latents of the
-data (`fitting.mixture`) keeps every array's shape, so nothing is recompiled and checkpoints stay
+data (`fitting.base_prior`) keeps every array's shape, so nothing is recompiled and checkpoints stay
 compatible; the standard Laplace is a flag beside it.
 
 Every component k of the mixture over z has mixtures of its own over the private latents:

@@ -1,1 +1,1 @@
-"""Ex-post density estimation: priors fitted to given latents, apart from the networks."""
+"""Priors fitted to given latents: within a run, where its schedule says so, and ex post."""

@@ -150,9 +150,12 @@ class ScaledDense(nn.Module):
 class JointEnergy(nn.Module):
     """E_α(x): one trunk per modality, joined into one number.
 
+    What a trunk sees is an example in model range. Text is one-hot `[L, V]`, and probabilities in
+    samples (`modalities.text`); its trunk is `networks.text.TextTrunk`, a dense layer over all
+    positions, or with other `model.networks` that of `text_residual` or `text_transformer`.
+
     Attributes:
-      trunks: per modality, examples → features; `modalities/image.py`, `text.py`, `vector.py` and
-        `category.py` name those of their kind, as `networks.text.TextTrunk`.
+      trunks: per modality, examples → features `[B, F]`, which are concatenated.
       hidden: units of the joint layers.
       rematerialise: compute a modality's activations again to save memory.
     """

@@ -24,7 +24,7 @@ COLUMNS: dict[str, Sequence[str]] = {
 }
 # What a comparison has beside them: a data energy may mend what the generator lost.
 MORE_COLUMNS: dict[str, Sequence[str]] = {
-    "before refinement": ("frechet", "generator"),
+    "FD before refinement": ("frechet", "generator"),
     "of completions": ("frechet", "conditional"),
 }
 DATA_HEAD = "## Data"

@@ -26,7 +26,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from mmebm_jax.distributions.base_prior import BasePrior
-from mmebm_jax.fitting import latent_energy, mixture
+from mmebm_jax.fitting import latent_energy
+from mmebm_jax.fitting.base_prior import fit_mixture, fit_private
 from mmebm_jax.method import train_state
 from mmebm_jax.method.plan import Terms
 from mmebm_jax.method.train_state import Optimisers, TrainState
@@ -260,12 +261,10 @@ def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
     points = _scattered(latents, num_examples)
 
     def fit(max_iterations: int) -> BasePrior:
-        return mixture.fit_mixture(
-            points.shared, settings.num_components, 0, max_iterations=max_iterations
-        )
+        return fit_mixture(points.shared, settings.num_components, 0, max_iterations=max_iterations)
 
-    def fit_private() -> BasePrior:
-        return mixture.fit_private(fit(1), *points, settings.num_private_components)
+    def fit_both() -> BasePrior:
+        return fit_private(fit(1), *points, settings.num_private_components)
 
     one = _seconds_of(lambda: fit(1))
     iteration = max(0.0, _seconds_of(lambda: fit(2)) - one) or one / 2
@@ -274,7 +273,7 @@ def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
     last = settings.num_fit_examples * inferring + ratio * TYPICAL_LAST_ITERATIONS * iteration
     fits_private = settings.num_private_components and points.private
     if fits_private:
-        of_private = max(0.0, _seconds_of(fit_private) - one)
+        of_private = max(0.0, _seconds_of(fit_both) - one)
         first, last = first + of_private, last + ratio * of_private
     if settings.learn and settings.fit_steps:
         last += _seconds_of(
@@ -283,7 +282,7 @@ def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
                 run.model,
                 weights.params["prior"],
                 _scattered(latents, settings.num_fit_examples),
-                fit_private() if fits_private else fit(1),
+                fit_both() if fits_private else fit(1),
                 num_steps=settings.fit_steps,
                 learning_rate=settings.fit_learning_rate,
                 weight_decay=settings.fit_weight_decay,

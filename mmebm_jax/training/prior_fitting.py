@@ -3,7 +3,7 @@
 Within a run `loop` calls `fit_base_prior` when the schedule says. For any trained model `fit_prior`
 does the same afterwards, which is known as ex-post density estimation (Ghosh et al. 2020,
 arXiv:1903.12436, section 4): a prior that fits the aggregate posterior, where the model's own does
-not. The fits themselves are `fitting.mixture` and `fitting.latent_energy`.
+not. The fits themselves are `fitting.base_prior` and `fitting.latent_energy`.
 """
 
 import logging
@@ -16,7 +16,8 @@ import numpy as np
 
 from mmebm_jax import data
 from mmebm_jax.distributions.base_prior import BasePrior, tempered
-from mmebm_jax.fitting import latent_energy, mixture
+from mmebm_jax.fitting import latent_energy
+from mmebm_jax.fitting.base_prior import fit_mixture, fit_private
 from mmebm_jax.method.sampling import METHODS
 from mmebm_jax.method.train_state import TrainState, Weights
 from mmebm_jax.modalities.modality import mask_of
@@ -140,7 +141,7 @@ class _FitSettings(NamedTuple):
     num_components: int  # of p_0(z)
     num_private_components: int  # of p_0(w_m | z) for each of them; 0 for none
     seed: int
-    smallest_scale: float  # see `mixture.fit_mixture`
+    smallest_scale: float  # see `fit_mixture`
     max_iterations: int  # of expectation maximisation
     private_temperature: float  # of p_0(w_m | z) after all fits; see `tempered`
     energy_steps: int  # of the latent energy's fit; 0 for none
@@ -160,7 +161,7 @@ def _fit(
     """The mixtures, and the latent energy from `params` on; see `fit_prior`."""
     latent_key, energy_key = jax.random.split(key)
     latents = infer_in_parts(sampler, examples, latent_key, method)
-    base_prior = mixture.fit_mixture(
+    base_prior = fit_mixture(
         latents.shared,
         settings.num_components,
         settings.seed,
@@ -174,7 +175,7 @@ def _fit(
         latents.shared.std(),
     )
     if settings.num_private_components and latents.private:
-        base_prior = mixture.fit_private(
+        base_prior = fit_private(
             base_prior,
             *latents,
             settings.num_private_components,

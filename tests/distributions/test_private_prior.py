@@ -18,7 +18,7 @@ from mmebm_jax.distributions.base_prior import (
     standard,
     tempered,
 )
-from mmebm_jax.fitting.mixture import fit_mixture, fit_private
+from mmebm_jax.fitting.base_prior import fit_mixture, fit_private
 
 NUM_COMPONENTS, EACH = 2, 3
 SHARED_MEANS = np.array([[-1.0, 0.5], [1.0, -0.5]])

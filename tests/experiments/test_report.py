@@ -194,7 +194,7 @@ def test_a_table_has_means_over_seeds_and_its_floor(comparison):
     found = tables.tables([e for run in runs for e in run.evaluations])
     first = found[0]
     heads = ["seeds", *(column.head for column in first.columns)]
-    assert heads == ["seeds", "joint coherence", "Fréchet distance", "before refinement"]
+    assert heads == ["seeds", "joint coherence", "Fréchet distance", "FD before refinement"]
     by_label = {row.label: dict(zip(heads, row.cells, strict=True)) for row in first.rows}
     # Of .5 and 0, whose standard deviation is the root of 1/8.
     assert by_label["full"]["joint coherence"] == "0.250 ± 0.354"

@@ -18,7 +18,7 @@ from mmebm_jax.distributions.base_prior import (
     resampled,
     standard,
 )
-from mmebm_jax.fitting.mixture import fit_mixture
+from mmebm_jax.fitting.base_prior import fit_mixture
 from mmebm_jax.method import langevin, prior
 from mmebm_jax.method.langevin import Chain
 from mmebm_jax.typing import Latents

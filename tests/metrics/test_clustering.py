@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from mmebm_jax.distributions import base_prior
-from mmebm_jax.fitting.mixture import fit_mixture
+from mmebm_jax.fitting.base_prior import fit_mixture
 from mmebm_jax.metrics.clustering import clustering_scores, linear_probes, mixture_clusters
 
 

@@ -1,4 +1,4 @@
-"""Fit the base prior to given latents: Gaussian mixtures by expectation maximisation."""
+"""How the base prior p_0 is fitted to given latents: mixtures by expectation maximisation."""
 
 import warnings
 from collections.abc import Mapping

@@ -1,4 +1,7 @@
-"""The choice by backend: the operation of this folder on a CPU, the standard one elsewhere."""
+"""One operation on a CPU, another elsewhere.
+
+`convolution`, `dense`, `noise` and `packing` each use it to stand in for a standard operation.
+"""
 
 from collections.abc import Callable
 from functools import wraps
