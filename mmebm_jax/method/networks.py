@@ -30,7 +30,7 @@ class Chains(NamedTuple):
     shared_temperature: float = 1.0  # of draws of z from p_0; see `base_prior.tempered`
     data_start: str = "generator"  # of the data chain; "noise" in an ablation
     gap_share: float = 0.0  # that the data chain closes in training; 0: steps of a fixed size
-    holds_tokens: bool = False  # whether the data chain moves numbers alone; see `with_tokens_held`
+    tokens: str = "relaxed"  # or "held", "given": the data chain leaves words as they are
     scaled_posterior: bool = False  # whether the posterior chain steps in units of q's scales
 
 
@@ -157,7 +157,7 @@ class Networks(NamedTuple):
           mask: where `samples` are observed, and held too.
           keep_trajectory: also return every step.
         """
-        if self.chains.holds_tokens:
+        if self.chains.tokens != "relaxed":
             samples, mask = with_tokens_held(self.model.modalities, samples, mask)
         return data_revision.revise_data(
             key,

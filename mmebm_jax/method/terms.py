@@ -104,13 +104,25 @@ def synthesise(
     batch: Batch,
     mask: Mask | None = None,
 ) -> Synthesis:
-    """x⁰ and x̃: what the generator makes of u_p, and the same after the data revision (4)."""
+    """x⁰ and x̃: what the generator makes of u_p, and the same after the data revision (4).
+
+    Where `Chains.tokens` is "given", of latents inferred from the batch's words and categories
+    instead, beside which they stand; incomplete data are taken as where it is "held".
+    """
     chain_key, start_key, complete_key = jax.random.split(key, 3)
     modalities = networks.model.modalities
+    given = {m.name: jnp.full([len(batch[m.name])], m.is_of_tokens) for m in modalities}
+    has_both = len({m.is_of_tokens for m in modalities}) == 2
+    completes = networks.chains.tokens == "given" and has_both and mask is None
+    if completes:
+        encoding = networks.encode(batch, given)
+        prior_latents = networks.infer(jax.random.fold_in(key, 1), encoding, given)
     outputs = networks.model.decode(networks.params["generator"], prior_latents)
     generated = means(modalities, outputs)
     if networks.chains.data_start == "noise":
         generated = uniform_noise(start_key, modalities, generated)
+    if completes:
+        generated = where_observed(given, batch, generated)
     data = dict(batch)
     if mask is not None:
         # The data's side of the likelihood's gradient is an expectation over what is missing,

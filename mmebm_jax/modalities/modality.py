@@ -68,6 +68,11 @@ class Modality:
         """Range to which a data-space chain is clipped."""
         return self.of_kind.bounds
 
+    @property
+    def is_of_tokens(self) -> bool:
+        """Whether it holds words or categories, rather than numbers."""
+        return self.of_kind.values == "tokens"
+
 
 def log_likelihood(modality: Modality, outputs: jax.Array, observed: jax.Array) -> jax.Array:
     """Weighted log p(x | decoder outputs), summed over one example's dimensions.
@@ -191,11 +196,11 @@ def with_tokens_held(
     for m in modalities:
         if m.name not in samples:
             continue
-        values, are_tokens = samples[m.name], m.of_kind.values == "tokens"
-        if are_tokens:
+        values = samples[m.name]
+        if m.is_of_tokens:
             likeliest = values.argmax(axis=-1)
             certain[m.name] = jax.nn.one_hot(likeliest, m.shape[-1], dtype=values.dtype)
-        held[m.name] = jnp.full([len(values)], are_tokens)
+        held[m.name] = jnp.full([len(values)], m.is_of_tokens)
         if mask is not None:
             held[m.name] |= mask[m.name]
     return certain, held

@@ -155,7 +155,7 @@ def build_chains(config: ConfigDict) -> Chains:
         shared_temperature=config.prior.shared_temperature,
         data_start=config.energy.start,
         gap_share=config.energy.gap_share,
-        holds_tokens=config.energy.holds_tokens,
+        tokens=config.energy.tokens,
         scaled_posterior=config.posterior.scaled,
     )
 

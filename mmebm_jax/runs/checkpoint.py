@@ -54,7 +54,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
         "sampling_time": 0.0,
         "fit_sampling_time": False,
         "gap_share": 0.0,
-        "holds_tokens": False,
+        "tokens": "relaxed",
     },
     "schedule": {"freeze_step": 0},
     "guard": {"device": "any"},

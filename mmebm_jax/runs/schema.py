@@ -26,6 +26,7 @@ from mmebm_jax.storage.validation import OneOf, Record
 DEVICES = ("any", "accelerator")
 DEFAULT_DATA = "polydigits"
 DATA_STARTS = ("generator", "noise")
+TOKENS = ("relaxed", "held", "given")
 TRACKERS = ("none", "wandb", "mlflow")
 # Bounds that are derived for some aggregators alone.
 AGGREGATOR_OF = {
@@ -319,10 +320,11 @@ class Energy(Section):
         description="Share of the gap between samples' and data's energies that training's chain "
         "closes: its step sizes then follow from both; 0 takes steps of `chain.step_size`.",
     )
-    holds_tokens: bool = Field(
-        False,
-        description="Whether the data chain takes words and categories at their likeliest values "
-        "and holds them: it then moves numbers alone.",
+    tokens: Annotated[str, OneOf(TOKENS)] = Field(
+        "relaxed",
+        description="What the data chain does to words and categories: it moves their "
+        "probabilities (relaxed), or holds them at their likeliest values (held); or the samples "
+        "that the energy learns from are completions of data's own (given), and held otherwise.",
     )
     sampling_time: float = Field(
         0.0,

@@ -205,7 +205,7 @@ def test_refinement_holds_what_is_given_and_ends_with_its_trajectory(sampler, ra
 
 @pytest.mark.parametrize("given", [None, "picture", "text"])
 def test_held_tokens_are_sampled_as_the_generator_draws_them(sampler, raw, given):
-    chains = SETTINGS.chains._replace(holds_tokens=True)
+    chains = SETTINGS.chains._replace(tokens="held")
     holding = sampler.with_weights(sampler.weights, SETTINGS._replace(chains=chains))
     batch = None if given is None else {given: raw[given]}
     generated, refined = (

@@ -574,6 +574,37 @@ def test_what_stands_still_enters_at_its_averaged_weights(tiny_model, state):
         assert metrics["energy_gap"] != expected["energy_gap"], name
 
 
+@pytest.mark.parametrize("tokens", ["relaxed", "held", "given"])
+def test_what_becomes_of_words_in_the_samples_that_the_energy_learns_from(
+    tiny_model, state, tokens
+):
+    plan = Plan(tiny_model, SETTINGS, Terms(learn_energy=True))
+    networks = bind(plan, state.params, state.weights.base_prior)
+    networks = networks._replace(chains=SETTINGS.chains._replace(tokens=tokens))
+    batch, _ = batch_from_raw(tiny_model.modalities, make_raw_batch())
+    latents = networks.sample_prior(jax.random.key(1), len(batch["text"]))
+
+    def samples_of(batch, latents):
+        return terms_of_losses.synthesise(jax.random.key(2), networks, latents, latents, batch)
+
+    found = samples_of(batch, latents)
+    words = found.refined["text"]
+    assert np.any(found.refined["picture"] != found.generated["picture"])
+    other = samples_of({**batch, "picture": -batch["picture"]}, latents)
+    np.testing.assert_array_equal(other.generated["picture"], found.generated["picture"])
+    reversed_words = samples_of({**batch, "text": batch["text"][::-1]}, latents)
+    follows = np.any(reversed_words.generated["picture"] != found.generated["picture"])
+    assert follows == (tokens == "given")
+    if tokens == "relaxed":
+        assert np.any(words != found.generated["text"])
+    elif tokens == "held":
+        likeliest = np.argmax(found.generated["text"], axis=-1)
+        np.testing.assert_array_equal(words, np.eye(words.shape[-1], dtype="f4")[likeliest])
+    else:
+        np.testing.assert_array_equal(words, batch["text"])
+        assert np.any(found.latents.shared != latents.shared)
+
+
 @pytest.mark.parametrize("closed", [-3.0, 0.0, 0.25, 1.0])
 def test_the_share_of_the_gap_that_a_chain_closes_is_reported(tiny_model, state, closed):
     """From an energy of 1 to one of 1 − closed, where data have 0."""
