@@ -80,7 +80,8 @@ def step(
 
     gradient, energies = jax.grad(total, has_aux=True)(position)
     leaves, structure = jax.tree.flatten(gradient)
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g), axis=tuple(range(1, g.ndim))) for g in leaves))
+    squares = (jnp.sum(jnp.square(g), axis=tuple(range(1, g.ndim))) for g in leaves)
+    norm = jnp.sqrt(sum(squares, start=jnp.zeros_like(energies)))
     if gradient_clip > 0:
         factor = jnp.minimum(1.0, gradient_clip / jnp.maximum(norm, 1e-12))
         leaves = [g * factor.reshape((-1,) + (1,) * (g.ndim - 1)) for g in leaves]

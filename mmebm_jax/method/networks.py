@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from mmebm_jax.distributions.base_prior import BasePrior, tempered
 from mmebm_jax.distributions.families import standard_noise
@@ -16,7 +17,7 @@ from mmebm_jax.method.inference import Encoding
 from mmebm_jax.method.langevin import Chain, LangevinResult
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.posterior_energy import posterior_energy
-from mmebm_jax.modalities.modality import with_tokens_held
+from mmebm_jax.modalities.modality import likeliest_tokens
 from mmebm_jax.typing import Batch, LatentEnergyFn, Latents, Mask, Params
 
 
@@ -157,14 +158,21 @@ class Networks(NamedTuple):
           mask: where `samples` are observed, and held too.
           keep_trajectory: also return every step.
         """
-        if self.chains.tokens != "relaxed":
-            samples, mask = with_tokens_held(self.model.modalities, samples, mask)
-        return data_revision.revise_data(
+        relaxed = self.chains.tokens == "relaxed"
+        held = {} if relaxed else likeliest_tokens(self.model.modalities, samples)
+        beside = {**(observed or {}), **held}
+        result = data_revision.revise_data(
             key,
-            samples,
-            lambda position: self.data_energy({**(observed or {}), **position}),
+            {name: values for name, values in samples.items() if name not in held},
+            lambda position: self.data_energy({**beside, **position}),
             self.chains.data,
             modalities=self.model.modalities,
             mask=mask,
             keep_trajectory=keep_trajectory,
         )
+        trajectory = result.trajectory
+        if keep_trajectory:
+            steps = self.chains.data.num_steps
+            still = {name: jnp.tile(x, (steps, *[1] * x.ndim)) for name, x in held.items()}
+            trajectory = trajectory | still
+        return result._replace(position=result.position | held, trajectory=trajectory)

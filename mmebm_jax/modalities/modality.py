@@ -179,31 +179,13 @@ def with_noise(key: jax.Array, modality: Modality, values: jax.Array, scale: flo
     return jnp.clip(values + noise, *modality.bounds)
 
 
-def with_tokens_held(
-    modalities: Sequence[Modality], samples: Batch, mask: Mask | None = None
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Samples with every token at its likeliest value, one-hot, and a mask that observes tokens.
-
-    Args:
-      modalities: all of them; samples may lack some.
-      samples: name → `[B, *shape]`.
-      mask: what else of the samples is observed.
-
-    Returns:
-      The samples, and name → `bool[B]` of each.
-    """
-    certain, held = dict(samples), {}
-    for m in modalities:
-        if m.name not in samples:
-            continue
-        values = samples[m.name]
-        if m.is_of_tokens:
-            likeliest = values.argmax(axis=-1)
-            certain[m.name] = jax.nn.one_hot(likeliest, m.shape[-1], dtype=values.dtype)
-        held[m.name] = jnp.full([len(values)], m.is_of_tokens)
-        if mask is not None:
-            held[m.name] |= mask[m.name]
-    return certain, held
+def likeliest_tokens(modalities: Sequence[Modality], samples: Batch) -> dict[str, jax.Array]:
+    """Of the samples' words and categories, each at its likeliest value, one-hot."""
+    return {
+        m.name: jax.nn.one_hot(samples[m.name].argmax(axis=-1), m.shape[-1])
+        for m in modalities
+        if m.is_of_tokens and m.name in samples
+    }
 
 
 def where_observed(mask: Mask, data: Batch, otherwise: Batch) -> dict[str, jax.Array]:

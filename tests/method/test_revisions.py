@@ -13,9 +13,9 @@ from mmebm_jax.method.prior import latents_energy
 from mmebm_jax.modalities.modality import (
     Modality,
     joint_log_likelihood,
+    likeliest_tokens,
     uniform_noise,
     where_observed,
-    with_tokens_held,
 )
 from mmebm_jax.typing import Latents
 
@@ -186,27 +186,12 @@ def test_missing_data_descend_to_what_is_observed():
         np.testing.assert_allclose(values[1], both["b"][1], atol=1e-5)
 
 
-@pytest.mark.parametrize("mask", [None, MASK])
-def test_held_tokens_are_their_likeliest_and_stay(mask):
-    start = {
-        "a": jax.random.uniform(jax.random.key(0), [3, 4, 4, 1], minval=-1),
-        "text": jax.nn.softmax(jax.random.normal(jax.random.key(1), [3, 2, 3])),
-    }
-    certain, held = with_tokens_held((A, TEXT), start, mask)
-    likeliest = np.eye(3, dtype="f4")[np.argmax(start["text"], axis=-1)]
-    np.testing.assert_array_equal(certain["text"], likeliest)
-    np.testing.assert_array_equal(certain["a"], start["a"])
-    result = revise_data(
-        jax.random.key(2),
-        certain,
-        modalities=(A, TEXT),
-        energy_fn=lambda x: 5 * x["a"].sum((1, 2, 3)) + 5 * x["text"].sum((1, 2)),
-        chain=Chain(4, 0.1, temperature=0.1),
-        mask=held,
-    )
-    np.testing.assert_array_equal(result.position["text"], likeliest)
-    moved = np.any(result.position["a"] != start["a"], axis=(1, 2, 3))
-    np.testing.assert_array_equal(moved, [True] * 3 if mask is None else ~mask["a"])
+def test_likeliest_tokens_are_one_hot_and_numbers_are_left_out():
+    text = jax.nn.softmax(jax.random.normal(jax.random.key(1), [3, 2, 3]))
+    found = likeliest_tokens((A, TEXT), {"a": jnp.zeros([3, 4, 4, 1]), "text": text})
+    assert found.keys() == {"text"}
+    np.testing.assert_array_equal(found["text"], np.eye(3, dtype="f4")[np.argmax(text, -1)])
+    assert likeliest_tokens((A, TEXT), {"a": text}) == {}
 
 
 def falling(x):

@@ -216,6 +216,14 @@ def test_held_tokens_are_sampled_as_the_generator_draws_them(sampler, raw, given
     np.testing.assert_array_equal(refined["text"], likeliest)
     moved = np.any(generated["picture"] != refined["picture"], axis=(1, 2, 3))
     assert moved.all() == moved.any() == (given != "picture")
+    # The gradient is that of what moves.
+    batch = None if batch is None else {given: generated[given]}
+    chain = holding.refine(jax.random.key(0), generated, given=batch, keep_trajectory=True)
+    assert np.all((chain.info.gradient_norm > 0) == (given != "picture"))
+    free = {"picture", "text"} - {given}
+    assert chain.position.keys() == chain.trajectory.keys() == free
+    for name in free:
+        np.testing.assert_array_equal(chain.trajectory[name][-1], chain.position[name])
 
 
 def test_the_prior_without_energy_is_its_base(sampler):
