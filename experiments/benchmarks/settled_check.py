@@ -58,6 +58,15 @@ def _samples(work: Workload) -> dict[str, jax.Array]:
     }
 
 
+def _chain_ends(work: Workload) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Where the data chain starts, and the data below it whose energies it is to reach."""
+    networks = bind(work.plan, work.state.params, work.state.weights.base_prior)
+    ends = sorted(
+        (_samples(work), work.batch), key=lambda batch: -float(networks.data_energy(batch).mean())
+    )
+    return ends[0], ends[1]
+
+
 def _ours(work: Workload) -> dict[str, Any]:
     """The library's own terms and chain, at samples that PyTorch gets as well."""
     plan, batch, samples = work.plan, work.batch, _samples(work)
@@ -77,16 +86,17 @@ def _ours(work: Workload) -> dict[str, Any]:
         return found["loss/energy"]
 
     def refined(params: Any) -> dict[str, jax.Array]:
-        networks = bind(plan, params, base_prior).in_training(batch)
-        return networks.refine(jax.random.key(CHAIN_KEY), samples).position
+        networks = bind(plan, params, base_prior).in_training(below)
+        return networks.refine(jax.random.key(CHAIN_KEY), start).position
 
     params = work.state.params
     if not plan.terms.learn_energy:
         value, gradient = jax.jit(jax.value_and_grad(bound))(params)
         return {"bound": value} | _norms(gradient, ("inference", "generator"))
     value, gradient = jax.jit(jax.value_and_grad(energy))(params)
+    start, below = _chain_ends(work)
     moved = jax.jit(refined)(params)
-    chain = images_first({name: moved[name] - samples[name] for name in samples})
+    chain = images_first({name: moved[name] - start[name] for name in samples})
     return {"energy": value, "data chain": chain} | _norms(gradient, ("energy",))
 
 
@@ -110,7 +120,8 @@ def _theirs(work: Workload) -> dict[str, Any]:
     else:
         loss = update.contrast(images, samples, _data_noise(work).to(device))
         loss.backward()
-        found = {"energy": loss, "data chain": update.refine(samples, images) - samples}
+        start, below = (images_first(batch).to(device) for batch in _chain_ends(work))
+        found = {"energy": loss, "data chain": update.refine(start, below) - start}
         names = ("energy",)
     for name in names:
         gradients = [p.grad for p in update.networks[name].parameters() if p.grad is not None]

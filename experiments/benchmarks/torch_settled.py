@@ -149,11 +149,11 @@ class SettledUpdate:
         def energy(position: Tensor) -> Tensor:
             return functional_call(network, weights, (position,))
 
-        def closing(energies: Tensor, gradient: Tensor) -> float:
+        def closing(energies: Tensor, gradient: Tensor) -> Tensor:
             each = 1.0 - (1.0 - chains.gap_share) ** (1.0 / chains.data.num_steps)
             gap = (energies.mean() - of_data).clamp_min(0.0)
             slope = gradient.square().sum(dim=(0, 2, 3, 4)).mean().clamp_min(1e-12)
-            return min(float((2.0 * each * gap / slope).sqrt()), LARGEST * chains.data.step_size)
+            return (2.0 * each * gap / slope).sqrt().clamp_max(LARGEST * chains.data.step_size)
 
         size = closing if chains.gap_share else None
         return langevin(samples, energy, chains.data, self.bounds, size)

@@ -94,22 +94,27 @@ def langevin(
     energy: Callable[[Tensor], Tensor],
     chain: Chain,
     bounds: tuple[float, float] | None = None,
-    step_size: Callable[[Tensor, Tensor], float] | None = None,
+    step_size: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """A short run of Langevin dynamics; see `mmebm_jax.method.langevin` for the convention.
 
     `step_size` takes energies and the gradient, and stands in for the chain's own.
     """
-    size = chain.step_size
+    deviation = math.sqrt(chain.temperature)
     for _ in range(chain.num_steps):
         position = position.detach().requires_grad_()
         energies = energy(position)
         (gradient,) = torch.autograd.grad(energies.sum(), position)
-        if step_size is not None:
+        position = position.detach()
+        if step_size is None:
+            position = position.add(gradient, alpha=-0.5 * chain.step_size**2)
+            if deviation:
+                position.add_(torch.randn_like(position), alpha=chain.step_size * deviation)
+        else:
             size = step_size(energies.detach(), gradient)
-        position = position.detach().add(gradient, alpha=-0.5 * size**2)
-        if chain.temperature:
-            position.add_(torch.randn_like(position), alpha=size * math.sqrt(chain.temperature))
+            position = position.addcmul(gradient, size.square(), value=-0.5)
+            if deviation:
+                position.addcmul_(torch.randn_like(position), size, value=deviation)
         if bounds is not None:
             position.clamp_(*bounds)
     return position.detach()

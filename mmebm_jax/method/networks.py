@@ -31,7 +31,7 @@ class Chains(NamedTuple):
     shared_temperature: float = 1.0  # of draws of z from p_0; see `base_prior.tempered`
     data_start: str = "generator"  # of the data chain; "noise" in an ablation
     gap_share: float = 0.0  # that the data chain closes in training; 0: steps of a fixed size
-    tokens: str = "relaxed"  # or "held", "given": the data chain leaves words as they are
+    tokens: str = "relaxed"  # or "held", "given": the data chain holds the likeliest words
     scaled_posterior: bool = False  # whether the posterior chain steps in units of q's scales
 
 

@@ -92,7 +92,7 @@ class Synthesis(NamedTuple):
     outputs: dict[str, jax.Array]  # of the generator for u_p, with its gradient
     generated: Batch  # x⁰, where the data chain started
     refined: Batch  # x̃
-    data: Batch  # the batch; what is missing of it drawn by the same chain
+    data: Batch  # the batch; what is missing of it drawn by the chain of fixed steps
     start_energy: jax.Array  # of x⁰, shape=[1, B]; of a chain without steps, [0, B]
 
 
@@ -116,7 +116,7 @@ def synthesise(
     completes = networks.chains.tokens == "given" and has_both and mask is None
     if completes:
         encoding = networks.encode(batch, given)
-        prior_latents = networks.infer(jax.random.fold_in(key, 1), encoding, given)
+        prior_latents = networks.infer(jax.random.fold_in(key, 3), encoding, given)
     outputs = networks.model.decode(networks.params["generator"], prior_latents)
     generated = means(modalities, outputs)
     if networks.chains.data_start == "noise":
@@ -158,6 +158,7 @@ def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synth
         "data_displacement": batching.root_mean_square(synthesis.refined, synthesis.generated),
     }
     if synthesis.start_energy.size:
+        # Of noisy ends and a start without noise, where data and samples are given noise.
         start = synthesis.start_energy.mean()
         gap = jnp.maximum(start - of_data.mean(), 1e-6)
         metrics["gap_closed"] = jnp.clip((start - of_samples.mean()) / gap, -1.0, 2.0)

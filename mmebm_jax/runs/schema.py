@@ -330,8 +330,8 @@ class Energy(Section):
         0.0,
         ge=0,
         le=1e6,
-        description="Time for which samples are refined, a step of size s taking s²/2; 0 is "
-        "training's. It is cut into `chain.num_steps` steps and sets their size for samples in the "
+        description="Time for which samples are refined, a step of size s taking s²/2; 0 is that "
+        "of `chain`. It is cut into `chain.num_steps` steps and sets their size for samples in the "
         "place of `chain.step_size`.",
     )
     fit_sampling_time: bool = Field(
@@ -373,6 +373,17 @@ class Energy(Section):
             raise ValueError(
                 "fit_sampling_time is True: set config.energy.sampling_time to 0, for it is "
                 "fitted, config.energy.start to 'generator', and chain.num_steps above 0."
+            )
+        if self.tokens != "relaxed" and self.start == "noise":
+            raise ValueError(
+                f"tokens is {self.tokens!r}, and held words of noise would be random: set "
+                "config.energy.start to 'generator'."
+            )
+        if self.gap_share and (self.chain.gradient_clip or not self.chain.step_size):
+            raise ValueError(
+                f"gap_share is {self.gap_share:g}: its steps follow from whole gradients, and none "
+                "is larger than four of the chain's, so set config.energy.chain.gradient_clip to 0 "
+                "and chain.step_size above 0."
             )
         if self.gap_share and not (self.fit_sampling_time or self.sampling_time):
             raise ValueError(

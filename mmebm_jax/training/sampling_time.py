@@ -33,6 +33,7 @@ TOLERANCE = 0.02
 # By how much of that fall samples may be farther from data than the curve says, once the time is
 # cut into as few steps as they will take.
 MOST_LOST = 0.2
+NOT_FINITE = "the data chain's samples are not finite"
 
 
 class SamplingTime(NamedTuple):
@@ -77,14 +78,17 @@ def fit_sampling_time(
         )
     raw = data.whole(source, NUM_EXAMPLES)
     reference = _reference(sampler, raw)
-    prior_key, chain_key, check_key = jax.random.split(key, 3)
+    prior_key, chain_key, check_key, unit_key = jax.random.split(key, 4)
     count = PART // candidates * candidates
     starts: list[Batch] = [
         sampler.generate(sampler.prior_latents(jax.random.fold_in(prior_key, start), count))
         for start in range(0, num_samples * candidates, count)
     ]
     if settings.chains.gap_share:
-        sampler = sampler.with_sampling_time(_time_of_training(check_key, sampler, starts[0], raw))
+        unit = _time_of_training(unit_key, sampler, starts[0], raw)
+        if not np.isfinite(unit):
+            return SamplingTime(0.0, [], [], NOT_FINITE)
+        sampler = sampler.with_sampling_time(unit)
     chain = sampler.settings.chains.data
     parts, block = starts, max(1, chain.num_steps // 10)
     times: list[float] = []
@@ -100,7 +104,7 @@ def fit_sampling_time(
         if has_turned and steps >= chain.num_steps:
             break
     if not times:
-        return SamplingTime(0.0, times, distances, "the data chain's samples are not finite")
+        return SamplingTime(0.0, times, distances, NOT_FINITE)
     place = shortest(distances)
     time = times[place]
     of_samples = sampler.with_sampling_time(time)
@@ -154,13 +158,20 @@ def _time_of_training(
     is_complete = _observed(raw, names).all(axis=1)
     if not is_complete.any():
         return usual
-    examples = {name: np.asarray(raw[name])[is_complete][:PART] for name in names}
+    examples = sampler.as_batch(
+        {name: np.asarray(raw[name])[is_complete][:PART] for name in names}, check_values=False
+    )
+    infer_key, chain_key = jax.random.split(key)
+    if settings.chains.tokens == "given":
+        words = {m.name: examples[m.name] for m in sampler.modalities if m.is_of_tokens}
+        latents = sampler.infer(infer_key, words, method="sample")
+        start = sampler.generate(latents) | words
     rule = gap_closing(
         chain, settings.chains.gap_share, sampler.energy(examples, check_values=False).mean()
     )
     chains = settings.chains._replace(data=chain._replace(step_size=rule))
     as_trained = sampler.with_weights(sampler.weights, settings._replace(chains=chains))
-    sizes = jax.vmap(rule)(as_trained.refine(key, start).info)
+    sizes = jax.vmap(rule)(as_trained.refine(chain_key, start).info)
     return float(jnp.square(sizes).sum()) / 2 or usual
 
 

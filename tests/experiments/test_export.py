@@ -72,7 +72,9 @@ def test_the_rows_stand_before_the_data():
     }
     other = result | {"joint_coherence": {"energy": 0.25}}
     card = cards.with_comparison("# A\n\n## Data\n\nb\n", {"trained": result, "stored": other})
-    assert "| weights | joint coherence | Fréchet distance | FD floor | before refinement |" in card
+    assert (
+        "| weights | joint coherence | Fréchet distance | FD floor | FD before refinement |" in card
+    )
     assert "| trained | 0.500 | 3.0 | 1.0 | 4.0 |\n| stored | 0.250 | 3.0 | 1.0 | 4.0 |" in card
     assert card.index("| stored |") < card.index("80 starts") < card.index("## Data")
     assert card.endswith("\n\n## Data\n\nb\n")

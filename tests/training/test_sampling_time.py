@@ -119,6 +119,17 @@ def test_the_gap_is_of_examples_that_have_every_modality():
     assert time == pytest.approx(8 * STEP_SIZE**2 / 2)
 
 
+def test_a_gap_that_is_not_finite_leaves_trainings_time():
+    """One energy that is none makes the batch's gap none."""
+    sampler = Line(chains=CHAINS._replace(gap_share=0.5))
+    values = np.random.default_rng(0).normal(size=(2000, 1)).astype(np.float32)
+    values[7] = np.nan
+    sampler.energy = lambda batch, *, check_values=True: -batch["x"][:, 0]
+    raw = {"x": values}
+    time = sampling_time._time_of_training(jax.random.key(0), sampler, {"x": values[:10]}, raw)
+    assert not np.isfinite(time)
+
+
 def test_what_is_missing_is_no_data():
     """Hidden values are zeros, which would halve the variance."""
     observed = np.tile([[True, False], [False, True]], [500, 1])
