@@ -73,6 +73,16 @@ COLUMNS = {
     "attributes_shuffled": Column("shuffled", ("attributes.mean.pictures_drawn_shuffled",)),
     "attributes_others": Column("drawn for pictures", ("attributes.mean.others_drawn",)),
     "attributes_majority": Column("majority", ("attributes.mean.majority",)),
+    "picture_generator": Column(
+        "pictures, FD before refinement", ("frechet_by_modality.generator.image",), 1
+    ),
+    "picture_chain": Column("pictures, FD data chain", ("frechet_by_modality.chain.image",), 1),
+    "picture_frechet": Column("pictures, FD", ("frechet_by_modality.energy.image",), 1),
+    "picture_floor": Column("pictures, floor", ("frechet_by_modality.floor.image",), 1),
+    "text_generator": Column(
+        "sentences, FD before refinement", ("frechet_by_modality.generator.text",), 1
+    ),
+    "text_frechet": Column("sentences, FD", ("frechet_by_modality.energy.text",), 1),
     "words_real": Column("words, real pictures", ("attribute_words.mean.real",)),
     "words_pictures": Column("pictures drawn", ("attribute_words.mean.pictures_drawn",)),
     "words_shuffled": Column("shuffled", ("attribute_words.mean.pictures_drawn_shuffled",)),
