@@ -3,7 +3,7 @@
 Paper: paper B (arXiv:2605.00644) is judged on CUB and its captions; its networks and numbers are
 not reproduced here.
 Hardware: 2 CPU cores, 60 to 120 minutes (not measured); `private_full`, made for one core, takes
-about 75 minutes there.
+75 to 100 minutes there (measured in pieces, on cores that other work shared).
 Expected: of `private_full` what docs/results.md says; birds are not recognised as birds.
 Command: python -m experiments.main --config=configs/cub.py --config.data.path=DIR \
 --workdir=runs/cub

@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from absl import flags
@@ -70,22 +71,12 @@ def without_torch() -> Part:
     return Part({"skipped": line}, line)
 
 
-def against_torch(options: Options, networks: str = "small") -> Part:
-    """The comparison of paper B's update, imported only where PyTorch is."""
+def against_torch(part: str, *arguments: Any) -> Part:
+    """A comparison of `experiments.benchmarks`, imported only where PyTorch is."""
     if importlib.util.find_spec("torch") is None:
         return without_torch()
-    from experiments.benchmarks import torch_part
-
-    return torch_part.measure(options, networks)
-
-
-def settled_against_torch(options: Options) -> Part:
-    """The same of the updates of `private_full`."""
-    if importlib.util.find_spec("torch") is None:
-        return without_torch()
-    from experiments.benchmarks import settled_part
-
-    return settled_part.measure(options)
+    found: Part = importlib.import_module(f"experiments.benchmarks.{part}").measure(*arguments)
+    return found
 
 
 def main() -> None:
@@ -97,9 +88,9 @@ def main() -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     options = Options(_PAIRS.value, _REPEATS.value, _QUICK.value)
     measures: dict[str, Callable[[], Part]] = {
-        "torch": lambda: against_torch(options),
-        "torch_resnet": lambda: against_torch(options, "resnet"),
-        "torch_settled": lambda: settled_against_torch(options),
+        "torch": lambda: against_torch("torch_part", options),
+        "torch_resnet": lambda: against_torch("torch_part", options, "resnet"),
+        "torch_settled": lambda: against_torch("settled_part", options),
         "cpu": lambda: cpu_part.measure(options),
         "chains": lambda: chains.measure(options),
         "modalities": lambda: modalities.measure(options),

@@ -181,11 +181,10 @@ def with_chain(sampler: Sampler, name: str, size: float = 1.0, number: float = 1
     chain = chain._replace(
         step_size=chain.step_size * size, num_steps=round(chain.num_steps * number)
     )
-    settings = settings._replace(chains=settings.chains._replace(**{name: chain}))
     if name == "posterior":
         steps = round(settings.conditional_steps * number)
         settings = settings._replace(conditional_steps=steps)
-    return sampler.with_weights(sampler.weights, settings)
+    return sampler.with_weights(sampler.weights, settings).with_chains(**{name: chain})
 
 
 def in_equal_time(sampler: Sampler, factor: float) -> Sampler:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import torch
 
 from experiments.benchmarks import torch_check
@@ -19,7 +20,6 @@ from mmebm_jax.method.terms import Synthesis
 from mmebm_jax.runs import builders
 from mmebm_jax.typing import Latents
 
-PHASES = ("bound", "energy")
 BOUND_KEY, NOISE_KEY, CHAIN_KEY = 9, 10, 0
 
 
@@ -51,25 +51,19 @@ def differences(work: Workload) -> dict[str, float]:
     return {name: torch_check.relative(theirs[name], ours[name]) for name in ours}
 
 
-def _samples(work: Workload) -> dict[str, jax.Array]:
-    return {
-        name: jax.random.uniform(jax.random.key(index), values.shape, minval=-1.0)
-        for index, (name, values) in enumerate(work.batch.items())
-    }
-
-
 def _chain_ends(work: Workload) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Where the data chain starts, and the data below it whose energies it is to reach."""
     networks = bind(work.plan, work.state.params, work.state.weights.base_prior)
     ends = sorted(
-        (_samples(work), work.batch), key=lambda batch: -float(networks.data_energy(batch).mean())
+        (torch_check.samples_like(work), work.batch),
+        key=lambda batch: -float(networks.data_energy(batch).mean()),
     )
     return ends[0], ends[1]
 
 
 def _ours(work: Workload) -> dict[str, Any]:
     """The library's own terms and chain, at samples that PyTorch gets as well."""
-    plan, batch, samples = work.plan, work.batch, _samples(work)
+    plan, batch, samples = work.plan, work.batch, torch_check.samples_like(work)
     base_prior = work.state.weights.base_prior
     no_latents = Latents(jnp.zeros([0]), {})
     synthesis = Synthesis(no_latents, {}, samples, samples, batch, jnp.zeros([0, 1]))
@@ -101,17 +95,14 @@ def _ours(work: Workload) -> dict[str, Any]:
 
 
 def _norms(gradient: Any, names: tuple[str, ...]) -> dict[str, jax.Array]:
-    return {
-        f"gradient of {name}": jnp.sqrt(
-            sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(gradient[name]))
-        )
-        for name in names
-    }
+    return {f"gradient of {name}": optax.tree.norm(gradient[name]) for name in names}
 
 
 def _theirs(work: Workload) -> dict[str, Any]:
     update, device = torch_update(work), torch_check.device()
-    images, samples = (images_first(batch).to(device) for batch in (work.batch, _samples(work)))
+    images, samples = (
+        images_first(batch).to(device) for batch in (work.batch, torch_check.samples_like(work))
+    )
     if not work.plan.terms.learn_energy:
         loss = update.bound(images, BoundNoise(*(torch.tensor(x) for x in _bound_noise(work))))
         loss.backward()
@@ -125,7 +116,7 @@ def _theirs(work: Workload) -> dict[str, Any]:
         names = ("energy",)
     for name in names:
         gradients = [p.grad for p in update.networks[name].parameters() if p.grad is not None]
-        found[f"gradient of {name}"] = torch.stack([g.norm() for g in gradients]).norm()
+        found[f"gradient of {name}"] = torch_check.norm(gradients)
     return {name: value.detach().cpu().numpy() for name, value in found.items()}
 
 

@@ -41,7 +41,7 @@ def measure(options: Options) -> Part:
         raw = images_first(work.raw).to(torch_check.device())
         calls: dict[str, Call] = {
             "ours": workload.stepper(work),
-            "eager": partial(_awaited, step, raw),
+            "eager": partial(torch_check.awaited, step, raw),
         }
         for call in [*calls.values()] * 2:
             seconds(call)  # compilation, Adam's states
@@ -60,10 +60,3 @@ def measure(options: Options) -> Part:
     headers = ["update of", "ours, s", "PyTorch eager, s", "PyTorch / ours", "bar"]
     shown = table([list(row.values()) for row in rows], headers)
     return Part(figures, f"PyTorch {torch.__version__}; JAX {jax.__version__}.\n\n{shown}", rows)
-
-
-def _awaited(step: Any, raw: torch.Tensor) -> torch.Tensor:
-    loss = step(raw)
-    if raw.is_cuda:
-        torch.cuda.synchronize()
-    return loss

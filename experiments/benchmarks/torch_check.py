@@ -1,6 +1,6 @@
 """Whether the PyTorch update computes what ours does: both on the same numbers, piece by piece."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,13 +90,25 @@ def relative(values: Any, expected: Any) -> float:
     return float(np.abs(values - expected).max() / max(np.abs(expected).max(), 1e-12))
 
 
-def _inputs(work: Workload) -> tuple[dict[str, jax.Array], jax.Array]:
-    """Samples like the batch, and prior latents like the workload's latents."""
-    samples = {
+def awaited(step: Callable[[torch.Tensor], Any], raw: torch.Tensor) -> Any:
+    """What a step returns, once a GPU has it."""
+    found = step(raw)
+    if raw.is_cuda:
+        torch.cuda.synchronize()
+    return found
+
+
+def samples_like(work: Workload) -> dict[str, jax.Array]:
+    """Uniform numbers in [-1, 1] in the shapes of the batch."""
+    return {
         name: jax.random.uniform(jax.random.key(index), values.shape, minval=-1.0)
         for index, (name, values) in enumerate(work.batch.items())
     }
-    return samples, jax.random.normal(jax.random.key(8), work.latents.shared.shape)
+
+
+def _inputs(work: Workload) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Samples like the batch, and prior latents like the workload's latents."""
+    return samples_like(work), jax.random.normal(jax.random.key(8), work.latents.shared.shape)
 
 
 BOUND_KEY, NOISE_KEY, CHAIN_KEY = 9, 10, 0
@@ -192,7 +204,7 @@ def _theirs(work: Workload) -> dict[str, Any]:
     loss, parts = update.losses(targets, Noise(bound_noise, data_noise))
     loss.backward()
     norms = {
-        name: _norm([p.grad for p in network.parameters() if p.grad is not None])
+        name: norm([p.grad for p in network.parameters() if p.grad is not None])
         for name, network in update.networks.items()
     }
     results = {
@@ -208,6 +220,6 @@ def _theirs(work: Workload) -> dict[str, Any]:
     return {name: value.detach().cpu().numpy() for name, value in results.items()}
 
 
-def _norm(gradients: list[torch.Tensor]) -> torch.Tensor:
+def norm(gradients: list[torch.Tensor]) -> torch.Tensor:
     """The norm over all gradients of a network."""
     return torch.stack([g.norm() for g in gradients]).norm()

@@ -19,7 +19,6 @@ from experiments.benchmarks.measure import (
     table,
 )
 from experiments.benchmarks.torch_networks import images_first
-from experiments.benchmarks.torch_update import TorchUpdate
 
 # What the design promises, by device: PyTorch's seconds over ours, the median of the pairs.
 BARS = {
@@ -53,7 +52,7 @@ def measure(options: Options, networks: str = "small") -> Part:
     if not quick and "torch.compile" in bars:
         updates["torch.compile"] = torch_check.torch_update(work, compiled=True)
     calls: dict[str, Call] = {"ours": ours}
-    calls |= {name: partial(_awaited, update, raw) for name, update in updates.items()}
+    calls |= {name: partial(torch_check.awaited, update, raw) for name, update in updates.items()}
     first = {"ours": compile_seconds} | {name: seconds(calls[name]) for name in updates}
     for call in calls.values():
         seconds(call)  # what the first call left to settle: Adam's states, recompilation
@@ -103,10 +102,3 @@ def measure(options: Options, networks: str = "small") -> Part:
         + table(rows, [*headers, "first call, s"]),
         shown,
     )
-
-
-def _awaited(update: TorchUpdate, raw: torch.Tensor) -> dict[str, torch.Tensor]:
-    losses = update(raw)
-    if raw.is_cuda:
-        torch.cuda.synchronize()
-    return losses

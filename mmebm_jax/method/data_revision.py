@@ -56,7 +56,11 @@ def gap_closing(
     Args:
       chain: of samples; no step is larger than `LARGEST` times its own.
       share: of the gap, that all steps close together, in (0, 1).
-      data_energy: mean of E_α over data.
+      data_energy: mean of E_α over data, a scalar.
+
+    Returns:
+      For `Chain.step_size`: diagnostics of a step, leaves `[B]` → one size for the whole batch. It
+      is this library's own rule; neither paper has one.
     """
     each = 1.0 - (1.0 - share) ** (1.0 / chain.num_steps)
 

@@ -180,7 +180,7 @@ def with_noise(key: jax.Array, modality: Modality, values: jax.Array, scale: flo
 
 
 def likeliest_tokens(modalities: Sequence[Modality], samples: Batch) -> dict[str, jax.Array]:
-    """Of the samples' words and categories, each at its likeliest value, one-hot."""
+    """The samples' words and categories at their likeliest values, name → one-hot `[B, *shape]`."""
     return {
         m.name: jax.nn.one_hot(samples[m.name].argmax(axis=-1), m.shape[-1])
         for m in modalities

@@ -119,11 +119,15 @@ class Sampler:
         """The same model with other weights and settings, on the same devices."""
         return Sampler(self.model, weights, settings, self.mesh)
 
+    def with_chains(self, **changed: Any) -> "Sampler":
+        """The same model with other chains, each a `Chain` by its name in `Chains`."""
+        chains = self.settings.chains._replace(**changed)
+        return self.with_weights(self.weights, self.settings._replace(chains=chains))
+
     def with_posterior_steps(self, num_steps: int) -> "Sampler":
         """The same model with a posterior chain of so many steps."""
-        chains = self.settings.chains
-        chains = chains._replace(posterior=chains.posterior._replace(num_steps=num_steps))
-        return self.with_weights(self.weights, self.settings._replace(chains=chains))
+        chain = self.settings.chains.posterior
+        return self.with_chains(posterior=chain._replace(num_steps=num_steps))
 
     def with_sampling_time(self, time: float) -> "Sampler":
         """The same model with a data chain of such a time, steps · s²/2, in as many steps.
@@ -131,11 +135,10 @@ class Sampler:
         Raises:
           ValueError: the time is not positive, or the chain has no steps.
         """
-        chains = self.settings.chains
-        if not (time > 0 and chains.data.num_steps):
-            raise ValueError(f"time={time!r} for {chains.data.num_steps} steps: give both above 0.")
-        chains = chains._replace(data=builders.in_time(chains.data, time))
-        return self.with_weights(self.weights, self.settings._replace(chains=chains))
+        chain = self.settings.chains.data
+        if not (time > 0 and chain.num_steps):
+            raise ValueError(f"time={time!r} for {chain.num_steps} steps: give both above 0.")
+        return self.with_chains(data=builders.in_time(chain, time))
 
     @property
     def completing(self) -> "Sampler":

@@ -169,8 +169,7 @@ def _time_of_training(
     rule = gap_closing(
         chain, settings.chains.gap_share, sampler.energy(examples, check_values=False).mean()
     )
-    chains = settings.chains._replace(data=chain._replace(step_size=rule))
-    as_trained = sampler.with_weights(sampler.weights, settings._replace(chains=chains))
+    as_trained = sampler.with_chains(data=chain._replace(step_size=rule))
     sizes = jax.vmap(rule)(as_trained.refine(chain_key, start).info)
     return float(jnp.square(sizes).sum()) / 2 or usual
 

@@ -124,7 +124,6 @@ def test_a_gap_that_is_not_finite_leaves_trainings_time():
     sampler = Line(chains=CHAINS._replace(gap_share=0.5))
     values = np.random.default_rng(0).normal(size=(2000, 1)).astype(np.float32)
     values[7] = np.nan
-    sampler.energy = lambda batch, *, check_values=True: -batch["x"][:, 0]
     raw = {"x": values}
     time = sampling_time._time_of_training(jax.random.key(0), sampler, {"x": values[:10]}, raw)
     assert not np.isfinite(time)
