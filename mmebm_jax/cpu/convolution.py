@@ -7,7 +7,7 @@ written as ordinary channels-last convolutions of explicitly transposed arrays, 
 pass. The values equal those of `jax.lax.conv_general_dilated` up to the order of summation.
 
 Newer XLA:CPU hands convolutions to YNNPACK, which runs each on one thread; Eigen's spread over all,
-and an update is faster by a tenth. `compiler_options` leaves YNNPACK the matrix products alone.
+and an update is faster by a tenth. `compiler_options` leaves YNNPACK matrix products and sums.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ from mmebm_jax.cpu.by_backend import on_cpu
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 CPU_OPTIONS: dict[str, str | bool] = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,"
+    "LIBRARY_FUSION_TYPE_REDUCE"
 }
 Pads = tuple[tuple[int, int], ...]
 

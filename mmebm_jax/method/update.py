@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmebm_jax import batching
+from mmebm_jax import batching, cpu
 from mmebm_jax.distributions.base_prior import BasePrior, with_clusters
 from mmebm_jax.method import inference, terms
 from mmebm_jax.method.plan import Plan, bind
@@ -137,9 +137,8 @@ def _stepped(
     for name, gradient in gradients.items():
         change, optimiser[name] = optimisers[name].update(gradient, optimiser[name], params[name])
         params[name] = optax.apply_updates(params[name], change)
-        norms[f"gradient_norm/{name}"] = optax.tree.norm(gradient)
-        norms[f"update_norm/{name}"] = optax.tree.norm(change)
-        norms[f"parameter_norm/{name}"] = optax.tree.norm(params[name])
+        norms[f"gradient_norm/{name}"] = cpu.norm(gradient)
+        norms[f"parameter_norm/{name}"] = cpu.norm(params[name])
         # A network that begins late must not be averaged with its random start.
         count = num_updates[name] = num_updates[name] + 1
         decay = jnp.minimum(averaging, count / (count + 10.0))

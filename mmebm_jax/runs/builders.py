@@ -237,8 +237,10 @@ def build_optimisers(config: ConfigDict) -> Optimisers:
         settings = config.optimiser[name]
         # Without decay no part of the chain stands for it: checkpoints keep their form.
         decay = [optax.add_decayed_weights(settings.weight_decay)] if settings.weight_decay else []
+        # An unbounded clip would still read and write every gradient once more.
+        clips = settings.gradient_clip < schema.UNCLIPPED
         built[name] = optax.chain(
-            optax.clip_by_global_norm(settings.gradient_clip),
+            optax.clip_by_global_norm(settings.gradient_clip) if clips else optax.identity(),
             optax.scale_by_adam(b1=settings.b1, b2=settings.b2),
             *decay,
             _scale_by_rate(schedules[name]),

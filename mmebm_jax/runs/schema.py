@@ -39,6 +39,7 @@ MOST_STEPS = 10**9
 MOST_CHAIN_STEPS = 10**6
 MOST_CANDIDATES = 2**24  # of one step
 LARGEST_SIZE = 2**16
+UNCLIPPED = 1e9  # the bound on a gradient that stands for none
 
 Step = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 Every = Annotated[int, Field(ge=1, le=MOST_STEPS)]
@@ -400,7 +401,10 @@ class Optimiser(Section):
     b1: ShareBelowOne = Field(0.9, description="Decay of the first moment.")
     b2: ShareBelowOne = Field(0.999, description="Decay of the second moment.")
     gradient_clip: float = Field(
-        1000.0, gt=0, le=1e9, description="Bound on the gradient's global norm."
+        1000.0,
+        gt=0,
+        le=UNCLIPPED,
+        description=f"Bound on the gradient's global norm; {UNCLIPPED:g} is none.",
     )
     weight_decay: float = Field(
         0.0, ge=0, le=10, description="AdamW's: weights shrink by this times the rate each step."
