@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import torch
 
-from experiments.benchmarks import torch_check
+from experiments.benchmarks import torch_check, workload
 from experiments.benchmarks.torch_networks import images_first
 from experiments.benchmarks.torch_settled import BoundNoise, SettledUpdate
 from experiments.benchmarks.workload import Shape, Workload, build
@@ -17,7 +17,6 @@ from mmebm_jax import cpu
 from mmebm_jax.method import terms
 from mmebm_jax.method.plan import bind
 from mmebm_jax.method.terms import Synthesis
-from mmebm_jax.runs import builders
 from mmebm_jax.typing import Latents
 
 BOUND_KEY, NOISE_KEY, CHAIN_KEY = 9, 10, 0
@@ -29,9 +28,11 @@ def workloads(shape: Shape, *, quick: bool) -> dict[str, Workload]:
     What a fitted prior adds is drawn by few small products; PyTorch has no counterpart of it here.
     """
     settled = build("private_full", shape, quick=quick)
-    first = builders.terms_at(settled.config, 0)
     last = settled.terms._replace(fitted_energy=False, standard_prior=True)
-    return {"bound": replace(settled, terms=first), "energy": replace(settled, terms=last)}
+    return {
+        "bound": workload.bound_alone(shape, quick=quick),
+        "energy": replace(settled, terms=last),
+    }
 
 
 def torch_update(work: Workload) -> SettledUpdate:

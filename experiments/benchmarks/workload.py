@@ -1,7 +1,7 @@
 """What is timed: a model, a batch of noise and the update, at a config's sizes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -109,6 +109,12 @@ def build(
       networks: which, as in `config.model.networks`.
     """
     return _build(variant, shape, quick, arithmetic, networks)
+
+
+def bound_alone(shape: Shape, *, quick: bool = False) -> Workload:
+    """The update of `private_full` before its freezing, which is that of its bound."""
+    settled = build("private_full", shape, quick=quick)
+    return replace(settled, terms=builders.terms_at(settled.config, 0))
 
 
 @lru_cache(maxsize=2)

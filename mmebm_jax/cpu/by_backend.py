@@ -1,6 +1,6 @@
 """One operation on a CPU, another elsewhere.
 
-`convolution`, `dense`, `noise`, `norm` and `packing` each use it to stand in for a standard operation.
+`convolution`, `dense`, `noise`, `norm` and `packing` use it, each for a standard operation.
 """
 
 from collections.abc import Callable

@@ -10,7 +10,7 @@ from mmebm_jax.data.source import OBSERVED, ArraySource, DataSplits, Field
 from mmebm_jax.method import train_state
 from mmebm_jax.method.bounds import Bound
 from mmebm_jax.method.model import NETWORKS
-from mmebm_jax.runs import builders
+from mmebm_jax.runs import builders, schema
 from mmebm_jax.runs.template import template
 
 FIELDS = {"m0": Field("image", (16, 16, 3)), "word": Field("text", (8, 27))}
@@ -146,6 +146,16 @@ def test_optimisers_bound_the_gradient():
     # Far below Adam's epsilon of 1e-8; unbounded it would be 1.
     rate = float(builders.build_schedules(config)["energy"](0))
     assert 0 < float(-step["a"].max()) < 0.1 * rate
+
+
+def test_the_largest_bound_on_the_gradient_is_none():
+    config = make_config(optimiser__energy__gradient_clip=schema.UNCLIPPED)
+    bounded, free = (builders.build_optimisers(c)["energy"] for c in (make_config(), config))
+    params, gradient = {"a": np.zeros(3, np.float32)}, {"a": np.full(3, 1e12, np.float32)}
+    states = [t.update(gradient, t.init(params))[1] for t in (bounded, free)]
+    first = [state[1].mu["a"][0] for state in states]
+    assert first[1] > 1e8 * first[0] > 0
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])  # checkpoints fit both
 
 
 @pytest.mark.parametrize(("ratio", "is_complete"), [(0.0, True), (0.5, False)])
