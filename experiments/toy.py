@@ -32,7 +32,7 @@ from mmebm_jax.data.source import DataSplits
 from mmebm_jax.distributions.base_prior import standard
 from mmebm_jax.method import langevin, prior
 from mmebm_jax.method.langevin import Chain
-from mmebm_jax.method.terms import contrast_loss
+from mmebm_jax.method.losses import contrast_loss
 from mmebm_jax.networks.joint import LatentEnergy
 from mmebm_jax.runs import builders
 from mmebm_jax.storage.files import write_whole

@@ -14,9 +14,9 @@ from experiments.benchmarks.torch_networks import images_first
 from experiments.benchmarks.torch_settled import BoundNoise, SettledUpdate
 from experiments.benchmarks.workload import Shape, Workload, build
 from mmebm_jax import cpu
-from mmebm_jax.method import terms
+from mmebm_jax.method import losses
+from mmebm_jax.method.losses import Synthesis
 from mmebm_jax.method.plan import bind
-from mmebm_jax.method.terms import Synthesis
 from mmebm_jax.typing import Latents
 
 BOUND_KEY, NOISE_KEY, CHAIN_KEY = 9, 10, 0
@@ -73,11 +73,11 @@ def _ours(work: Workload) -> dict[str, Any]:
         networks = bind(plan, params, base_prior)
         encoding = networks.encode(batch)
         key = jax.random.key(BOUND_KEY)
-        return terms.bound_term(key, plan, networks, encoding, batch)["loss/elbo"]
+        return losses.bound_term(key, plan, networks, encoding, batch)["loss/elbo"]
 
     def energy(params: Any) -> jax.Array:
         networks = bind(plan, params, base_prior)
-        found = terms.energy_term(jax.random.key(NOISE_KEY), plan, networks, synthesis)
+        found = losses.energy_term(jax.random.key(NOISE_KEY), plan, networks, synthesis)
         return found["loss/energy"]
 
     def refined(params: Any) -> dict[str, jax.Array]:

@@ -13,9 +13,9 @@ import torch
 from experiments.benchmarks.torch_networks import converted, images_first
 from experiments.benchmarks.torch_update import Noise, Targets, TorchUpdate, normalised
 from experiments.benchmarks.workload import Workload
-from mmebm_jax.method import terms
+from mmebm_jax.method import losses
+from mmebm_jax.method.losses import Synthesis
 from mmebm_jax.method.plan import bind
-from mmebm_jax.method.terms import Synthesis
 from mmebm_jax.typing import Latents
 
 TOLERANCE = 1e-4
@@ -142,15 +142,15 @@ def _ours(work: Workload) -> dict[str, Any]:
     samples, prior_shared = _inputs(work)
     prior_latents = Latents(prior_shared, {})
 
-    def losses(params: Any) -> dict[str, jax.Array]:
+    def each_loss(params: Any) -> dict[str, jax.Array]:
         networks = bind(plan, params, base_prior)
         outputs = plan.model.decode(params["generator"], prior_latents)
         synthesis = Synthesis(prior_latents, outputs, samples, samples, batch, jnp.zeros([0, 1]))
         encoding = networks.encode(batch)
         found = (
-            terms.bound_term(jax.random.key(BOUND_KEY), plan, networks, encoding, batch)
-            | terms.posterior_term(plan, networks, encoding, batch, revised)
-            | terms.energy_term(jax.random.key(NOISE_KEY), plan, networks, synthesis)
+            losses.bound_term(jax.random.key(BOUND_KEY), plan, networks, encoding, batch)
+            | losses.posterior_term(plan, networks, encoding, batch, revised)
+            | losses.energy_term(jax.random.key(NOISE_KEY), plan, networks, synthesis)
         )
         return {name: value for name, value in found.items() if name.startswith("loss/")}
 
@@ -160,7 +160,7 @@ def _ours(work: Workload) -> dict[str, Any]:
         weights = networks.params["energy"]
         total, slope = jax.value_and_grad(lambda x: plan.model.data_energy(weights, x).sum())(batch)
         trained = {name: params[name] for name in plan.terms.trained}
-        gradients = jax.grad(lambda p: sum(losses(params | p).values(), start=jnp.zeros(())))(
+        gradients = jax.grad(lambda p: sum(each_loss(params | p).values(), start=jnp.zeros(())))(
             trained
         )
         moved = networks.revise_posterior(key, revised, batch).position
@@ -173,7 +173,7 @@ def _ours(work: Workload) -> dict[str, Any]:
             "energy gradient": slope,
             "posterior chain": moved.shared - revised.shared,
             "data chain": {name: refined[name] - samples[name] for name in samples},
-            **losses(params),
+            **each_loss(params),
             **{f"gradient norm {name}": optax.tree.norm(g) for name, g in gradients.items()},
         }
 

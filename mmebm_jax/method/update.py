@@ -5,7 +5,7 @@
     prior ─ prior revision ─ u_p ─ generator ─ x⁰ ─ data revision ─ x̃ ┘
 
 Every target is gradient-stopped where its chain ends, so one gradient of the summed losses gives
-each network its own loss's gradient and nothing else. The losses are in `terms`.
+each network its own loss's gradient and nothing else. Each loss is in `losses`.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,9 +16,9 @@ import optax
 
 from mmebm_jax import batching, cpu
 from mmebm_jax.distributions.base_prior import BasePrior, with_clusters
-from mmebm_jax.method import inference, terms
+from mmebm_jax.method import inference, losses
+from mmebm_jax.method.losses import Metrics
 from mmebm_jax.method.plan import Plan, bind
-from mmebm_jax.method.terms import Metrics
 from mmebm_jax.method.train_state import Optimisers, TrainState, Weights
 from mmebm_jax.modalities.modality import batch_from_raw, hide_missing
 from mmebm_jax.typing import Batch, Mask, Params
@@ -26,7 +26,7 @@ from mmebm_jax.typing import Batch, Mask, Params
 Update = Callable[..., tuple[TrainState, Metrics]]
 
 
-def losses(
+def total_loss(
     key: jax.Array,
     params: Mapping[str, Params],
     base_prior: BasePrior,
@@ -56,7 +56,7 @@ def losses(
     few, few_mask = batching.every_nth((batch, mask), stride)
     if acting.elbo:
         encoding_of_all = networks.encode(batch, mask)
-        metrics |= terms.bound_term(bound_key, plan, networks, encoding_of_all, batch, mask)
+        metrics |= losses.bound_term(bound_key, plan, networks, encoding_of_all, batch, mask)
         encoding = inference.every_nth(encoding_of_all, stride)
     else:
         encoding = networks.encode(few, few_mask)
@@ -65,18 +65,18 @@ def losses(
     revised = start
     if acting.revises_posterior:
         revised = networks.revise_posterior(posterior_key, start, few, few_mask, encoding).position
-        metrics |= terms.posterior_term(plan, networks, encoding, few, revised, few_mask)
+        metrics |= losses.posterior_term(plan, networks, encoding, few, revised, few_mask)
         metrics["posterior_displacement"] = batching.root_mean_square(revised, start)
 
     if acting.learn_prior or acting.learn_energy:
         prior_latents = networks.sample_prior(prior_key, len(revised.shared))
         prior_latents = batching.placed(prior_latents, plan.batch_sharding)
     if acting.learn_prior:
-        metrics |= terms.prior_term(plan, networks, revised, prior_latents)
+        metrics |= losses.prior_term(plan, networks, revised, prior_latents)
 
     if acting.learn_energy:
-        synthesis = terms.synthesise(data_key, networks, prior_latents, revised, few, few_mask)
-        metrics |= terms.energy_term(noise_key, plan, networks, synthesis)
+        synthesis = losses.synthesise(data_key, networks, prior_latents, revised, few, few_mask)
+        metrics |= losses.energy_term(noise_key, plan, networks, synthesis)
     total = sum((v for k, v in metrics.items() if k.startswith("loss/")), start=jnp.zeros(()))
     return total, metrics
 
@@ -104,7 +104,7 @@ def make_update(plan: Plan, optimisers: Optimisers, accumulation_steps: int = 1)
         def loss(trained: dict[str, Params]) -> tuple[jax.Array, Metrics]:
             # What stands still is at its averaged weights, from which samples are drawn.
             params = {**state.weights.params, **trained}
-            return losses(key, params, state.weights.base_prior, batch, mask, plan)
+            return total_loss(key, params, state.weights.base_prior, batch, mask, plan)
 
         trained = {name: state.params[name] for name in plan.terms.trained}
         return jax.grad(loss, has_aux=True)(trained)

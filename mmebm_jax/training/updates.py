@@ -10,9 +10,9 @@ import optax
 
 from mmebm_jax.data import whole
 from mmebm_jax.method import train_state
+from mmebm_jax.method.losses import Metrics
 from mmebm_jax.method.model import NETWORKS
 from mmebm_jax.method.plan import Plan, Terms
-from mmebm_jax.method.terms import Metrics
 from mmebm_jax.method.train_state import Optimisers, TrainState
 from mmebm_jax.runs import builders, sharding
 from mmebm_jax.training.run import Run

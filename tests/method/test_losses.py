@@ -8,7 +8,7 @@ from scipy.stats import laplace, norm
 from mmebm_jax.distributions import aggregators
 from mmebm_jax.distributions.aggregators import Aggregation
 from mmebm_jax.method.inference import Encoding, inference_loss
-from mmebm_jax.method.terms import contrast_loss
+from mmebm_jax.method.losses import contrast_loss
 from mmebm_jax.modalities.modality import Modality, joint_log_likelihood
 from mmebm_jax.typing import Diagonal, Latents
 

@@ -17,15 +17,14 @@ import pytest
 from configs import polydigits
 from mmebm_jax.distributions.aggregators import Aggregation
 from mmebm_jax.distributions.base_prior import standard, with_clusters
-from mmebm_jax.method import terms as terms_of_losses
-from mmebm_jax.method import train_state
+from mmebm_jax.method import losses, train_state
 from mmebm_jax.method.bounds import Bound
 from mmebm_jax.method.data_revision import LARGEST
 from mmebm_jax.method.langevin import Chain, LangevinInfo
 from mmebm_jax.method.model import NETWORKS, Model
 from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.plan import Plan, Terms, UpdateSettings, bind
-from mmebm_jax.method.update import losses, make_update
+from mmebm_jax.method.update import make_update, total_loss
 from mmebm_jax.modalities.modality import batch_from_raw, from_raw
 from mmebm_jax.runs import builders
 from mmebm_jax.typing import OBSERVED, Latents
@@ -157,7 +156,7 @@ def test_each_term_reaches_its_networks_alone(tiny_model, state, terms, reached)
     plan, base_prior = Plan(tiny_model, SETTINGS, terms), state.weights.base_prior
     gradient, metrics = jax.jit(
         jax.grad(
-            lambda p: losses(jax.random.key(1), p, base_prior, batch, None, plan), has_aux=True
+            lambda p: total_loss(jax.random.key(1), p, base_prior, batch, None, plan), has_aux=True
         )
     )(state.params)
     assert terms.trained == reached
@@ -196,7 +195,7 @@ def jacobian(request):
     model, state = map(request.getfixturevalue, request.param)
 
     def parts(params, batch, observed):
-        _, metrics = losses(
+        _, metrics = total_loss(
             jax.random.key(1), params, state.weights.base_prior, batch,
             as_mask(model, observed), Plan(model, SETTINGS, EVERYTHING),
         )  # fmt: skip
@@ -278,7 +277,7 @@ def test_the_bound_holds_the_latent_energy(jacobian):
 def test_without_its_switch_the_bound_knows_the_base_prior_alone(tiny_model, state):
     batch = as_batch(tiny_model, make_raw_batch())
     evaluate = jax.jit(
-        lambda params: losses(
+        lambda params: total_loss(
             jax.random.key(1), params, state.weights.base_prior, batch,
             None, Plan(tiny_model, SETTINGS, Terms(elbo=1.0, learn_prior=True)),
         )[1]
@@ -321,7 +320,7 @@ def test_the_prior_learns_from_revised_latents_against_samples(tiny_model, state
     @partial(jax.jit, static_argnums=0)
     def gradient(terms, base_prior):
         return jax.grad(
-            lambda p: losses(
+            lambda p: total_loss(
                 jax.random.key(1), params | {"prior": p}, base_prior, batch,
                 None, Plan(model, settings, terms),
             )[0]
@@ -345,7 +344,7 @@ def test_a_stride_leaves_examples_to_the_bound_alone(tiny_model, state):
 
     @jax.jit
     def evaluate(batch):
-        return losses(
+        return total_loss(
             jax.random.key(1), state.params, state.weights.base_prior, batch,
             as_mask(tiny_model, PARTLY), Plan(tiny_model, settings, terms),
         )[1]  # fmt: skip
@@ -369,7 +368,7 @@ def test_the_bound_holds_the_prior_that_was_fitted(tiny_model, state, standard_p
     def bound(mean):
         base = state.weights.base_prior
         base = base._replace(mean=jnp.broadcast_to(mean, base.mean.shape))
-        return losses(
+        return total_loss(
             jax.random.key(1), state.params, base, batch,
             None, Plan(tiny_model, SETTINGS, terms),
         )[1]["loss/elbo"]  # fmt: skip
@@ -393,7 +392,7 @@ def test_the_bound_learns_clusters_that_samples_are_then_drawn_from(tiny_model):
     batch = as_batch(model, make_raw_batch())
 
     def bound(params, plan, base):
-        return losses(jax.random.key(1), params, base, batch, None, plan)[0]
+        return total_loss(jax.random.key(1), params, base, batch, None, plan)[0]
 
     learned = jax.jit(bound, static_argnums=1)(state.params, plan, state.weights.base_prior)
     # The same as of a prior that was fitted to just these.
@@ -418,7 +417,7 @@ def test_samples_from_noise_owe_nothing_to_the_generator(tiny_model, state, star
     batch = as_batch(tiny_model, make_raw_batch())
     settings = SETTINGS._replace(chains=SETTINGS.chains._replace(data_start=start))
     evaluate = jax.jit(
-        lambda params: losses(
+        lambda params: total_loss(
             jax.random.key(1), params, state.weights.base_prior, batch,
             None, Plan(tiny_model, settings, Terms(learn_energy=True)),
         )[1]
@@ -435,7 +434,7 @@ def test_independent_inference_scores_each_expert_alone(tiny_model, state):
     def evaluate(independent):
         settings = SETTINGS._replace(independent_inference=independent)
         function = jax.jit(
-            lambda observed: losses(
+            lambda observed: total_loss(
                 jax.random.key(1), state.params, state.weights.base_prior, batch,
                 as_mask(tiny_model, observed),
                 Plan(tiny_model, settings, Terms(posterior_inference=1.0)),
@@ -520,7 +519,7 @@ def test_the_total_is_the_sum_of_its_weighted_parts(tiny_model, state):
 
     @partial(jax.jit, static_argnums=0)
     def evaluate(terms, mask=None):
-        return losses(
+        return total_loss(
             jax.random.key(1), state.params, state.weights.base_prior, batch,
             mask, Plan(tiny_model, SETTINGS, terms),
         )  # fmt: skip
@@ -546,7 +545,7 @@ def test_a_constant_added_to_an_energy_changes_no_loss(tiny_model, state):
     terms = Terms(learn_prior=True, learn_energy=True)
     gradient = jax.jit(
         jax.grad(
-            lambda p: losses(
+            lambda p: total_loss(
                 jax.random.key(1), state.params | p, state.weights.base_prior, batch,
                 None, Plan(tiny_model, settings, terms),
             )[0]
@@ -585,7 +584,7 @@ def test_what_becomes_of_words_in_the_samples_that_the_energy_learns_from(
     latents = networks.sample_prior(jax.random.key(1), len(batch["text"]))
 
     def samples_of(batch, latents):
-        return terms_of_losses.synthesise(jax.random.key(2), networks, latents, latents, batch)
+        return losses.synthesise(jax.random.key(2), networks, latents, latents, batch)
 
     found = samples_of(batch, latents)
     words = found.refined["text"]
@@ -613,15 +612,13 @@ def test_the_share_of_the_gap_that_a_chain_closes_is_reported(tiny_model, state,
         {m.name: jnp.full([8, *m.shape], value) for m in tiny_model.modalities}
         for value in (0.0, np.sqrt(1 - closed))
     )
-    synthesis = terms_of_losses.Synthesis(
+    synthesis = losses.Synthesis(
         Latents(jnp.zeros([8, 1]), {}), {}, refined, refined, data, jnp.ones([1, 8])
     )
     plan = Plan(tiny_model, SETTINGS._replace(data_noise=0.0), Terms(learn_energy=True))
     model = SquareEnergy(tiny_model, name)
     networks = bind(plan, state.params, state.weights.base_prior)._replace(model=model)
-    found = terms_of_losses.energy_term(
-        jax.random.key(0), plan._replace(model=model), networks, synthesis
-    )
+    found = losses.energy_term(jax.random.key(0), plan._replace(model=model), networks, synthesis)
     assert found["gap_closed"] == pytest.approx(max(closed, -1.0), abs=1e-5)
 
 
@@ -642,7 +639,7 @@ def test_training_takes_steps_by_the_gap_where_a_share_is_set(tiny_model, state)
 def test_noise_on_both_sides_tells_no_data_from_samples(tiny_model, state):
     """An energy that measures noise alone has a gap only where data alone are noisy."""
     batch = {m.name: jnp.zeros([8, *m.shape]) for m in tiny_model.modalities}
-    synthesis = terms_of_losses.Synthesis(
+    synthesis = losses.Synthesis(
         Latents(jnp.zeros([8, 1]), {}), {}, batch, batch, batch, jnp.zeros([0, 8])
     )
     gaps = {}
@@ -652,7 +649,7 @@ def test_noise_on_both_sides_tells_no_data_from_samples(tiny_model, state):
         networks = bind(plan, state.params, state.weights.base_prior)
         picture = tiny_model.modalities[0].name
         model = SquareEnergy(tiny_model, picture)
-        metrics = terms_of_losses.energy_term(
+        metrics = losses.energy_term(
             jax.random.key(0), plan._replace(model=model), networks._replace(model=model), synthesis
         )
         gaps[noisy_samples] = float(metrics["energy_gap"])
@@ -720,7 +717,7 @@ def test_an_update_moves_what_it_trains_at_its_rate(tiny_model, state):
     batch = as_batch(tiny_model, make_raw_batch())
     gradient = jax.jit(
         jax.grad(
-            lambda p: losses(
+            lambda p: total_loss(
                 jax.random.fold_in(jax.random.key(0), 0), state.params | {"generator": p},
                 state.weights.base_prior, batch,
                 None, Plan(tiny_model, SETTINGS, Terms(elbo=1.0)),
@@ -794,7 +791,7 @@ def test_parts_of_a_batch_are_averaged(tiny_model, state):
     new, metrics = jax.jit(update)(fixed, raw, key)
 
     def loss(params, key, batch):
-        return losses(key, params, fixed.weights.base_prior, batch, None, plan)
+        return total_loss(key, params, fixed.weights.base_prior, batch, None, plan)
 
     gradient = jax.jit(jax.grad(loss, has_aux=True))
     batch = as_batch(tiny_model, raw)
