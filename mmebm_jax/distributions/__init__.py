@@ -1,1 +1,1 @@
-"""Distributions of latents: location-scale families, and the base prior."""
+"""Distributions of latents: families, the mixture of experts, aggregators, the base prior."""

@@ -1,4 +1,7 @@
-"""How the base prior p_0 is fitted to given latents: mixtures by expectation maximisation."""
+"""How the base prior p_0 is fitted to given latents: mixtures by expectation maximisation.
+
+`training.prior_fitting` says to which latents, and when in a run.
+"""
 
 import warnings
 from collections.abc import Mapping

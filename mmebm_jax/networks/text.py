@@ -19,7 +19,9 @@ class TextExpert(nn.Module):
 class TextTrunk(nn.Module):
     """Text `[B, L, V]` → features `[B, hidden]`: how text enters the data energy.
 
-    `text_residual` and `text_transformer` have trunks of their own.
+    `networks.joint.JointEnergy` puts the features beside other modalities'. `modalities.text` makes
+    the one-hot and chooses the trunk by `model.networks`: this one, or one of `text_residual` or
+    `text_transformer`.
     """
 
     hidden: int

@@ -1,6 +1,6 @@
 """Residual convolutions over text `[B, L, V]`, one-hot or probabilities: expert, decoder, trunk.
 
-The blocks of `residual_image` on sequences as images of one line. Words are embedded by one linear
+The blocks of `image_residual` on sequences as images of one line. Words are embedded by one linear
 layer, through which what a chain moves passes like data.
 """
 

@@ -1,4 +1,7 @@
-"""Data parallelism: one mesh axis over all devices, batches split along it, the rest replicated."""
+"""Data parallelism: one mesh axis over all devices, batches split along it, the rest replicated.
+
+`training.feed` brings batches from the host to these devices.
+"""
 
 import importlib.util
 import os
