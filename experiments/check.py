@@ -14,7 +14,7 @@ from mmebm_jax.method.train_state import Optimisers
 from mmebm_jax.runs import builders, checkpoint, schema
 from mmebm_jax.storage.files import nearest_existing
 from mmebm_jax.training import Run, schedule
-from mmebm_jax.training.updates import abstract_arguments, compiled_update
+from mmebm_jax.training.compiled_update import abstract_arguments, compiled_update
 
 MEGABYTE = 2**20
 

@@ -22,9 +22,9 @@ from mmebm_jax.runs import checkpoint
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import Run, budget
+from mmebm_jax.training.compiled_update import Updates
 from mmebm_jax.training.log import read_rows
 from mmebm_jax.training.schedule import scaled
-from mmebm_jax.training.updates import Updates
 
 Row = dict[str, Any]
 RECORD = "trained.json"

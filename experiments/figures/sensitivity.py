@@ -37,8 +37,8 @@ from mmebm_jax.method.sampling import SamplerSettings, Trained
 from mmebm_jax.metrics import coherence
 from mmebm_jax.runs import builders
 from mmebm_jax.training import Run
+from mmebm_jax.training.compiled_update import Updates, compiled_update
 from mmebm_jax.training.schedule import phases
-from mmebm_jax.training.updates import Updates, compiled_update
 
 STEP_SIZE = "energy.chain.step_size"
 TIMES = ("energy.sampling_time", "energy.fit_sampling_time")  # would hide the step size

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmebm_jax.training.prior_fitting import fit_prior
     from mmebm_jax.training.run import Run, prepare
-    from mmebm_jax.training.samplers import make_sampler, restore_sampler
+    from mmebm_jax.training.sampler_of_run import make_sampler, restore_sampler
     from mmebm_jax.training.sampling_time import fit_sampling_time
     from mmebm_jax.training.start import train
 

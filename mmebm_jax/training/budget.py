@@ -34,11 +34,11 @@ from mmebm_jax.method.train_state import Optimisers, TrainState
 from mmebm_jax.runs import builders, checkpoint, sharding
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import diagnostics, feed, pictures, prior_fitting
+from mmebm_jax.training.compiled_update import Updates, compiled_update
 from mmebm_jax.training.run import Run, prepare
-from mmebm_jax.training.samplers import make_sampler
+from mmebm_jax.training.sampler_of_run import make_sampler
 from mmebm_jax.training.sampling_time import NUM_SAMPLES, PART, fit_sampling_time
 from mmebm_jax.training.schedule import Phase, learning_rates, phases, scaled
-from mmebm_jax.training.updates import Updates, compiled_update
 from mmebm_jax.typing import Latents
 
 FILE = "budget.json"

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from mmebm_jax.runs import builders
 from mmebm_jax.training import schedule
+from mmebm_jax.training.compiled_update import abstract_arguments, compiled_update
 from mmebm_jax.training.run import Run
-from mmebm_jax.training.updates import abstract_arguments, compiled_update
 
 ACCELERATOR = "accelerator"
 MATRIX_SIZE = 1024  # of the product by which a CPU's rate is measured

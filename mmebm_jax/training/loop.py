@@ -17,14 +17,14 @@ from mmebm_jax.method.train_state import Optimisers, TrainState
 from mmebm_jax.runs import builders, checkpoint, sharding
 from mmebm_jax.storage.validation import brief
 from mmebm_jax.training import diagnostics, feed, pictures, processes, writers
+from mmebm_jax.training.compiled_update import Updates, compiled_update
 from mmebm_jax.training.interruption import Interruption
 from mmebm_jax.training.log import Bounds, Explosion, Log, Row, read_events, report, write_event
 from mmebm_jax.training.prior_fitting import fit_base_prior
 from mmebm_jax.training.run import Run, sole_writer
-from mmebm_jax.training.samplers import make_sampler
+from mmebm_jax.training.sampler_of_run import make_sampler
 from mmebm_jax.training.sampling_time import fit_sampling_time
 from mmebm_jax.training.schedule import learning_rates
-from mmebm_jax.training.updates import Updates, compiled_update
 
 # A full disk, a quota that is used up, a file that may not grow.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

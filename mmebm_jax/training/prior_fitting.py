@@ -25,7 +25,7 @@ from mmebm_jax.runs import sharding
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.training import processes
 from mmebm_jax.training.run import Run
-from mmebm_jax.training.samplers import make_sampler
+from mmebm_jax.training.sampler_of_run import make_sampler
 from mmebm_jax.typing import OBSERVED, Latents, Params
 
 FIT_BATCH = 100

@@ -7,7 +7,7 @@ import pytest
 from mmebm_jax import training
 from mmebm_jax.runs import builders
 from mmebm_jax.training import hardware, schedule
-from mmebm_jax.training.updates import abstract_arguments, compiled_update
+from mmebm_jax.training.compiled_update import abstract_arguments, compiled_update
 from tests.commands import digest, small_config
 
 

@@ -7,8 +7,8 @@ from mmebm_jax import training
 from mmebm_jax.method import train_state
 from mmebm_jax.runs import builders, sharding
 from mmebm_jax.training import feed
+from mmebm_jax.training.compiled_update import compiled_update
 from mmebm_jax.training.schedule import scaled
-from mmebm_jax.training.updates import compiled_update
 from tests.training.test_loop import make_config
 
 pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
