@@ -39,9 +39,9 @@ _HOMES = {
     "Run": "run",
     "fit_prior": "prior_fitting",
     "fit_sampling_time": "sampling_time",
-    "make_sampler": "samplers",
+    "make_sampler": "sampler_of_run",
     "prepare": "run",
-    "restore_sampler": "samplers",
+    "restore_sampler": "sampler_of_run",
     "train": "start",
 }
 
