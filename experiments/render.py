@@ -113,6 +113,7 @@ COLUMNS = {
     "gflops_mmvae_plus": Column("GFLOP a step, MMVAE+", ("gflops_mmvae_plus",), 0),
     "gflops_paper_b": Column("GFLOP a step, paper B", ("gflops_paper_b",), 0),
     "lines": Column("lines", ("lines",), 0),
+    "slower": Column("without / with: min / median / max", ("ratio",)),
     "percent": Column("earns, % of paper B's update", ("percent",), 1),
     "percent_bound": Column("of the bound's", ("percent_bound",), 1),
 }

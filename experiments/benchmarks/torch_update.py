@@ -18,6 +18,7 @@ from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.plan import Terms, UpdateSettings
 from mmebm_jax.networks.spectral import NUM_SQUARINGS, SMALLEST
+from mmebm_jax.runs.schema import UNCLIPPED
 
 Weights = dict[str, Tensor]
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -154,7 +155,8 @@ class Trained:
         decay = min(self.averaging, self.count / (self.count + 10.0))
         for name, network in self.networks.items():
             parameters = list(network.parameters())
-            nn.utils.clip_grad_norm_(parameters, self.clips[name], foreach=True)
+            if self.clips[name] < UNCLIPPED:
+                nn.utils.clip_grad_norm_(parameters, self.clips[name], foreach=True)
             self.adams[name].step()
             self.adams[name].zero_grad()
             values = [p.detach() for p in parameters]

@@ -7,7 +7,14 @@ The rest of the library calls the names below; each file says by `on_cpu` what i
 from mmebm_jax.cpu.convolution import compiler_options, conv_general_dilated
 from mmebm_jax.cpu.dense import dot_general
 from mmebm_jax.cpu.noise import normal
-from mmebm_jax.cpu.norm import norm
+from mmebm_jax.cpu.norm import gradient_norm
 from mmebm_jax.cpu.packing import scan
 
-__all__ = ["compiler_options", "conv_general_dilated", "dot_general", "norm", "normal", "scan"]
+__all__ = [
+    "compiler_options",
+    "conv_general_dilated",
+    "dot_general",
+    "gradient_norm",
+    "normal",
+    "scan",
+]

@@ -1,6 +1,6 @@
 """One operation on a CPU, another elsewhere.
 
-`convolution`, `dense`, `noise`, `norm` and `packing` use it, each for a standard operation.
+`convolution`, `dense`, `noise`, `norm` and `packing` use it, each for one operation.
 """
 
 from collections.abc import Callable

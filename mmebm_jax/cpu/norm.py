@@ -1,8 +1,9 @@
-"""The norm of a tree that stands alone in a program: a CPU reads the tree once for it.
+"""The norm of a gradient, computed apart from the optimiser that takes the same gradient.
 
-A norm shares its squares with an optimiser's second moments. XLA:CPU then writes the squares to
-memory for both, and adds them up one by one; behind a barrier it squares and adds in one pass,
-several numbers at a time. The value equals that of `optax.tree.norm` up to the order of summation.
+Adam's second moments need the gradient's squares as well. XLA:CPU would compute them once, write
+them to memory and read them twice; behind a barrier YNNPACK squares and adds in one pass, given the
+`convolution.compiler_options` that leave it sums. The value equals that of `optax.tree.norm` up to
+the order of summation.
 """
 
 from typing import Any
@@ -14,10 +15,10 @@ from jax import lax
 from mmebm_jax.cpu.by_backend import on_cpu
 
 
-def standing_alone(tree: Any) -> jax.Array:
+def apart_from_the_rest(tree: Any) -> jax.Array:
     """The Euclidean norm of all leaves of a tree, `[]`."""
     return optax.tree.norm(lax.optimization_barrier(tree))
 
 
-norm = on_cpu(standing_alone, optax.tree.norm)
-"""For gradients and parameters beside an optimiser."""
+gradient_norm = on_cpu(apart_from_the_rest, optax.tree.norm)
+"""For a gradient beside its optimiser."""

@@ -137,8 +137,8 @@ def _stepped(
     for name, gradient in gradients.items():
         change, optimiser[name] = optimisers[name].update(gradient, optimiser[name], params[name])
         params[name] = optax.apply_updates(params[name], change)
-        norms[f"gradient_norm/{name}"] = cpu.norm(gradient)
-        norms[f"parameter_norm/{name}"] = cpu.norm(params[name])
+        norms[f"gradient_norm/{name}"] = cpu.gradient_norm(gradient)
+        norms[f"parameter_norm/{name}"] = optax.tree.norm(params[name])
         # A network that begins late must not be averaged with its random start.
         count = num_updates[name] = num_updates[name] + 1
         decay = jnp.minimum(averaging, count / (count + 10.0))

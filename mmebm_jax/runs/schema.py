@@ -404,7 +404,7 @@ class Optimiser(Section):
         1000.0,
         gt=0,
         le=UNCLIPPED,
-        description=f"Bound on the gradient's global norm; {UNCLIPPED:g} is none.",
+        description="Bound on the gradient's global norm; 1e9 means no bound.",
     )
     weight_decay: float = Field(
         0.0, ge=0, le=10, description="AdamW's: weights shrink by this times the rate each step."

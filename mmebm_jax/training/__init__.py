@@ -12,8 +12,8 @@
     model = model.with_sampling_time(fitted.time)
 
 The modules: `run` (set-up), `start`, `loop`, `schedule` and `budget` (from minutes to steps),
-`updates` (compiled steps), `prior_fitting`, `sampling_time`, `samplers`; `feed`, `log`,
-`diagnostics`, `pictures`, `plotting`, `interruption`, `processes`.
+`compiled_update`, `prior_fitting`, `sampling_time`, `sampler_of_run`; `feed`, `log`, `diagnostics`,
+ `pictures`, `plotting`, `interruption`, `processes`.
 """
 
 import importlib

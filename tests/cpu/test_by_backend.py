@@ -3,15 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mmebm_jax import cpu
-from mmebm_jax.cpu import convolution, dense, noise, packing
+from mmebm_jax.cpu import convolution, dense, noise, norm, packing
 
 OPERATIONS = {
     "conv_general_dilated": (convolution.scan_safe_convolution, jax.lax.conv_general_dilated),
     "dot_general": (dense.wide_dot_general, jax.lax.dot_general),
     "normal": (noise.written_out_normal, jax.random.normal),
+    "gradient_norm": (norm.apart_from_the_rest, optax.tree.norm),
     "scan": (packing.packed_scan, jax.lax.scan),
 }
 DIMENSIONS = (((1,), (0,)), ((), ()))
@@ -25,6 +27,7 @@ CALLS = {
         jnp.ones([2, 3]), jnp.ones([3, 4])
     ),
     "normal": lambda f: jax.make_jaxpr(lambda key: f(key, (4, 2), jnp.float32))(jax.random.key(0)),
+    "gradient_norm": lambda f: jax.make_jaxpr(lambda x: f({"a": x}))(jnp.ones([2, 3])),
     "scan": lambda f: jax.make_jaxpr(
         lambda carry: f(
             lambda c, x: ({n: v + x for n, v in c.items()}, None), carry, jnp.arange(3.0)
