@@ -7,8 +7,8 @@ Gaussian likelihood of scale .5 and β 1, not the published settings; a variant 
 results on PolyMNIST, as far as sources give them. The comment beside each says what it still lacks.
 Hardware: written for one GPU or TPU; a CPU trains `full` at about a step a second, which is for
 trying out. `private_prior` and `private_full` are for a CPU: about 100 minutes on one busy core.
-Expected: of `private_full`, seed 3, a joint coherence of .79, a cross coherence of .93, a
-conditional diversity of .99 and a distance of 7 (docs/results.md); of the others nothing is
+Expected: of `private_full`, seed 4, a joint coherence of .81, a cross coherence of .94, a
+conditional diversity of .99 and a distance of 6 (docs/results.md); of the others nothing is
 claimed. Published joint and cross coherence: MMVAE+ .344 and .869, paper A .574 and .943.
 Data: the four MNIST IDX files in `config.data.source_dir`, from which the data set is built once
 into `config.data.data_dir`; or the official release (`config.data.variant`).
