@@ -21,7 +21,7 @@ from configs.methods import Differences
 # A caption has nine words and a full stop.
 DATA: Differences = {"data.image_size": 32, "data.length": 12}
 # For one CPU core and an hour.
-ON_CPU: Differences = {
+ON_CPU: Differences = methods.CLOSING_CHAINS | {
     "batch_size": 64,
     "revision_stride": 2,
     "num_steps": 17_000,
@@ -31,9 +31,6 @@ ON_CPU: Differences = {
     # A caption shares more with its picture than a class: z has to have room for it.
     "elbo.shared_factor": 1.0,
     "energy.tokens": "given",
-    "energy.gap_share": 0.85,
-    "energy.chain.step_size": 1.0,
-    "energy.chain.temperature": 2.5e-5,
     "prior.num_fit_examples": 30_000,
     "evaluation.classifier_steps": 1000,
     "evaluation.classifier_seeds": 1,

@@ -62,8 +62,8 @@ PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
     "posterior.conditional_steps": 10,
     "posterior.private_temperature": 0.8,
     "posterior.chain.step_size": 0.3,
-    "optimiser.inference.gradient_clip": 1e9,
-    "optimiser.generator.gradient_clip": 1e9,
+    "optimiser.inference.gradient_clip": schema.UNCLIPPED,
+    "optimiser.generator.gradient_clip": schema.UNCLIPPED,
 }
 # And a data energy that learns on that prior's samples while the other networks are frozen.
 # Completions by a cold chain: of unseen data the inference model is surer than it should be; and by
@@ -83,6 +83,12 @@ SETTLED_ENERGY: Differences = {
     "energy.num_candidates": 4,
     "energy.completion_temperature": 0.5,
     "energy.fit_sampling_time": True,
+}
+# Training's data chains close this share of the gap of energies, on pictures of 28 pixels and more.
+CLOSING_CHAINS: Differences = {
+    "energy.gap_share": 0.85,
+    "energy.chain.step_size": 1.0,
+    "energy.chain.temperature": 2.5e-5,
 }
 # CMVAE's bound and prior: log-mean-exp of ten samples a stratum, 40 clusters.
 CLUSTERS = {

@@ -57,12 +57,7 @@ METHODS = methods.family(
     apart={"model.num_latents": 0, "model.num_private": 32},
     tilted={},
     learned={"prior.fit_step": 20_000, "schedule.settle_step": 45_000},
-    settled={
-        "schedule.freeze_step": 16_000,
-        "energy.gap_share": 0.85,
-        "energy.chain.step_size": 1.0,
-        "energy.chain.temperature": 2.5e-5,
-    },
+    settled=methods.CLOSING_CHAINS | {"schedule.freeze_step": 16_000},
 )
 
 # For a CPU: small batches, since many updates are worth more than their examples here.

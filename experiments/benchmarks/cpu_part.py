@@ -71,6 +71,7 @@ def measure(options: Options) -> Part:
         {
             "method": name,
             "lines": row["lines"],
+            "ratio": str(row["paper_b"]),
             "percent": _percent(row["paper_b"]),
             "percent_bound": _percent(row["bound"]),
         }
