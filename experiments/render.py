@@ -165,7 +165,10 @@ def caption(result: Mapping[str, Any]) -> str:
     if note := result.get("note"):
         line += f" {note}"
     if result["method_revision"] != method.REVISION:
-        line += " The method has changed since: numbers made today will differ."
+        line += (
+            f" Revision {result['method_revision']} of the method, which is now {method.REVISION}: "
+            "numbers made today will differ."
+        )
     return line
 
 

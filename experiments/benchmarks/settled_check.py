@@ -126,8 +126,7 @@ def _bound_noise(work: Workload) -> tuple[np.ndarray, ...]:
     model, count = work.model, work.shape.batch_size
     names, private = [m.name for m in model.modalities], model.num_private
     key = jax.random.key(BOUND_KEY)
-    z_key, own_key, noise_key, strata_key = jax.random.split(key, 4)
-    shown_key = jax.random.fold_in(key, 1)
+    z_key, own_key, noise_key, strata_key, shown_key = jax.random.split(key, 5)
     weights = jnp.full([len(names), count], -jnp.log(len(names)))
     strata = jax.random.categorical(strata_key, weights, axis=0, shape=(1, 1, count))[0, 0]
     rows = jnp.arange(count)

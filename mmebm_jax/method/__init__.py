@@ -1,4 +1,7 @@
 """The method: chains, bounds, the loss terms, the update and sampling, as pure functions."""
 
-REVISION = 3
-"""Raised when a change alters what a method computes; tables of results made before it say so."""
+REVISION = 4
+"""Raised when a change alters what a method computes; tables of results made before it say so.
+
+What each changed stands in `docs/results.md`.
+"""

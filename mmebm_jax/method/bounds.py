@@ -137,8 +137,7 @@ class _Draws(NamedTuple):
 def _draw_strata(key: jax.Array, problem: Problem, strata: jax.Array | None) -> _Draws:
     encoding, count = problem.encoding, problem.bound.num_samples
     family, log_weight = encoding.posterior.family, encoding.posterior.log_weight
-    z_key, own_key, noise_key, strata_key = jax.random.split(key, 4)
-    shown_key = jax.random.fold_in(key, 1)
+    z_key, own_key, noise_key, strata_key, shown_key = jax.random.split(key, 5)
     takes_one = problem.bound.estimator == "stratum"
     if not takes_one:
         strata = jnp.arange(len(log_weight))[None, :, None]

@@ -58,7 +58,7 @@ def test_results_of_another_method_say_so(tmp_path):
     assert "make some" in current
     assert "has changed" not in current
     older = make_result(tmp_path, row, method_revision=method.REVISION - 1)
-    assert "The method has changed since" in render.caption(results.read(older))
+    assert f"which is now {method.REVISION}" in render.caption(results.read(older))
 
 
 def test_what_cannot_be_rendered_is_named(tmp_path):

@@ -265,6 +265,21 @@ def test_the_hidden_share_of_foreign_private_latents_is_not_their_own(batch):
         assert not is_own[:, ~OBSERVED[n]].any()
 
 
+def test_what_is_hidden_says_nothing_of_the_noise():
+    """With one key for both, a latent that is shown would always lie above its mean."""
+    encoding = make_encoding("mixture", with_private=True)
+    problem = elbo.Problem(encoding, {}, Bound(hidden_share=0.5), Setting(MODALITIES, decode), None)
+    keys = jax.random.split(jax.random.key(7), 400)
+    draws = jax.jit(jax.vmap(lambda key: elbo._draw_strata(key, problem, None)))(keys)
+    for index, name in enumerate(NAMES):
+        noise = np.asarray(draws.own[name]).reshape(len(keys), -1)
+        shown = np.asarray(draws.shown[name][:, 0, 1 - index, OBSERVED[index]], float)
+        assert (0.4 < shown.mean(axis=0)).all()
+        assert (shown.mean(axis=0) < 0.6).all()
+        correlations = np.corrcoef(noise, shown, rowvar=False)[: noise.shape[1], noise.shape[1] :]
+        assert abs(correlations).max() < 5 / np.sqrt(len(keys))
+
+
 @pytest.mark.parametrize("estimator", ["elbo", "dreg"])
 def test_mmvae_plus_gradient_reach(batch, estimator):
     """Without a rate, an own target moves q_m(w | x_m), a foreign target the scale of r_n."""
