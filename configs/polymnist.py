@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from configs import methods
 from configs.methods import Differences
+from mmebm_jax.runs.schema import UNCLIPPED
 
 NUM_TRAIN = 60_000
 
@@ -79,7 +80,7 @@ CONSTANT_RATE: Differences = {
     "schedule.warmup_steps": 0,
     "schedule.final_fraction": 1.0,
     "averaging": 0.0,
-} | {f"optimiser.{name}.gradient_clip": 1e9 for name in ("inference", "generator")}
+} | {f"optimiser.{name}.gradient_clip": UNCLIPPED for name in ("inference", "generator")}
 # Scale .75 for images in [0, 1] is 1.5 in our [-1, 1].
 LAPLACE: Differences = {"likelihood.image.name": "laplace", "likelihood.image.scale": 1.5}
 # Palumbo et al. 2023, PolyMNIST: 250 epochs. Lacks: AMSGrad; average pools of 3×3 in the residual
@@ -141,7 +142,7 @@ PAPER_A: Differences = {
     "optimiser.prior.learning_rate": 2e-5,
     "optimiser.prior.b1": 0.5,
     "optimiser.prior.b2": 0.999,
-    "optimiser.prior.gradient_clip": 1e9,
+    "optimiser.prior.gradient_clip": UNCLIPPED,
 }
 # Paper B by the settings of dual-MCMC, its one-modality ancestor (CIFAR-10), since its own on
 # PolyMNIST are not published: the revision losses alone, Gaussian likelihoods of scale .3, data
@@ -177,7 +178,7 @@ PAPER_B: Differences = (
         "optimiser.inference.learning_rate": 1e-4,
         "optimiser.generator.learning_rate": 3e-4,
         "optimiser.energy.learning_rate": 1e-4,
-        "optimiser.energy.gradient_clip": 1e9,
+        "optimiser.energy.gradient_clip": UNCLIPPED,
         "guard.retries": 0,
         "guard.energy_gap": 1e4,
     }

@@ -151,6 +151,7 @@ def _ours(work: Workload) -> dict[str, Any]:
             losses.bound_term(jax.random.key(BOUND_KEY), plan, networks, encoding, batch)
             | losses.posterior_term(plan, networks, encoding, batch, revised)
             | losses.energy_term(jax.random.key(NOISE_KEY), plan, networks, synthesis)
+            | losses.synthesis_term(plan, networks, synthesis)
         )
         return {name: value for name, value in found.items() if name.startswith("loss/")}
 

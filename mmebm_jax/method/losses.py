@@ -1,4 +1,4 @@
-"""The terms of the update's loss: bound, posterior, prior, and energy with synthesis.
+"""The terms of the update's loss: bound, posterior, prior, energy and synthesis.
 
 Each is a function of networks and of samples that were drawn before, and returns named scalars;
 those that begin with "loss/" are summed and differentiated. Equation numbers are those of
@@ -106,8 +106,9 @@ def synthesise(
 ) -> Synthesis:
     """x⁰ and x̃: what the generator makes of u_p, and the same after the data revision (4).
 
-    Where `Chains.tokens` is "given", of latents inferred from the batch's words and categories
-    instead, beside which they stand; incomplete data are taken as where it is "held".
+    If `Chains.tokens` is "given", the batch's text and categories are kept, u_p is inferred from
+    them, and only the other modalities are generated; a batch with missing modalities is treated as
+    under "held".
     """
     chain_key, start_key, complete_key = jax.random.split(key, 3)
     modalities = networks.model.modalities
@@ -135,12 +136,8 @@ def synthesise(
 
 
 def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synthesis) -> Metrics:
-    """Equation (8): E_α(x) − E_α(x̃), paper B's energy loss; and (9), what x̃ teaches the others.
-
-    The synthesis term is −λ_s log p_β(x̃ | u_p) for the generator and −λ_i log q_φ(u_p | x̃) for
-    inference: paper B's second KL. λ_s and λ_i are `synthesis_generator`, `synthesis_inference`.
-    """
-    terms, settings, modalities = plan.terms, plan.settings, plan.model.modalities
+    """Equation (8): E_α(x) − E_α(x̃), paper B's energy loss."""
+    settings, modalities = plan.settings, plan.model.modalities
     both = {}
     for m, k in zip(modalities, jax.random.split(key, len(modalities)), strict=True):
         data, refined = synthesis.data[m.name], synthesis.refined[m.name]
@@ -162,8 +159,20 @@ def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synth
         start = synthesis.start_energy.mean()
         gap = jnp.maximum(start - of_data.mean(), 1e-6)
         metrics["gap_closed"] = jnp.clip((start - of_samples.mean()) / gap, -1.0, 2.0)
+    return metrics
+
+
+def synthesis_term(plan: Plan, networks: Networks, synthesis: Synthesis) -> Metrics:
+    """Equation (9): −λ_s log p_β(x̃ | u_p) − λ_i log q_φ(u_p | x̃), what x̃ teaches the others.
+
+    Paper B's second KL; λ_s and λ_i are `Terms.synthesis_generator` and `synthesis_inference`.
+    """
+    terms = plan.terms
+    metrics: Metrics = {}
     if terms.synthesis_generator:
-        likelihood = joint_log_likelihood(modalities, synthesis.outputs, synthesis.refined)
+        likelihood = joint_log_likelihood(
+            plan.model.modalities, synthesis.outputs, synthesis.refined
+        )
         metrics["loss/synthesis_generator"] = -terms.synthesis_generator * likelihood.mean()
     if terms.synthesis_inference:
         each = inference.inference_loss(networks.encode(synthesis.refined), synthesis.latents)

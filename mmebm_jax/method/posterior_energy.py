@@ -1,4 +1,4 @@
-"""The posterior's energy, under which `Networks.revise_posterior` runs its chain."""
+"""The energy that the posterior chain of `Networks.revise_posterior` descends."""
 
 import jax
 
@@ -16,8 +16,8 @@ def posterior_energy(
 ) -> EnergyFn:
     """Equation (2): U(u) = −log p(x, u) of the observed modalities, the posterior chain's energy.
 
-    Paper A's posterior sampling and paper B's latent revision; at T = 1 the chain aims at the
-    generator's posterior itself.
+    Paper A's posterior sampling and paper B's latent revision; at T = 1 the chain targets
+    the generator's posterior itself.
 
     Args:
       batch: data; modalities outside `modalities` are not read.

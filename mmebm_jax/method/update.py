@@ -77,6 +77,7 @@ def total_loss(
     if acting.learn_energy:
         synthesis = losses.synthesise(data_key, networks, prior_latents, revised, few, few_mask)
         metrics |= losses.energy_term(noise_key, plan, networks, synthesis)
+        metrics |= losses.synthesis_term(plan, networks, synthesis)
     total = sum((v for k, v in metrics.items() if k.startswith("loss/")), start=jnp.zeros(()))
     return total, metrics
 

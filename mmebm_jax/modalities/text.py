@@ -1,7 +1,7 @@
 """Text: `[B, L, V]`, one-hot in data and probabilities in samples; raw it is int32 tokens `[B, L]`.
 
-A token is a character, or a word where the alphabet is a tuple of words; token 0 fills the rest of
-a line. Probabilities (a relaxed one-hot) are what Langevin dynamics can move, and what enters the
+A token is a character, or a word where the alphabet is a tuple of words; token 0 is padding.
+Probabilities (a relaxed one-hot) are what Langevin dynamics can move, and what enters the
 data energy: through the `trunk` of the chosen networks, whose features `networks.joint` joins.
 """
 

@@ -12,7 +12,7 @@ from mmebm_jax import data
 from mmebm_jax.data.source import Source, turns
 from mmebm_jax.runs import sharding
 
-NUM_AHEAD = 2
+PREFETCH = 2
 # Of the device's memory, what a resident data set may take beside the training itself.
 MOST_RESIDENT = 0.5
 MEGABYTE = 2**20
@@ -35,7 +35,7 @@ def batches(
     source lies on every device and only the indices travel.
 
     Raises:
-      ValueError: the source does not fit on a device, or its passes differ.
+      ValueError: the source does not fit on a device, or its epochs differ.
     """
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     if device_resident:
@@ -45,7 +45,7 @@ def batches(
             yield _gather(resident, shard_batch({"at": indices}, mesh)["at"], mesh=mesh)
         return
     read = data.iterate(data.batches(source, batch_size, seed, **share), start_step)
-    ahead = deque(shard_batch(batch, mesh) for batch in itertools.islice(read, NUM_AHEAD))
+    ahead = deque(shard_batch(batch, mesh) for batch in itertools.islice(read, PREFETCH))
     for batch in read:
         yield ahead.popleft()
         ahead.append(shard_batch(batch, mesh))
