@@ -97,9 +97,10 @@ def revise_latents(
 ) -> LangevinResult:
     """The chain by which `infer_latents` revises, from any latents."""
     networks = trained.networks()
-    chain_key, missing_key = jax.random.split(key)
     encoding, mask = _encode(networks, given, mask)
-    result = networks.revise_posterior(chain_key, latents, given, mask, encoding)
+    result = networks.revise_posterior(key, latents, given, mask, encoding)
+    # The chain's steps take the first keys that this one is split into.
+    missing_key = jax.random.fold_in(key, networks.chains.posterior.num_steps)
     position = inference.redraw_missing(missing_key, result.position, networks.draw_private, mask)
     return result._replace(position=position)
 
