@@ -10,6 +10,7 @@ from mmebm_jax.data.checks import check_fields
 from mmebm_jax.data.pictures import read_picture, square_of_array
 from mmebm_jax.data.rows import LABEL, Damage, PictureFile, Row, Tables, Value
 from mmebm_jax.data.source import Field
+from mmebm_jax.modalities.text import SPECIAL
 from mmebm_jax.storage.validation import plain, shown
 from mmebm_jax.typing import Alphabet
 
@@ -87,6 +88,11 @@ def learn(tables: Tables, form: Form) -> Encoding:
     if texts:
         sentences = (s for row in tables.train for n in texts for s in row.values.get(n, ()))
         known = words.learn_words(sentences, form.smallest_count, form.most_words)
+        if len(known.words) == len(SPECIAL):
+            raise ValueError(
+                f"no word of {', '.join(texts)} stands {form.smallest_count} times in train: lower "
+                "config.data.smallest_count."
+            )
     fields = {
         name: _field(name, kind, tables, form, len(known.words)) for name, kind in train.items()
     }

@@ -99,7 +99,9 @@ class RecordSource:
     def _stack(self, indices: list[int]) -> dict[str, np.ndarray]:
         examples = self._records.__getitems__(indices)  # type: ignore[attr-defined]
         batch = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
-        return batch | {n: batch[n].astype(np.int32) for n in ("label",) if n in batch}
+        # Scalars are read as Python's numbers, whatever they were written as.
+        whole = [n for n, v in batch.items() if v.dtype == np.int64 or n == "label"]
+        return batch | {name: batch[name].astype(np.int32) for name in whole}
 
 
 class IncompleteSource:

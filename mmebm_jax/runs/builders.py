@@ -76,9 +76,15 @@ def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
     """The four networks for these fields.
 
     Raises:
-      ValueError: a modality that cannot be served, or whose kind lacks the networks asked for.
+      ValueError: a modality that cannot be served, or whose kind lacks the networks asked for, or
+        settings that these modalities have no use for.
     """
     modalities, sizes = build_modalities(config, fields), config.model
+    if config.energy.tokens == "given" and len({m.is_of_tokens for m in modalities}) < 2:
+        raise ValueError(
+            'config.energy.tokens is "given": that is for data with text or categories, and others '
+            f'beside them, not {", ".join(fields)}; set it to "relaxed" or "held".'
+        )
     networks = {m.name: _networks(m, sizes.networks) for m in modalities}
 
     def parts(role: str, width: int, hidden: int) -> tuple[Part, ...]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmebm_jax.data import batches, load_data, whole
+from mmebm_jax.data import batches, from_arrays, load_data, whole
+from mmebm_jax.data.checks import checked
 from mmebm_jax.data.source import OBSERVED
 from mmebm_jax.modalities.text import spelled
 
@@ -64,7 +65,8 @@ def test_every_kind_of_column_becomes_its_modality(tmp_path, load):
         colour=lambda n: n % 3,
         label=lambda n: ("cat", "dog")[n % 2],
     )
-    splits = load(root, categories="colour")
+    splits = checked(load(root, categories="colour"))
+    checked(load(root, categories="colour", in_memory=False))
     assert {name: tuple(field) for name, field in splits.fields.items()} == {
         "image": ("image", (SIZE, SIZE, 3)),
         "text": ("text", (32, 9)),
@@ -217,6 +219,63 @@ def test_arrays_are_read_likewise(tmp_path, load):
     assert batch["label"][order].tolist() == arrays["train"]["label"].tolist()
 
 
+PICTURES = np.zeros([6, SIZE, SIZE, 3], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("c", np.arange(6) * 1.0, r"array 'c' is float64 .*: give whole numbers from 0 on, \[N\]"),
+        ("c", np.arange(6)[:, None], r"array 'c' is int64 of shape \[6, 1\]: give whole numbers"),
+        ("c", np.array(["r"] * 6), r"array 'c' is <U1 .*: give whole numbers from 0 on, \[N\]"),
+        ("label", PICTURES, r"array 'label' is uint8 .*: give whole numbers from 0 on or names"),
+        ("x", PICTURES.transpose(0, 3, 1, 2), r"'x' is uint8 of shape \[6, 3, 8, 8\]: .*C 1, 3 or"),
+        ("x", PICTURES[..., :2], r"'x' is uint8 of shape \[6, 8, 8, 2\]: .* C 1, 3 or 4"),
+        ("x", PICTURES[:, :0], r"'x' is uint8 of shape \[6, 0, 8, 3\]: give pictures"),
+        (
+            "file_name",
+            np.array(["a.png"] * 6),
+            r"'file_name' names files, and arrays hold pictures",
+        ),
+    ],
+)
+def test_arrays_that_are_none_of_these_are_named(tmp_path, load, name, array, message):
+    for split in ("train", "test"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        arrays = {"c": np.arange(6) % 2} | {name: array}
+        np.savez(tmp_path / "data" / split / "metadata.npz", **arrays)
+    with pytest.raises(ValueError, match=message) as caught:
+        load(tmp_path / "data", categories="c")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_label_may_be_a_list(tmp_path):
+    arrays = {"size": np.arange(6.0), "label": ["cat", "dog"] * 3}
+    assert from_arrays(arrays, arrays).num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"columns": "text,vv"},
+            r"config\.data\.columns names 'vv', which no column is: there are",
+        ),
+        ({"categories": "colour"}, r"config\.data\.categories names 'colour', which no column is"),
+        ({"label": "clas"}, r"config\.data\.label is 'clas', which no column is"),
+        ({"test_split": "train"}, r"train_split and test_split are both 'train': name two splits"),
+        ({"smallest_count": 99}, r"no word of text stands 99 times in train"),
+    ],
+)
+def test_what_no_column_fits_is_named(tmp_path, load, options, message):
+    root = make(tmp_path / "data", text=lambda n: CAPTIONS[n % 4], klass=lambda n: n % 2)
+    with pytest.raises(ValueError, match=message):
+        load(root, **options)
+    # A dry run says the same, before it says that nothing is prepared.
+    with pytest.raises(ValueError, match=message):
+        load(root, prepare=False, **options)
+
+
 def test_columns_can_be_chosen(tmp_path, load):
     root = make(tmp_path / "data", text=lambda n: CAPTIONS[n % 4], odd=lambda n: {"a": 1})
     with pytest.raises(ValueError, match=r"column 'odd' holds \{'a': 1\}.*config.data.columns"):
@@ -260,6 +319,8 @@ def test_a_smaller_picture_is_enlarged_and_counted(tmp_path, load, caplog):
         ({"a": 1, "c": -1}, {"a": 1, "c": 0}, r"'c' is -1: give a whole number from 0 on"),
         ({"a": 1, "c": 0.5}, {"a": 1, "c": 0}, r"'c' is 0\.5: give a whole number"),
         ({"a": [1, 2]}, {"a": 1}, r"'a' has 1 numbers, others have 2"),
+        ({"a": 10**400}, {"a": 1}, r"'a' holds a number that is not finite"),
+        ({"text": ["", ""]}, {"a": 1}, r"has no modality|no modality in common"),
         ({"a": [1, "x"]}, {"a": 1}, r"column 'a' holds \[1, 'x'\]: give text"),
         ({"a": 1, "a_file_name": "x.png"}, {"a": 1}, r"two columns are the modality 'a'"),
         ({"file_name": 3}, {"a": 1}, r"'file_name' is 3: give a file's name"),
@@ -271,7 +332,7 @@ def test_what_no_data_set_can_be_made_of_is_one_line(tmp_path, load, train, test
     for split, entry in {"train": train, "test": test}.items():
         write(tmp_path / "data" / split, [entry])
     with pytest.raises(ValueError, match=message) as caught:
-        load(tmp_path / "data", categories="c")
+        load(tmp_path / "data", categories="c" if "c" in train else "")
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "prepared").rglob("*.array_record*"))
 
@@ -289,11 +350,32 @@ def test_missing_folders_and_files_are_named(tmp_path, load):
     (root / "train" / "metadata.csv").write_text("file_name\n0.png\n")
     with pytest.raises(ValueError, match=r"holds metadata\.jsonl and metadata\.csv: keep one"):
         load(root)
+    (root / "train" / "metadata.csv").rename(root / "metadata.csv")
+    with pytest.raises(ValueError, match=r"there are .*data/metadata\.csv and .*train/metadata\."):
+        load(root)
+    (root / "metadata.csv").unlink()
+    (root / "train" / "metadata.jsonl").unlink()
+    for content, message in {
+        "a,b\n1,2\n".encode("utf-16"): r"metadata\.csv is UTF-16: save it as UTF-8",
+        b",a\n0,1\n": r"metadata\.csv: column 1 has no name: name it, or .* index=False",
+    }.items():
+        (root / "train" / "metadata.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            load(root)
+
+
+def test_a_split_column_of_other_names_is_said(tmp_path, load):
+    write(tmp_path / "data", [{"text": "a", "split": name} for name in ("Train", "Test")])
+    with pytest.raises(
+        ValueError, match=r"column 'split' is never 'train', but \['Test', 'Train'\]"
+    ):
+        load(tmp_path / "data")
 
 
 BROKEN = {
     b'{"size": 1': r"line 2 is no JSON",
     b"[1]": r"line 2 is no JSON object",
+    b'{"size": 1, "size": 2}': r"line 2 is no JSON \(a name stands in it twice\)",
     b'{"text": "caf\xe9", "size": 1}': r"line 2: is not UTF-8",
     b'{"text": "\\ud800", "size": 1}': r"line 2: is not UTF-8",
     b'{"size": 1e999}': r"line 2: 'size' holds a number that is not finite",

@@ -311,6 +311,14 @@ def test_without_a_bound_its_own_conditions_do_not_matter():
             builders.validate(make_config("union", **(changes | {again: 1.0})))
 
 
+def test_given_tokens_need_some_and_others_beside_them():
+    config = make_config(energy__tokens="given")
+    builders.build_model(config, FIELDS)
+    for name in FIELDS:
+        with pytest.raises(ValueError, match=rf'tokens is "given": .*, not {name}; set it to'):
+            builders.build_model(config, {name: FIELDS[name]})
+
+
 @pytest.mark.parametrize(("steps", "size"), [(10, 0.7), (40, 0.35)])
 def test_samples_are_refined_for_a_time_of_their_own(steps, size):
     fields = {"energy__chain__num_steps": steps, "energy__chain__step_size": 0.1}

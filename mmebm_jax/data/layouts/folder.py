@@ -6,14 +6,15 @@
     DIR/test/…
 
 One line is one example. `file_name` is the picture of the modality "image", `x_file_name` that of
-"x"; both are paths below the metadata's folder. A string is text, a list of strings alternatives of
-which each pass over the data sees another; a number or a list of numbers is a vector; an integer is
-a category where the configuration names its column. An entry that is null, empty or absent is a
-missing modality of that example. A `.npz` holds one array a modality: uint8 pictures `[N, H, W]` or
-`[N, H, W, C]`, strings `[N]` or `[N, A]`, numbers `[N]` or `[N, D]`; there an empty string, or NaN
-throughout, is missing.
+"x"; both are paths seen from the metadata's folder. A string is text, a list of strings
+alternatives of which each pass over the data sees another; a number or a list of numbers is a
+vector; an integer is a category where the configuration names its column. An entry that is null,
+empty or absent is a missing modality of that example. A `.npz` holds one array a modality: uint8
+pictures `[N, H, W]` or `[N, H, W, C]`, strings `[N]` or `[N, A]`, numbers `[N]` or `[N, D]`; there
+an empty string, or NaN throughout, is missing.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -25,12 +26,13 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from mmebm_jax.data.rows import Damage, PictureFile, Reading, Row, Tables, Value
+from mmebm_jax.data.rows import LABEL, Damage, PictureFile, Reading, Row, Tables, Value
 from mmebm_jax.storage.npz import read_npz
 from mmebm_jax.storage.validation import brief, plain, shown
 
 FILE_NAME = "file_name"
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.npz")
+CHANNELS = (1, 3, 4)
 _NOT_UTF8 = "is not UTF-8"
 
 
@@ -49,13 +51,19 @@ def read(reading: Reading, version: str = "") -> Tables:
 
     Raises:
       FileNotFoundError: the folder or its metadata are missing.
-      ValueError: one line; two metadata files for one split, a column of no known type, or what is
-        damaged and not to be left out.
+      ValueError: one line; two metadata files for one split, a column of no known type, one that
+        the configuration names and no file has, or what is damaged and not to be left out.
     """
     if not reading.path.is_dir():
         raise FileNotFoundError(f"{reading.path} is no folder: name yours in config.data.path.")
+    columns: set[str] = set()
     if (whole := _metadata(reading.path)) is not None:
-        return _split(reading, list(_rows(whole, reading, keep_split=True)))
+        for split in reading.splits:
+            if (other := _metadata(reading.path / split)) is not None:
+                raise ValueError(f"there are {whole} and {other}: keep one of them.")
+        rows = list(_rows(whole, _Wanted(reading, columns, keep_split=True)))
+        _check_names(reading, columns - {reading.split_column})
+        return _split(reading, rows)
     tables = []
     for split in reading.splits:
         file = _metadata(reading.path / split)
@@ -65,8 +73,24 @@ def read(reading: Reading, version: str = "") -> Tables:
                 f"one line an example, or one such file in {reading.path} with a column "
                 f"{reading.split_column!r}."
             )
-        tables.append(list(_rows(file, reading)))
+        tables.append(list(_rows(file, _Wanted(reading, columns))))
+    _check_names(reading, columns)
     return Tables(*tables)
+
+
+def _check_names(reading: Reading, columns: set[str]) -> None:
+    """Refuse names that no column has; of the class alone the usual one may be absent."""
+    modalities = {_modality(column) for column in columns}
+    there = f"there are {shown(sorted(modalities - {reading.label}))}"
+    for field in ("columns", "categories"):
+        if unknown := set(getattr(reading, field)) - modalities:
+            raise ValueError(
+                f"config.data.{field} names {plain(min(unknown))!r}, which no column is: {there}."
+            )
+    if reading.label not in ("", LABEL) and reading.label not in columns:
+        raise ValueError(
+            f"config.data.label is {plain(reading.label)!r}, which no column is: {there}."
+        )
 
 
 def _folders(path: Path) -> list[Path]:
@@ -83,6 +107,7 @@ def _metadata(folder: Path) -> Path | None:
 def _split(reading: Reading, rows: list[Row]) -> Tables:
     column, (train, test) = reading.split_column, reading.splits
     parts: dict[str, list[Row]] = {train: [], test: []}
+    others: set[str] = set()
     for place, values in rows:
         given = dict(values)
         name = given.pop(column, None)
@@ -91,20 +116,28 @@ def _split(reading: Reading, rows: list[Row]) -> Tables:
             reading.damage.add(f"{place} has no {column!r}")
         elif name in parts:  # Others, as a validation split, are not looked at.
             parts[str(name)].append(Row(place, given))
+        else:
+            others.add(str(name))
+    for split, found in parts.items():
+        if not found and others:
+            raise ValueError(
+                f"column {column!r} is never {split!r}, but {shown(sorted(others))}: set "
+                "config.data.train_split and config.data.test_split."
+            )
     return Tables(parts[train], parts[test])
 
 
-def _rows(file: Path, reading: Reading, *, keep_split: bool = False) -> Iterator[Row]:
-    wanted = _Wanted(reading, keep_split)
+def _rows(file: Path, wanted: "_Wanted") -> Iterator[Row]:
+    damage = wanted.reading.damage
     if file.suffix == ".npz":
         yield from _from_npz(file, wanted)
         return
-    lines = _from_csv(file) if file.suffix == ".csv" else _from_jsonl(file, reading.damage)
+    lines = _from_csv(file) if file.suffix == ".csv" else _from_jsonl(file, damage)
     for place, entries in lines:
         try:
             values = {n: v for n, v in wanted.values(file.parent, entries).items() if v is not None}
         except _BadEntry as error:
-            reading.damage.add(f"{place}: {error}")
+            damage.add(f"{place}: {error}")
             continue
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
@@ -116,18 +149,19 @@ class _BadEntry(Exception):
 
 
 class _Wanted:
-    """Which columns become which modalities."""
+    """Which columns become which modalities; `columns` gets the names of all that there are."""
 
-    def __init__(self, reading: Reading, keep_split: bool):
-        self.reading, self.keep_split = reading, keep_split
+    def __init__(self, reading: Reading, columns: set[str], keep_split: bool = False):
+        self.reading, self.columns, self.keep_split = reading, columns, keep_split
 
     def modality(self, column: str) -> str | None:
         """The modality that a column belongs to, None for one that is not taken."""
         reading = self.reading
+        self.columns.add(column)
         if self.keep_split and column == reading.split_column:
             return column
         if column == reading.label and reading.label:
-            return "label"
+            return LABEL
         name = _modality(column)
         return name if not reading.columns or name in reading.columns else None
 
@@ -142,7 +176,7 @@ class _Wanted:
                 raise ValueError(f"two columns are the modality {plain(name)!r}: rename one.")
             if _is_missing(entry):
                 found[name] = None
-            elif name == "label" or name in self.reading.categories:
+            elif name == LABEL or name in self.reading.categories:
                 found[name] = _category(name, entry)
             elif column.endswith(FILE_NAME):
                 found[name] = _picture(folder, column, entry)
@@ -164,14 +198,14 @@ def _is_missing(entry: Any) -> bool:
 
 
 def _category(name: str, entry: Any) -> int | str:
-    if name == "label" and isinstance(entry, str) and not entry.lstrip("-").isdigit():
+    if name == LABEL and isinstance(entry, str) and not entry.lstrip("-").isdigit():
         return _utf8(entry)
     try:
         number = int(entry) if isinstance(entry, str) else entry
     except ValueError:
         number = None
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        kind = "a whole number from 0 on" + (" or a name" if name == "label" else "")
+        kind = "a whole number from 0 on" + (" or a name" if name == LABEL else "")
         raise ValueError(f"{plain(name)!r} is {shown(entry)}: give {kind}.")
     return number
 
@@ -182,14 +216,18 @@ def _picture(folder: Path, column: str, entry: Any) -> PictureFile:
     return PictureFile(folder / _utf8(entry))
 
 
-def _value(column: str, entry: Any) -> Value:
+def _value(column: str, entry: Any) -> Value | None:
     items = entry if isinstance(entry, list) else [entry]
     if all(isinstance(item, str) for item in items):
-        return tuple(_utf8(item) for item in items if item)
+        return tuple(_utf8(item) for item in items if item) or None
     if all(isinstance(item, int | float) for item in items):
-        if not all(math.isfinite(item) for item in items):
+        try:
+            numbers = tuple(float(item) for item in items)
+        except OverflowError:  # a whole number beyond all floats
+            numbers = (math.inf,)
+        if not all(map(math.isfinite, numbers)):
             raise _BadEntry(f"{plain(column)!r} holds a number that is not finite")
-        return tuple(float(item) for item in items)
+        return numbers
     raise ValueError(
         f"column {plain(column)!r} holds {shown(entry)}: give text, a list of texts, a number or a "
         "list of numbers, or choose other columns by config.data.columns."
@@ -205,13 +243,13 @@ def _utf8(text: str) -> str:
 
 
 def _from_jsonl(file: Path, damage: Damage) -> Iterator[tuple[str, dict[str, Any]]]:
-    text = file.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    text = _text_of(file)
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         place = f"{file} line {number}"
         try:
-            entries = json.loads(line)
+            entries = json.loads(line, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             damage.add(f"{place} is no JSON ({brief(str(error))})")
             continue
@@ -221,9 +259,23 @@ def _from_jsonl(file: Path, damage: Damage) -> Iterator[tuple[str, dict[str, Any
         yield place, entries
 
 
+def _text_of(file: Path) -> str:
+    content = file.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{file} is UTF-16: save it as UTF-8.")
+    return content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return entries
+
+
 def _from_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Lines whose columns are numbers, or lists as JSON writes them, where every entry is one."""
-    text = file.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    text = _text_of(file)
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
@@ -232,6 +284,11 @@ def _from_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     head = numbered[0][1] if numbered else []
     if not head or len(set(head)) != len(head):
         raise ValueError(f"{file} has no first line of names, each once: write it anew.")
+    if "" in head:
+        raise ValueError(
+            f"{file}: column {head.index('') + 1} has no name: name it, or leave it out, as pandas "
+            "does its index with index=False."
+        )
     for number, line in numbered[1:]:
         if len(line) != len(head):
             raise ValueError(
@@ -243,12 +300,18 @@ def _from_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _typed(entries: list[str]) -> list[Any]:
-    for read in (int, float, _json_list):
+    for read in (_whole, float, _json_list):
         try:
             return [read(entry) if entry else None for entry in entries]
         except (ValueError, RecursionError):
             continue
     return list(entries)
+
+
+def _whole(entry: str) -> int:
+    if "_" in entry:  # which Python reads as 1000 where it is 1_000
+        raise ValueError
+    return int(entry)
 
 
 def _json_list(entry: str) -> list[Any]:
@@ -266,7 +329,16 @@ def _from_npz(file: Path, wanted: _Wanted) -> Iterator[Row]:
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"{file}: arrays differ in length, {shown(lengths)}: give each N rows.")
-    named = {name: array for column, array in arrays.items() if (name := wanted.modality(column))}
+    named = {}
+    for column, array in arrays.items():
+        name = wanted.modality(column)
+        if name and column.endswith(FILE_NAME):
+            raise ValueError(
+                f"{file}: {plain(column)!r} names files, and arrays hold pictures themselves: give "
+                "uint8 [N, H, W, C], or write metadata.jsonl or metadata.csv."
+            )
+        if name:
+            named[name] = array
     yield from rows_of_arrays(named, str(file), wanted.reading.categories)
 
 
@@ -283,6 +355,8 @@ def rows_of_arrays(
     Raises:
       ValueError: an array of no known type; one line that names it.
     """
+    classes = (*categories, LABEL)
+    arrays = {n: np.asarray(a) if n in classes else a for n, a in arrays.items()}
     readers = {name: _array_reader(name, array, categories) for name, array in arrays.items()}
     count = len(next(iter(arrays.values()))) if arrays else 0
     for index in range(count):
@@ -294,18 +368,23 @@ def _array_reader(name: str, array: Any, categories: tuple[str, ...]) -> Any:
     if not isinstance(array, np.ndarray):
         return _texts
     kind, rank = array.dtype.kind, array.ndim
-    if name in (*categories, "label") and rank == 1 and kind in "iuU":
-        return (lambda entry: _category(name, entry.item())) if kind in "iu" else str
+    there = f"array {plain(name)!r} is {array.dtype} of shape {list(array.shape)}"
+    if name in (*categories, LABEL):
+        if rank == 1 and kind in "iu":
+            return lambda entry: _category(name, entry.item())
+        if rank == 1 and kind == "U" and name == LABEL:
+            return lambda entry: str(entry) or None
+        names = " or names" if name == LABEL else ""
+        raise ValueError(f"{there}: give whole numbers from 0 on{names}, [N].")
     if array.dtype == np.uint8 and rank in (3, 4):
+        if 0 in array.shape[1:] or (rank == 4 and array.shape[3] not in CHANNELS):
+            raise ValueError(f"{there}: give pictures [N, H, W] or [N, H, W, C], with C 1, 3 or 4.")
         return lambda entry: entry
     if kind == "U" and rank in (1, 2):
         return _texts
     if kind in "biuf" and rank in (1, 2):
         return _numbers
-    raise ValueError(
-        f"array {plain(name)!r} is {array.dtype} of shape {list(array.shape)}: give uint8 pictures "
-        "[N, H, W, C], strings [N] or numbers [N, D]."
-    )
+    raise ValueError(f"{there}: give uint8 pictures [N, H, W, C], strings [N] or numbers [N, D].")
 
 
 def _texts(entry: Any) -> Value | None:

@@ -77,6 +77,14 @@ class Options(Record):
         True, description="Whether everything is read into memory first."
     )
 
+    @pydantic.model_validator(mode="after")
+    def _two_splits(self) -> "Options":
+        if self.train_split == self.test_split:
+            raise ValueError(
+                f"train_split and test_split are both {self.train_split!r}: name two splits."
+            )
+        return self
+
 
 def load(options: Options, *, prepare: bool = True) -> DataSplits:
     """Opens a folder's data set, preparing it in ``data_dir`` first where it is not prepared yet.
@@ -94,12 +102,13 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
     place = _place(options)
     if not place.exists():
         reading = _reading(options)
+        tables = layouts.layout(options.layout).read(reading)
         if not prepare:
+            prepared.check(tables, _form(options))
             raise ValueError(
                 f"{options.path} is not prepared in {options.data_dir} yet: training prepares it, "
                 "once."
             )
-        tables = layouts.layout(options.layout).read(reading)
         prepared.prepare(place, tables, _form(options), reading.damage)
     return prepared.open_prepared(place, into_memory=options.in_memory)
 
