@@ -29,9 +29,10 @@ ON_CPU: Differences = (
     methods.NO_PRIOR_ENERGY
     | methods.CLOSING_CHAINS
     | {
-        # A sentence and its picture share some twenty words: z has to have room for them.
+        # A sentence and its picture share some twenty words: z has to have room for them, and
+        # sentences have to be decoded from it.
         "elbo.shared_factor": 1.0,
-        "elbo.hidden_share": 1.0,
+        "elbo.hide_tokens": True,
         "batch_size": 32,
         "revision_stride": 2,
         "num_steps": 4400,

@@ -40,6 +40,7 @@ class Bound(NamedTuple):
     entropy_weight: float = 0.0  # of the learned weights of subsets, of "code"
     shared_factor: float = 1.0  # on β for z, beside private latents, of "mmvae"
     hidden_share: float = 1.0  # of private latents that a stratum draws from r_n, of "mmvae"
+    hide_tokens: bool = False  # whether text and categories have a hidden share of 1
 
 
 class Setting(NamedTuple):
@@ -98,8 +99,10 @@ def mmvae(key: jax.Array, problem: Problem, strata: jax.Array | None = None) -> 
     (MMVAE+, equation 4): the stratum of modality m draws w_m from q_m and the w_n of every other
     modality from r_n, of mean 0 and learned scale, so that what crosses over must come through z.
     With a `hidden_share` below 1 only that share of them, chosen at random, is hidden so; the
-    others come from their own q_n, and private latents learn from every example, not one of M. A
-    `shared_factor` above 1 on z's part of the divergence keeps out of z what w_m can hold.
+    others come from their own q_n, and private latents learn from every example, not one of M.
+    `hide_tokens` hides those of text and categories always: they hold what a sentence says, which
+    has to come through z where a picture is given. A `shared_factor` above 1 on z's part of the
+    divergence keeps out of z what w_m can hold.
 
     The estimator "elbo" is the mean over `num_samples` draws of every stratum k. "stratum" takes
     one k with probability π_k for each draw and example: it decodes one stratum instead of all,
@@ -123,6 +126,11 @@ def mmvae(key: jax.Array, problem: Problem, strata: jax.Array | None = None) -> 
         else:
             values = values.mean(axis=0)
     return -jnp.sum(jnp.exp(problem.encoding.posterior.log_weight) * values, axis=0)
+
+
+def hidden_share(bound: Bound, modality: Modality) -> float:
+    """How often the private latents of a modality are hidden from the strata of others."""
+    return 1.0 if bound.hide_tokens and modality.is_of_tokens else bound.hidden_share
 
 
 class _Draws(NamedTuple):
@@ -158,9 +166,8 @@ def _draw_strata(key: jax.Array, problem: Problem, strata: jax.Array | None) -> 
         )
         noise[name] = taken(noise_of_all)
         is_source = jnp.broadcast_to(strata == index, noise[name].shape[:-1])
-        hidden = jax.random.bernoulli(
-            jax.random.fold_in(shown_key, index), problem.bound.hidden_share, is_source.shape
-        )
+        share = hidden_share(problem.bound, problem.setting.modalities[index])
+        hidden = jax.random.bernoulli(jax.random.fold_in(shown_key, index), share, is_source.shape)
         shown[name] = is_source | (~hidden & encoding.experts.observed[None, None, index])
     z = taken(mixture_of_experts.stratified_sample(z_key, encoding.posterior, count))
     return _Draws(z, own, noise, shown)

@@ -39,7 +39,7 @@ RETIRED_FIELDS = ("budget_seconds",)
 # Fields that older runs lack, with what was done then.
 ADDED_SINCE: dict[str, dict[str, Any]] = {
     "model": {"networks": "small"},
-    "elbo": {"expert_weight": 0.1},
+    "elbo": {"expert_weight": 0.1, "hide_tokens": False},
     "posterior": {"private_temperature": 1.0},
     "prior": {
         "learn_clusters": False,

@@ -172,6 +172,11 @@ class Elbo(Section):
         description="Share of the private latents of modalities other than the source that are "
         "hidden, drawn from r_n; 1 is MMVAE+. `mmvae` alone, not with `dreg`.",
     )
+    hide_tokens: bool = Field(
+        False,
+        description="Whether the hidden share of text and categories is 1, so that what they say "
+        "comes through z; `mmvae` alone.",
+    )
     learned_prior: bool = Field(
         False, description="Whether the bound's prior is the learned one, as soon as there is one."
     )

@@ -280,6 +280,19 @@ def test_what_is_hidden_says_nothing_of_the_noise():
         assert abs(correlations).max() < 5 / np.sqrt(len(keys))
 
 
+@pytest.mark.parametrize("hide_tokens", [False, True])
+def test_private_latents_of_tokens_may_always_be_hidden(batch, hide_tokens):
+    bound = Bound(num_samples=200, hidden_share=0.5, hide_tokens=hide_tokens)
+    encoding = make_encoding("mixture", with_private=True)
+    _, (latents, *_) = evaluate(jax.random.key(8), encoding, batch, MASK, bound)
+    for n, modality in enumerate(MODALITIES):
+        values = as_drawn(latents.private[modality.name], 200, 2)
+        seen = (values[:, 1 - n] == values[:, n]).all(axis=-1)[:, OBSERVED[n]].mean()
+        expected = 0.0 if hide_tokens and modality.kind == "text" else 0.5
+        assert abs(seen - expected) < 0.15
+    assert {modality.kind for modality in MODALITIES} == {"image", "text"}
+
+
 @pytest.mark.parametrize("estimator", ["elbo", "dreg"])
 def test_mmvae_plus_gradient_reach(batch, estimator):
     """Without a rate, an own target moves q_m(w | x_m), a foreign target the scale of r_n."""

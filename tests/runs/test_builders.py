@@ -73,6 +73,7 @@ def test_every_variant_gives_its_settings(variant):
         elbo.objective, elbo.beta, elbo.num_samples, elbo.estimator, elbo.total_correlation,
         elbo.expert_weight, elbo.entropy_weight, elbo.shared_factor,
         elbo.hidden_share,
+        elbo.hide_tokens,
     )  # fmt: skip
     chains = sampler.chains
     of_training = settings.chains.data._asdict()
