@@ -17,6 +17,8 @@ from mmebm_jax.training import Run, schedule
 from mmebm_jax.training.compiled_update import abstract_arguments, compiled_update
 
 MEGABYTE = 2**20
+# Steps at which losses begin to act. The base prior may well be fitted at the end alone.
+BEGINNINGS = ("warmup_steps", "prior.start_step", "energy.start_step", "schedule.freeze_step")
 
 
 def plan(run: Run) -> str:
@@ -57,8 +59,21 @@ def plan(run: Run) -> str:
             tabulate(networks, headers=("network", "parameters", "MB"), intfmt=","),
             tabulate(learning, headers=("from step", "networks that learn")),
             _settings(config),
+            *(f"warning: {line}" for line in never_acting(config)),
         ]
     )
+
+
+def never_acting(config: ConfigDict) -> list[str]:
+    """A line for each step at which something would begin to act, were the run not over by then."""
+    last = builders.terms_at(config, config.num_steps - 1)
+    steps = {name: step for name, step in schedule.steps(config).items() if name in BEGINNINGS}
+    return [
+        f"config.{name} is {step}, but the run ends at step {config.num_steps}: what would begin "
+        "there never acts. Lower it, or raise config.num_steps."
+        for name, step in steps.items()
+        if step >= config.num_steps and builders.terms_at(config, step) != last
+    ]
 
 
 def _settings(config: ConfigDict) -> str:

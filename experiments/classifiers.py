@@ -13,6 +13,7 @@ from mmebm_jax import data
 from mmebm_jax.metrics import classifier, polymnist_classifier
 from mmebm_jax.modalities.modality import from_raw
 from mmebm_jax.networks.classifier import NUM_FEATURES
+from mmebm_jax.storage.files import check_folder
 from mmebm_jax.training import Run
 from mmebm_jax.typing import Params
 
@@ -42,9 +43,10 @@ class Classifiers:
 
         Raises:
           FileNotFoundError, ValueError: published classifiers that are not there, not what they
-            should be, or asked to judge other data.
+            should be, or asked to judge other data; a folder that cannot be written to.
         """
         self.folder = epath.Path(folder)
+        check_folder(self.folder)
         self._run = run
         self._kinds = {m.name: m.kind for m in run.model.modalities}
         self._published = read_published(run)

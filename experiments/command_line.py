@@ -14,6 +14,7 @@ from absl import app, flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
+from mmebm_jax.storage.files import check_file
 from mmebm_jax.storage.validation import brief
 from mmebm_jax.training import processes
 
@@ -42,6 +43,7 @@ _CONNECT_SECONDS = flags.DEFINE_integer(
 )
 
 USAGE_ERROR = 2
+MOST_SEED = 2**31 - 1
 # What libraries raise for bad input; any other exception is a defect and keeps its traceback.
 EXPECTED = (ValueError, OSError, FloatingPointError)
 # Of a module that is not installed, by its first name: the extra of ours that it belongs to.
@@ -104,9 +106,8 @@ def shared_flags() -> list[str]:
 def parse(arguments: Sequence[str]) -> list[str]:
     """Parse flags; a bad one, a missing config file or a misspelt field ends with one line."""
     path = _config_path(arguments)
-    if path is not None and not (file := epath.Path(path.partition(":")[0])).is_file():
-        problem = "is a folder" if file.exists() else "does not exist"
-        fail(f"config file {path} {problem}: see the files in configs/.")
+    if path is not None and (problem := _lacks_file(path)):
+        fail(problem)
     try:
         rest = flags.FLAGS(list(arguments))
         # Reads the config now, so that whatever else is wrong with it shows here.
@@ -117,7 +118,68 @@ def parse(arguments: Sequence[str]) -> list[str]:
         fail(_explanation(error, path, arguments))
     if len(rest) > 1:
         fail(f"unexpected argument {rest[1]}: flags begin with --, as --mode=train.")
+    # An empty path would be the current folder, and any other text as if it had not been given.
+    for flag in map(flags.FLAGS.__getitem__, flags.FLAGS):
+        if flag.value == "" and flag.default is None and flag.flag_type() == "string":
+            fail(f"--{flag.name} is empty: give a value, or leave it out.")
     return rest
+
+
+def whole_numbers(
+    flag: flags.FlagHolder[list[str]], most: int, *, least: int = 1, distinct: bool = False
+) -> tuple[int, ...]:
+    """The numbers of a flag, from `least` to `most`; anything else ends with one line."""
+    given = f"--{flag.name}={','.join(flag.value)}"
+    # Python refuses to read numbers of thousands of digits.
+    numbers = [int(v) if v.isdecimal() and len(v) < 20 else -1 for v in flag.value]
+    if not numbers or not all(least <= number <= most for number in numbers):
+        fail(f"{given}: give whole numbers from {least} to {most}, as {least},{least + 1}.")
+    if distinct and len(set(numbers)) < len(numbers):
+        fail(f"{given} names a number twice: give each once.")
+    return tuple(numbers)
+
+
+def seeds(flag: flags.FlagHolder[list[str]]) -> tuple[int, ...]:
+    """The seeds of a flag, each once; anything else ends with one line."""
+    return whole_numbers(flag, MOST_SEED, least=0, distinct=True)
+
+
+def check_output(flag: flags.FlagHolder[str | None]) -> None:
+    """Refuse, before the work, a file that cannot be written.
+
+    Raises:
+      ValueError: one line that names it.
+    """
+    if flag.value is not None:
+        check_file(epath.Path(flag.value), f"--{flag.name}")
+
+
+def read_config(path: str) -> ConfigDict:
+    """The configuration of `path/file.py:variant`, as it is without flags.
+
+    Raises:
+      FileNotFoundError, ValueError: no such file or variant, or no config comes of it; one line.
+    """
+    if problem := _lacks_file(path):
+        raise FileNotFoundError(problem)
+    try:
+        config = _load_config(path)
+    except CONFIG_ERRORS as cause:
+        raise ValueError(_cause(cause, path)) from cause
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f"{path}: get_config returns {type(config).__name__}, not a ConfigDict.")
+    return config
+
+
+def _lacks_file(path: str) -> str:
+    """What is wrong with the file of a config, empty if nothing."""
+    name = path.partition(":")[0]
+    if not name:
+        return f"config file {path!r} has no name: give one of those in configs/."
+    if (file := epath.Path(name)).is_file():
+        return ""
+    problem = "is a folder" if file.exists() else "does not exist"
+    return f"config file {path} {problem}: see the files in configs/."
 
 
 def _config_path(arguments: Sequence[str]) -> str | None:
@@ -141,11 +203,9 @@ def _explanation(error: Exception, path: str | None, arguments: Sequence[str]) -
     if path is None:
         return f"--config is missing: --config.{names[0]} sets a field of it." if names else error
     try:
-        config = _load_config(path)
-    except CONFIG_ERRORS as cause:
-        return _cause(cause, path)
-    if not isinstance(config, ConfigDict):
-        return f"{path}: get_config returns {type(config).__name__}, not a ConfigDict."
+        config = read_config(path)
+    except (FileNotFoundError, ValueError) as cause:
+        return cause
     for name in names:
         if problem := _unknown_field(config, name):
             return problem
@@ -155,6 +215,9 @@ def _explanation(error: Exception, path: str | None, arguments: Sequence[str]) -
 def _load_config(path: str) -> object:
     """The config of a file as it is without flags."""
     arguments, values = ["", f"--config={path}"], flags.FlagValues()
+    # A module of the same name would be executed anew in place, and what it defined stay: a file
+    # without a get_config would have that of the file before it.
+    sys.modules.pop("config_config", None)
     holder = config_flags.DEFINE_config_file(
         "config", flag_values=values, sys_argv=arguments, lock_config=False
     )

@@ -15,7 +15,6 @@ At the end, `WORKDIR/report.html` shows all of it; --noreport leaves that out.
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import queue
@@ -39,8 +38,10 @@ from experiments.control import CONTROL, CONTROL_FOLDER, with_fitted_prior
 from experiments.results import lookup
 from mmebm_jax import training
 from mmebm_jax.runs import builders, checkpoint
-from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.files import check_folder, read_object, write_whole
+from mmebm_jax.storage.validation import shown
 from mmebm_jax.training import budget, plotting
+from mmebm_jax.training.run import on_data
 from mmebm_jax.training.schedule import scaled
 
 _CONFIGS = flags.DEFINE_list("configs", [], "Config files, each with a variant after a colon.")
@@ -86,21 +87,67 @@ DETAILS = {
 WHOLE_NUMBERS = ("seconds", "budget", "steps", "examples a second")
 
 
-def read_config(name: str) -> ConfigDict:
-    """The configuration of `path/file.py:variant`.
+def check_same_data(configs: dict[str, ConfigDict]) -> None:
+    """Refuse to compare configurations of different data.
 
     Raises:
-      ValueError, FileNotFoundError: no such file or variant.
+      ValueError: one line that names two of them and the field.
     """
-    path, _, variant = name.partition(":")
-    if not epath.Path(path).exists():
-        raise FileNotFoundError(f"config file {path} does not exist.")
-    spec = importlib.util.spec_from_file_location("compared_config", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(variant) if variant else module.get_config()
+    (first, base), *others = configs.items()
+    wanted = checkpoint.flatten(base.data.to_dict())
+    for name, config in others:
+        given = checkpoint.flatten(config.data.to_dict())
+        for field in sorted(wanted.keys() | given.keys(), key=lambda field: field != "name"):
+            if wanted.get(field) != given.get(field):
+                raise ValueError(
+                    f"{first} has config.data.{field} = {shown(wanted.get(field))} and {name} "
+                    f"{shown(given.get(field))}: compare configurations of the same data."
+                )
+
+
+def check_grid(
+    grid: dict[epath.Path, ConfigDict], workdir: epath.Path, seconds: float | None
+) -> None:
+    """Refuse, before any run begins, what would end one of them at its turn.
+
+    Args:
+      grid: folder → configuration of every run.
+      workdir: of the comparison.
+      seconds: the budget of a run, or None.
+
+    Raises:
+      ValueError, OSError: a folder that holds another run or cannot be written to; data that are
+        not there, or that a configuration or what it measures does not fit.
+    """
+    check_folder(workdir, "--workdir")
+    check_folder(workdir / "classifiers")
+    for folder, config in grid.items():
+        check_run(config, folder, seconds)
+    # One seed of each configuration; what is done is read, wherever its data may be by now.
+    left = {folder.name: folder for folder in reversed(grid) if not is_done(grid[folder], folder)}
+    if not left:
+        return
+    folder, *others = reversed(left.values())
+    run = training.prepare(grid[folder], folder)
+    measures.check(run)
+    for folder in others:
+        measures.check(on_data(grid[folder], folder, run.splits))
+
+
+def check_run(config: ConfigDict, folder: epath.Path, seconds: float | None) -> None:
+    """Refuse a folder that holds a run of another configuration or budget.
+
+    Raises:
+      ValueError: one line that names what differs.
+    """
+    if seconds is not None:
+        config = budget.resumed_schedule(config, folder, seconds)
+    checkpoint.check_config(folder, config)
+
+
+def is_done(config: ConfigDict, folder: epath.Path) -> bool:
+    """Whether a run, and its control if it has one, is evaluated."""
+    return all((path / "evaluation.json").exists() for path in wanted(config, folder).values())
 
 
 def run_one(
@@ -115,17 +162,19 @@ def run_one(
       folder: of the run.
       classifiers: folder of the evaluation's classifiers.
       seconds: the budget, or None to take the configuration's steps.
+
+    Raises:
+      ValueError: the folder holds another run, or an evaluation that is damaged.
     """
-    if seconds is not None:
-        checkpoint.check_config(folder, budget.resumed_schedule(config, folder, seconds))
-    else:
-        checkpoint.check_config(folder, config)
+    check_run(config, folder, seconds)
     folders = wanted(config, folder)
     files = {name: path / "evaluation.json" for name, path in folders.items()}
-    if not all(file.exists() for file in files.values()):
+    if not is_done(config, folder):
         _train_and_evaluate(config, folders, classifiers, seconds)
     # As written: a table is the same whether a run is new or read.
-    return {name: json.loads(file.read_text()) for name, file in files.items()}
+    return {
+        name: read_object(file, "move it away to evaluate anew") for name, file in files.items()
+    }
 
 
 def wanted(config: ConfigDict, folder: epath.Path) -> dict[str, epath.Path]:
@@ -292,21 +341,24 @@ def main() -> None:
     if _JOBS.value > (num_cores := len(os.sched_getaffinity(0))):
         command_line.fail(f"--jobs={_JOBS.value}, but there are {num_cores} cores: lower it.")
     workdir = epath.Path(command_line.WORKDIR.value or "runs/compare")
-    seeds = [int(seed) for seed in _SEEDS.value]
+    seeds = command_line.seeds(_SEEDS)
+    command_line.check_output(_RESULTS)
     names = {short_name(name): name for name in _CONFIGS.value}
     if len(names) < len(_CONFIGS.value):
         command_line.fail("--configs names a variant twice: compare one config file at a time.")
-    configs = {label: read_config(name) for label, name in names.items()}
+    configs = {label: command_line.read_config(name) for label, name in names.items()}
     for config in configs.values():
         builders.validate(config)
+    check_same_data(configs)
     first = with_flags(next(iter(configs.values())), seeds[0])
     seconds = None if _MINUTES.value is None else 60.0 * _MINUTES.value
+    grid = {
+        workdir / f"seed{seed}" / name: with_flags(base, seed)
+        for seed in seeds
+        for name, base in configs.items()
+    }
+    check_grid(grid, workdir, seconds)
     if _SHARD.value is not None:
-        grid = {
-            workdir / f"seed{seed}" / name: with_flags(base, seed)
-            for seed in seeds
-            for name, base in configs.items()
-        }
         shard = shards.parse(_SHARD.value)
         if not run_shard(grid, first, shard, workdir, seconds):
             return
@@ -335,19 +387,17 @@ def run_shard(
       seconds: the budget of a run, or None.
     """
 
-    def is_done(folder: epath.Path) -> bool:
-        return all(
-            (path / "evaluation.json").exists() for path in wanted(grid[folder], folder).values()
-        )
+    def folder_is_done(folder: epath.Path) -> bool:
+        return is_done(grid[folder], folder)
 
-    if not all(is_done(folder) for folder in grid):
+    if not all(map(folder_is_done, grid)):
         # Once, before the machines would each train their own.
         with shards.alone(workdir, "classifiers"):
             _train_classifiers(first, workdir)
-    for folder in shards.claims(list(grid), shard, is_done):
+    for folder in shards.claims(list(grid), shard, folder_is_done):
         print(f"{folder.name}, {folder.parent.name}", flush=True)
         run_one(grid[folder], folder, workdir / "classifiers", seconds)
-    left = [folder for folder in grid if not is_done(folder)]
+    left = [folder for folder in grid if not folder_is_done(folder)]
     if left:
         print(
             f"{len(left)} of {len(grid)} runs are under way elsewhere, as {left[0]}: whichever "

@@ -19,6 +19,7 @@ from mmebm_jax.runs.sampler import Sampler, load
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import Run, prepare, restore_sampler
 
+FEWEST_SAMPLES = 2  # as a deviation takes
 LOGGER = logging.getLogger("mmebm_jax")
 
 
@@ -110,16 +111,31 @@ def restored(
 
     Raises:
       FileNotFoundError: no run, or no checkpoint.
+      ValueError: see `prepared` and `sampler_of`.
     """
+    run = prepared(workdir, num_samples, weights)
+    sampler, step = sampler_of(run, weights)
+    return run, sampler, step, Classifiers(run, workdir / "classifiers")
+
+
+def prepared(
+    workdir: epath.Path, num_samples: int | None = None, weights: str | None = None
+) -> Run:
+    """The first part of `restored`, with the same arguments: the run, before anything is measured.
+
+    Raises:
+      FileNotFoundError: no run.
+      ValueError: too few samples, or what `training.prepare` refuses.
+    """
+    if num_samples is not None and num_samples < FEWEST_SAMPLES:
+        raise ValueError(f"--num_samples={num_samples}: give at least {FEWEST_SAMPLES}.")
     config = checkpoint.read_config(workdir)
-    if num_samples:
+    if num_samples is not None:
         config.evaluation.num_samples = num_samples
     if weights:
         config = as_exported(config, weights, workdir)
     config.evaluation.classifier_seeds = 1
-    run = prepare(config, workdir)
-    sampler, step = sampler_of(run, weights)
-    return run, sampler, step, Classifiers(run, workdir / "classifiers")
+    return prepare(config, workdir)
 
 
 def evaluate(

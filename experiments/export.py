@@ -15,9 +15,9 @@ from absl import flags
 from etils import epath
 
 from experiments import command_line, measures
-from experiments.evaluate import evaluate, restored
+from experiments.evaluate import evaluate, prepared, restored
 from mmebm_jax.runs import cards, exports, sampler
-from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.files import check_folder, write_whole
 
 LOGGER = logging.getLogger("mmebm_jax")
 NUM_SAMPLES = 2000
@@ -53,11 +53,16 @@ def main() -> None:
     if not command_line.WORKDIR.value or not _FOLDER.value:
         command_line.fail("name the run by --workdir and the new folder by --folder.")
     workdir, folder = epath.Path(command_line.WORKDIR.value), epath.Path(_FOLDER.value)
+    num_samples = command_line.NUM_SAMPLES.value or NUM_SAMPLES
+    cards.check_licence(_LICENCE.value)
+    check_folder(folder, "--folder")
+    if _MEASURE.value:
+        prepared(workdir, num_samples)  # What cannot be measured is refused before it is exported.
     exports.export(workdir, folder, dtype=_DTYPE.value, licence=_LICENCE.value)
     size = sum((folder / name).stat().length for name in exports.FILES)
     print(f"wrote {folder}, {size / 1e6:.1f} MB")
     if _MEASURE.value:
-        results = compare(workdir, folder, command_line.NUM_SAMPLES.value or NUM_SAMPLES)
+        results = compare(workdir, folder, num_samples)
         path = folder / "README.md"
         write_whole(path, cards.with_comparison(path.read_text(), results))
         print(path.read_text())

@@ -7,7 +7,6 @@ A run's row has the name before "=", or its folder's. Every run has to have been
 version on one machine, which the file names; how it was trained is for the note.
 """
 
-import json
 from typing import Any
 
 from absl import flags
@@ -15,6 +14,7 @@ from etils import epath
 
 from experiments import command_line, results
 from mmebm_jax.runs import checkpoint
+from mmebm_jax.storage.files import read_object
 from mmebm_jax.training.log import read_rows
 
 _RUNS = flags.DEFINE_list(
@@ -31,19 +31,22 @@ def row(given: str) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: no run, or it was not evaluated.
+      ValueError: its evaluation is damaged or does not say what made it.
     """
     name, equals, folder = given.rpartition("=")
     workdir = epath.Path(folder)
     config = checkpoint.read_config(workdir)
     path = workdir / "evaluation.json"
+    mend = f"run experiments.main --workdir={folder} --mode=evaluate"
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing: run experiments.main --workdir={folder} --mode=evaluate."
-        )
+        raise FileNotFoundError(f"{path} is missing: {mend}.")
+    evaluation = read_object(path, mend)
+    if not isinstance(evaluation.get("made"), dict):
+        raise ValueError(f"{path} does not say what made it: {mend}.")
     result = {"method": name if equals else workdir.name, "seed": int(config.seed)}
     if (workdir / "metrics.jsonl").exists():  # not where an export was measured
         result["minutes"] = round(training_minutes(workdir, config.batch_size), 1)
-    return result | json.loads(path.read_text())
+    return result | evaluation
 
 
 def training_minutes(workdir: epath.Path, batch_size: int) -> float:
@@ -59,6 +62,7 @@ def main() -> None:
     """Write the file."""
     if not _RUNS.value or not _RESULTS.value:
         command_line.fail("name runs by --runs and the file by --results.")
+    command_line.check_output(_RESULTS)
     rows = [row(given) for given in _RUNS.value]
     made = [one.pop("made") for one in rows]
     if differing := next((one for one in made if one != made[0]), None):

@@ -133,15 +133,18 @@ def _evaluate(workdir: epath.Path) -> None:
     from experiments import curve, evaluate, measures
     from mmebm_jax import training
     from mmebm_jax.runs import checkpoint
+    from mmebm_jax.storage.files import check_folder
 
     weights = _WEIGHTS.value
     if weights and not (_CONFIG.value or (workdir / "config.json").exists()):
         command_line.fail(f"--weights={weights}: name the configuration of its data by --config.")
+    classifiers = epath.Path(_CLASSIFIERS.value or workdir / "classifiers")
+    if _CLASSIFIERS.value:
+        check_folder(classifiers, "--classifiers")
     config = _CONFIG.value or checkpoint.read_config(workdir)
     if weights:
         config = evaluate.as_exported(config, weights, workdir)
     run = training.prepare(config, workdir)
-    classifiers = epath.Path(_CLASSIFIERS.value or workdir / "classifiers")
     if _MODE.value == "curve":
         print(curve.draw(run, classifiers, command_line.NUM_SAMPLES.value))
         return
@@ -163,11 +166,12 @@ def _evaluate(workdir: epath.Path) -> None:
 
 
 def _train_or_check(workdir: epath.Path) -> None:
-    from experiments import check
+    from experiments import check, measures
     from mmebm_jax import training
 
     only_check = _MODE.value == "check"
     run = training.prepare(_CONFIG.value, workdir, prepare_data=not only_check)
+    measures.check(run)  # Whoever trains first and then evaluates would learn of it last.
     if only_check:
         print(check.plan(run))
     else:

@@ -59,6 +59,7 @@ def main() -> None:
 
     if not command_line.WORKDIR.value:
         command_line.fail("--workdir is missing: name the folder of a run.")
+    command_line.check_output(_PICTURE)
     workdir = epath.Path(command_line.WORKDIR.value)
     run = training.prepare(checkpoint.read_config(workdir), workdir)
     sampler, _ = training.restore_sampler(run)

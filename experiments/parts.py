@@ -26,8 +26,8 @@ from absl import flags
 from etils import epath
 
 from experiments import command_line, results
-from experiments.evaluate import evaluate, restored
-from experiments.measures import MAIN
+from experiments.evaluate import evaluate, prepared, restored
+from experiments.measures import MAIN, lack
 from experiments.measures.subject import of_the_prior_itself
 from mmebm_jax.distributions.base_prior import BasePrior, Mixture, tempered
 from mmebm_jax.runs.sampler import Sampler
@@ -226,6 +226,22 @@ def rows_of(
         jax.clear_caches()
 
 
+def check(workdir: epath.Path, num_samples: int, weights: str | None = None) -> None:
+    """Refuse a run of which the rows cannot be measured, before its classifiers are trained.
+
+    Raises:
+      FileNotFoundError: no run.
+      ValueError: too few samples, or the data lack what the measures need.
+    """
+    run = prepared(workdir, num_samples, weights)
+    for measure in MAIN:
+        if problem := lack(measure, run):
+            raise ValueError(
+                f"--num_samples={num_samples} of {workdir}: {measure.__name__} cannot be measured, "
+                f"since {problem}."
+            )
+
+
 def main() -> None:
     """Measure, and write the file."""
     if not _RUNS.value:
@@ -238,6 +254,9 @@ def main() -> None:
     if weights and len(folders) > 1:
         command_line.fail(f"--weights={weights} is one model: give one folder by --runs.")
     command += f" --weights={weights}" if weights else ""
+    command_line.check_output(_RESULTS)
+    for folder in folders:
+        check(folder, num_samples, weights)
     rows = []
     for row in (r for folder in folders for r in rows_of(folder, num_samples, table, weights)):
         rows.append(row)

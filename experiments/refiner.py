@@ -192,21 +192,13 @@ def compare(
     return rows
 
 
-def whole_numbers(flag: Any, most: int) -> tuple[int, ...]:
-    """The numbers of a flag, from 1 to `most`; anything else ends with one line."""
-    if not all(v.isdecimal() and 1 <= int(v) <= most for v in flag.value) or not flag.value:
-        command_line.fail(
-            f"--{flag.name}={','.join(flag.value)}: give whole numbers from 1 to {most}."
-        )
-    return tuple(map(int, flag.value))
-
-
 def main() -> None:
     """Train, or compare."""
     if not command_line.WORKDIR.value:
         command_line.fail("--workdir is missing: name the folder of a trained run.")
     workdir = epath.Path(command_line.WORKDIR.value)
-    counts = whole_numbers(_SAMPLER_STEPS, NUM_STEPS)
+    command_line.check_output(_RESULTS)
+    counts = command_line.whole_numbers(_SAMPLER_STEPS, NUM_STEPS)
     if _COMPARE.value:
         compare(workdir, counts, command_line.NUM_SAMPLES.value, _RESULTS.value)
         return
@@ -218,7 +210,7 @@ def main() -> None:
         batch_size=_BATCH_SIZE.value,
         learning_rate=_LEARNING_RATE.value,
         width=_WIDTH.value,
-        multipliers=whole_numbers(_MULTIPLIERS, 64),
+        multipliers=command_line.whole_numbers(_MULTIPLIERS, 64),
         attention_side=_ATTENTION.value,
     )
     train(workdir, settings, _SEED.value)

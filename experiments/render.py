@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import app, flags
+from absl import flags
 from tabulate import tabulate
 
-from experiments import results
+from experiments import command_line, results
 from experiments.figures import registry
 from mmebm_jax import method
 
@@ -120,17 +120,30 @@ COLUMNS = {
 
 
 def rendered(text: str, root: Path = ROOT) -> str:
-    """A Markdown text with every marked table and figure made anew."""
+    """A Markdown text with every marked table and figure made anew.
+
+    Raises:
+      FileNotFoundError, ValueError: a file of results that is not there or not to be read, or a
+        marker that names no column or figure.
+    """
 
     def table(match: re.Match[str]) -> str:
-        result = results.read(root / match[2])
-        body = f"{markdown(result['rows'], match[3].split(','))}\n\n{caption(result)}\n"
+        result, columns = results.read(root / match[2]), match[3].split(",")
+        check_columns(columns)
+        with results.reading(root / match[2]):
+            rows = markdown(result["rows"], columns)
+        body = f"{rows}\n\n{caption(result)}\n"
         return f"{match[1]}\n{body}\n{match[4]}"
 
     def figure(match: re.Match[str]) -> str:
-        result = results.read(root / "docs" / f"{match[2]}.json")
-        shown = registry.FIGURES[match[2].rpartition("/")[2]]
-        parts = [f"![{shown.title}]({match[2]}.png)", shown.sentence(result["rows"])]
+        path, name = root / "docs" / f"{match[2]}.json", match[2].rpartition("/")[2]
+        result = results.read(path)
+        if name not in registry.FIGURES:
+            raise ValueError(f"figure {name}: choose one of {', '.join(registry.FIGURES)}.")
+        shown = registry.FIGURES[name]
+        with results.reading(path):
+            sentence = shown.sentence(result["rows"])
+        parts = [f"![{shown.title}]({match[2]}.png)", sentence]
         if "--partial" in result["command"].split():
             parts.append("Incomplete: of the runs that were finished so far.")
         body = "\n\n".join([*parts, caption(result)])
@@ -139,14 +152,23 @@ def rendered(text: str, root: Path = ROOT) -> str:
     return FIGURE.sub(figure, MARKED.sub(table, text))
 
 
+def check_columns(columns: Sequence[str]) -> None:
+    """Refuse a column that there is not.
+
+    Raises:
+      ValueError: one line that names it.
+    """
+    if unknown := [name for name in columns if name not in COLUMNS]:
+        raise ValueError(f"columns {', '.join(unknown)}: choose from {', '.join(COLUMNS)}.")
+
+
 def markdown(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """A table of rows, those of one method averaged over seeds.
 
     Raises:
       ValueError: an unknown column.
     """
-    if unknown := [name for name in columns if name not in COLUMNS]:
-        raise ValueError(f"columns {', '.join(unknown)}: choose from {', '.join(COLUMNS)}.")
+    check_columns(columns)
     methods = list(dict.fromkeys(row["method"] for row in rows))
     lines = [
         [name, *(_cell([r for r in rows if r["method"] == name], COLUMNS[c]) for c in columns)]
@@ -198,13 +220,13 @@ def _value(row: Mapping[str, Any], paths: Sequence[str]) -> Any:
     return None
 
 
-def main(_: Sequence[str]) -> None:
+def main() -> None:
     """Rewrite, or check."""
     stale = []
-    for path in sorted(path for pattern in FILES for path in ROOT.glob(pattern)):
-        text = path.read_text()
-        new = rendered(text)
-        if new != text:
+    texts = {p: p.read_text() for p in sorted(p for pattern in FILES for p in ROOT.glob(pattern))}
+    # All before any is written: where one cannot be rendered, none is.
+    for path, new in {path: _rendered_file(path, text) for path, text in texts.items()}.items():
+        if new != texts[path]:
             stale.append(str(path.relative_to(ROOT)))
             if not _CHECK.value:
                 path.write_text(new)
@@ -213,5 +235,12 @@ def main(_: Sequence[str]) -> None:
         raise SystemExit(1)
 
 
+def _rendered_file(path: Path, text: str) -> str:
+    try:
+        return rendered(text)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"{path.relative_to(ROOT)} cannot be rendered: {error}") from error
+
+
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -4,12 +4,13 @@
  "rows": [{"method", "seed", "minutes", "passes", …metrics as in evaluation.json}]}
 """
 
+import contextlib
 import datetime
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import jax
 from etils import epath
 
 from mmebm_jax import method
-from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.files import read_object, write_whole
+from mmebm_jax.storage.validation import brief
 from mmebm_jax.version import VERSION
 
 REQUIRED = ("command", "version", "method_revision", "machine", "date", "rows")
+MEND = "make it again by its command"
 
 
 def write(
@@ -65,13 +68,34 @@ def read(path: epath.PathLike) -> dict[str, Any]:
     """A file of results.
 
     Raises:
-      ValueError: it lacks a part; one line that names it.
+      FileNotFoundError: there is none.
+      ValueError: it is damaged or lacks a part; one line that names it.
     """
-    result = json.loads(epath.Path(path).read_text())
+    file = epath.Path(path)
+    if not file.exists():
+        raise FileNotFoundError(f"{path} does not exist: write it by the command of its table.")
+    result = read_object(file, MEND)
     missing = [name for name in REQUIRED if name not in result]
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}: make it again by its command.")
+        raise ValueError(f"{path} lacks {', '.join(missing)}: {MEND}.")
+    rows = result["rows"]
+    if not isinstance(rows, list) or not all(isinstance(r, dict) and "method" in r for r in rows):
+        raise ValueError(f"{path} has rows without a method: {MEND}.")
     return result
+
+
+@contextlib.contextmanager
+def reading(path: epath.PathLike) -> Iterator[None]:
+    """Name the file whose rows lack, or hold otherwise, what is read from them.
+
+    Raises:
+      ValueError: one line.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = brief(f"{type(error).__name__}: {error}")
+        raise ValueError(f"{path} has rows of other columns ({reason}): {MEND}.") from error
 
 
 def lookup(result: Mapping[str, Any], path: Sequence[str]) -> float | None:

@@ -16,7 +16,7 @@ from configs import (
     polymnist_table,
     toy,
 )
-from experiments.compare import read_config
+from experiments.command_line import read_config
 from mmebm_jax.method.plan import Terms
 from mmebm_jax.runs import builders, schema
 

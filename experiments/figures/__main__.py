@@ -10,6 +10,7 @@ folder is not trained or measured again, so a call that was stopped goes on.
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from configs.polydigits import SMOKE
 from experiments import command_line
 from experiments.figures import figure, registry
 from experiments.figures.runs import Settings
+from mmebm_jax.storage.files import check_folder
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results" / "figures"
+WORKDIR = "runs/figures"
 
 # `experiments.compare` has flags of these names too, and tests import both programs.
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of the runs.", allow_override=True)
@@ -77,19 +80,27 @@ def settings() -> Settings:
     for flag in (_MINUTES, _STEPS):
         if flag.value is not None and flag.value <= 0:
             command_line.fail(f"--{flag.name}={flag.value} must be more than 0.")
-    if not all(seed.isdecimal() for seed in _SEEDS.value) or not _SEEDS.value:
-        command_line.fail(f"--seeds={','.join(_SEEDS.value)}: give whole numbers, as 0,1,2.")
     if _JOBS.value > (num_cores := len(os.sched_getaffinity(0))):
         command_line.fail(f"--jobs={_JOBS.value}, but there are {num_cores} cores: lower it.")
     by_steps = _STEPS.value is not None or _SMOKE.value
     return Settings(
-        workdir=epath.Path(command_line.WORKDIR.value or "runs/figures"),
-        seeds=tuple(map(int, _SEEDS.value)),
+        workdir=epath.Path(command_line.WORKDIR.value or WORKDIR),
+        seeds=command_line.seeds(_SEEDS),
         minutes=None if by_steps else _MINUTES.value,
         num_steps=_STEPS.value,
         changes=(SMOKE if _SMOKE.value else {}) | changes(),
         methods=tuple(_METHODS.value),
     )
+
+
+def parsed_share() -> tuple[int, int] | None:
+    """Index and count of --share; None without one."""
+    if _SHARE.value is None:
+        return None
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", _SHARE.value)
+    if match is None or int(match[1]) >= int(match[2]):
+        command_line.fail(f"--share={_SHARE.value}: give INDEX/COUNT, INDEX from 0, as 0/2.")
+    return int(match[1]), int(match[2])
 
 
 def command(name: str) -> str:
@@ -114,10 +125,12 @@ def make(name: str, folder: epath.Path) -> None:
     if _REDRAW.value:
         figure.redraw(name, one, folder)
         return
-    given = figure.settled(one, settings())
-    if _SHARE.value:
-        index, _, count = _SHARE.value.partition("/")
-        figure.rows_of(name, figure.share(one, int(index), int(count)), given)
+    share, asked = parsed_share(), settings()
+    if _PARTIAL.value and not figure.finished(name, one).trials(asked):
+        command_line.fail(f"no run of {name} in {asked.workdir} is finished.")
+    given = figure.settled(one, asked)
+    if share is not None:
+        figure.rows_of(name, figure.share(one, *share), given)
         return
     given.workdir.mkdir(parents=True, exist_ok=True)
     if _JOBS.value > 1 and not _PARTIAL.value:
@@ -131,16 +144,16 @@ def make(name: str, folder: epath.Path) -> None:
     if _PARTIAL.value:
         one = figure.finished(name, one)
     rows = figure.rows_of(name, one, given)
-    if not rows:
-        command_line.fail(f"no run of {name} in {given.workdir} is finished.")
     figure.write(name, one, folder, command(name), rows)
     print(f"{folder / name}.png: {one.sentence(rows)}", flush=True)
 
 
 def main(names: Sequence[str]) -> None:
     """Make the figures."""
-    usual = command_line.WORKDIR.value or "runs/figures" if _SMOKE.value else FOLDER
+    usual = command_line.WORKDIR.value or WORKDIR if _SMOKE.value else FOLDER
     folder = epath.Path(_RESULTS.value or usual)
+    check_folder(folder, "--results")
+    check_folder(epath.Path(command_line.WORKDIR.value or WORKDIR), "--workdir")
     for name in registry.FIGURES if names == ["all"] else names:
         make(name, folder)
 

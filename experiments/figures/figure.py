@@ -107,9 +107,16 @@ def write(name: str, figure: Figure, folder: epath.Path, command: str, rows: lis
 
 
 def redraw(name: str, figure: Figure, folder: epath.Path) -> None:
-    """Draw NAME.png anew from NAME.json."""
-    rows = results.read(folder / f"{name}.json")["rows"]
-    plotting.write_figure(folder / f"{name}.png", figure.draw(rows))
+    """Draw NAME.png anew from NAME.json.
+
+    Raises:
+      FileNotFoundError, ValueError: there is no such file, or it cannot be drawn; one line.
+    """
+    path = folder / f"{name}.json"
+    rows = results.read(path)["rows"]
+    with results.reading(path):
+        picture = figure.draw(rows)
+    plotting.write_figure(folder / f"{name}.png", picture)
 
 
 def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -20,7 +20,7 @@ from experiments.measures.distances import distance_floor
 from mmebm_jax import method, training
 from mmebm_jax.runs import checkpoint
 from mmebm_jax.runs.sampler import Sampler
-from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.files import read_object, write_whole
 from mmebm_jax.training import Run, budget
 from mmebm_jax.training.compiled_update import Updates
 from mmebm_jax.training.log import read_rows
@@ -171,10 +171,10 @@ def kept(
     path, protocol = kept_path(one, name), one.config.evaluation.to_dict()
     if path.exists():
         _check_folder(one, settings)
-        found = json.loads(path.read_text())
-        if found["evaluation"] != protocol:
+        found = read_object(path, "move it away to measure anew")
+        if (before := found.get("evaluation")) != protocol:
             raise ValueError(
-                f"{path} was measured with evaluation = {found['evaluation']}, not {protocol}: "
+                f"{path} was measured with evaluation = {before}, not {protocol}: "
                 "choose another --workdir, or move it away to measure anew."
             )
         return found["rows"]
@@ -205,10 +205,10 @@ def read_record(folder: epath.Path) -> Row | None:
     path = folder / RECORD
     if not path.exists():
         return None
-    record = json.loads(path.read_text())
-    if record["method_revision"] != method.REVISION:
+    record = read_object(path, "move it away to train anew")
+    if (revision := record.get("method_revision")) != method.REVISION:
         raise ValueError(
-            f"{folder} was made by revision {record['method_revision']} of the method, which is "
+            f"{folder} was made by revision {revision} of the method, which is "
             f"now {method.REVISION}: choose another --workdir."
         )
     return record

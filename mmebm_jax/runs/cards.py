@@ -31,6 +31,16 @@ DATA_HEAD = "## Data"
 NO_DATA_LICENCE = "State here what the model was trained on and under which licence."
 
 
+def check_licence(licence: str) -> None:
+    """Refuse what is no SPDX identifier; "" states none.
+
+    Raises:
+      ValueError: one line that names it.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9.+-]*", licence):
+        raise ValueError(f"licence is {plain(licence)}: give an SPDX identifier, as apache-2.0.")
+
+
 def model_card(
     workdir: epath.Path,
     config: ConfigDict,
@@ -47,8 +57,7 @@ def model_card(
       facts: of export.json.
       licence: of the model, an SPDX identifier; "" says that none is stated.
     """
-    if not re.fullmatch(r"[A-Za-z0-9.+-]*", licence):
-        raise ValueError(f"licence is {plain(licence)}: give an SPDX identifier, as apache-2.0.")
+    check_licence(licence)
     head = ["---", "library_name: mmebm_jax", "tags: [energy-based-model, multimodal, vae, jax]"]
     head += [f"license: {licence.lower()}"] if licence else []
     modalities = ", ".join(

@@ -25,7 +25,7 @@ from mmebm_jax.method.train_state import TrainState, Weights
 from mmebm_jax.modalities.kinds import KINDS
 from mmebm_jax.runs import schema
 from mmebm_jax.runs.manifests import ITEMS, check_manifests, check_meta, check_size, silence
-from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.files import read_object, write_whole
 from mmebm_jax.storage.validation import OneOf, Record, brief, parse, plain, shown
 from mmebm_jax.typing import Alphabet
 
@@ -301,7 +301,8 @@ def _with_empty(tree: Any, template: Any) -> Any:
 def write_config(workdir: epath.Path, config: ConfigDict, splits: DataSplits) -> int | None:
     """Save a run's configuration and what sampling needs to know of its data.
 
-    A configuration that is there stays, unless the run is to take more steps.
+    A configuration that is there stays, unless the run is to take more steps; of the two files,
+    one that was lost is written again.
 
     Returns:
       The former number of steps, if the new one is larger; else None.
@@ -310,12 +311,12 @@ def write_config(workdir: epath.Path, config: ConfigDict, splits: DataSplits) ->
     path, before = workdir / "config.json", None
     if path.exists():
         before = read_json(path)["num_steps"]
-        if before >= config.num_steps:
-            return None
-    else:
+    if before is None or not (workdir / "data.json").exists():
         fields = {name: field._asdict() for name, field in splits.fields.items()}
         facts = {"fields": fields, "alphabet": splits.alphabet, "version": splits.version}
         write_whole(workdir / "data.json", json.dumps(facts, indent=2) + "\n")
+    if before is not None and before >= config.num_steps:
+        return None
     write_whole(path, config.to_json_best_effort(indent=2, sort_keys=True) + "\n")
     return before
 
@@ -473,17 +474,8 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path.parent} holds no run (no {path.name}): train there first.")
-    reason = "it holds no JSON object"
-    try:
-        if path.stat().length <= MOST_JSON_BYTES:
-            tree = json.loads(path.read_bytes())
-            if isinstance(tree, dict):
-                return _with_present_names(tree)
-        else:
-            reason = f"it is larger than {MOST_JSON_BYTES >> 20} MiB"
-    except (ValueError, RecursionError) as error:
-        reason = brief(str(error))
-    raise ValueError(f"{path} is damaged ({reason}): restore it from a copy of the run.")
+    mend = "restore it from a copy of the run"
+    return _with_present_names(read_object(path, mend, MOST_JSON_BYTES))
 
 
 def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:

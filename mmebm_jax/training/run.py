@@ -1,7 +1,6 @@
 """Set-up of a run: everything that a configuration builds, checked before anything is compiled."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,8 +14,12 @@ from mmebm_jax.data.source import DataSplits, Source
 from mmebm_jax.method.model import Model
 from mmebm_jax.runs import builders, checkpoint, sharding
 from mmebm_jax.runs.template import template
-from mmebm_jax.storage.files import nearest_existing
+from mmebm_jax.storage.files import check_folder
 from mmebm_jax.training import processes, writers
+
+# What training writes in a run's folder.
+FOLDERS = ("checkpoints", "images")
+FILES = ("config.json", "data.json", "metrics.jsonl")
 
 
 class Run(NamedTuple):
@@ -56,16 +59,23 @@ def prepare(
     builders.validate(config)
     writers.check(config.tracker)
     checkpoint.check_config(workdir, config, may_extend=True)
-    mesh = sharding.data_mesh()
-    sharding.check_batch_size(
-        config.batch_size // config.revision_stride // config.accumulation_steps, mesh
-    )
+    _mesh(config)  # refuses a batch that devices cannot share, before data are built
     # Only one process builds what is missing of the data set.
     if not processes.is_first():
         processes.wait_for_all("data set built")
     splits = checked(data) if data else builders.build_data(config, prepare=prepare_data)
     if processes.is_first():
         processes.wait_for_all("data set built")
+    return on_data(config, workdir, splits)
+
+
+def on_data(config: ConfigDict, workdir: epath.Path, splits: DataSplits) -> Run:
+    """The last part of `prepare`, for data that are built: several runs may share them.
+
+    Raises:
+      ValueError: the configuration, or what is in the folder, does not fit the data.
+    """
+    mesh = _mesh(config)
     checkpoint.check_data(workdir, splits)
     if config.batch_size > len(splits.train):
         raise ValueError(
@@ -82,14 +92,27 @@ def prepare(
     return Run(config, workdir, splits, builders.build_train_source(config, splits), model, mesh)
 
 
+def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
+    mesh = sharding.data_mesh()
+    sharding.check_batch_size(
+        config.batch_size // config.revision_stride // config.accumulation_steps, mesh
+    )
+    return mesh
+
+
 def _check_workdir(workdir: epath.Path) -> None:
-    if "://" in str(workdir):  # Only writing shows whether an object store may be written to.
-        return
-    there = nearest_existing(workdir)
-    if not there.is_dir():
-        raise ValueError(f"{there} is a file: name a folder with --workdir.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{there} cannot be written to: name another folder with --workdir.")
+    """Refuse a folder, or a place in it, that a run cannot write to.
+
+    Raises:
+      ValueError: one line that names the place.
+    """
+    check_folder(workdir, "--workdir")
+    for name in FOLDERS:
+        if (workdir / name).exists() and not (workdir / name).is_dir():
+            raise ValueError(f"{workdir / name} is a file, where a run has a folder: move it away.")
+    for name in FILES:
+        if (workdir / name).is_dir():
+            raise ValueError(f"{workdir / name} is a folder, where a run has a file: move it away.")
 
 
 @contextlib.contextmanager

@@ -51,9 +51,14 @@ def scaled(config: ConfigDict, num_steps: int) -> ConfigDict:
     """A copy whose schedule has `num_steps` steps, each phase keeping its share of them."""
     config = config.copy_and_resolve_references()
     share = num_steps / config.num_steps
-    steps = {name: round(share * _value(config, name)) for name in STEP_FIELDS}
-    config.update_from_flattened_dict({"num_steps": num_steps, **steps})
+    changed = {name: round(share * step) for name, step in steps(config).items()}
+    config.update_from_flattened_dict({"num_steps": num_steps, **changed})
     return config
+
+
+def steps(config: ConfigDict) -> dict[str, int]:
+    """The fields that hold a step, by names like "prior.fit_step"."""
+    return {name: _value(config, name) for name in STEP_FIELDS}
 
 
 def learning_rates(

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import render, results
 from mmebm_jax import method
+from tests.commands import assert_one_line, run_here
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path for pattern in render.FILES for path in ROOT.glob(pattern))
@@ -61,10 +62,50 @@ def test_results_of_another_method_say_so(tmp_path):
     assert f"which is now {method.REVISION}" in render.caption(results.read(older))
 
 
-def test_what_cannot_be_rendered_is_named(tmp_path):
-    path = make_result(tmp_path, [])
-    path.write_text(json.dumps({"rows": []}))
-    with pytest.raises(ValueError, match=r"lacks command, version"):
-        results.read(path)
-    with pytest.raises(ValueError, match=r"columns depth: choose from joint"):
-        render.markdown([], ["depth"])
+def whole(rows):
+    return json.dumps(dict.fromkeys(results.REQUIRED, "") | {"rows": rows})
+
+
+TABLE = "<!-- table: some.json {} -->\n<!-- end -->\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "marker", "named"),
+    [
+        (json.dumps({"rows": []}), TABLE.format("joint"), "some.json lacks command, version"),
+        (whole([]), TABLE.format("depth"), "columns depth: choose from joint"),
+        (whole([]), TABLE.format("joint").replace("some", "no"), "no.json does not exist"),
+        ('{"rows": [', TABLE.format("joint"), "some.json is damaged"),
+        ("[1]", TABLE.format("joint"), "some.json is damaged (it holds no JSON object)"),
+        (whole([{"step": 1}]), TABLE.format("steps"), "some.json has rows without a method"),
+        (
+            whole([{"method": "a", "step": {}}]),
+            TABLE.format("steps"),
+            "some.json has rows of other columns",
+        ),
+        (
+            whole([{"method": "a"}]),
+            "<!-- figure: docs/energy_loss.json -->\n<!-- end -->\n",
+            "energy_loss.json has rows of other columns (KeyError: 'shared generator')",
+        ),
+        (
+            whole([{"method": "a"}]),
+            "<!-- figure: docs/some.json -->\n<!-- end -->\n",
+            "figure some: choose one of",
+        ),
+    ],
+)
+def test_what_cannot_be_rendered_is_one_line(tmp_path, monkeypatch, capsys, content, marker, named):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "page.md").write_text(marker)
+    (tmp_path / "README.md").write_text("<!-- table: good.json steps -->\nold\n<!-- end -->\n")
+    (tmp_path / "good.json").write_text(
+        whole([{"method": "a"}]).replace('"method_revision": ""', '"method_revision": 0')
+    )
+    for path in ("some.json", "docs/some.json", "docs/energy_loss.json"):
+        (tmp_path / path).write_text(content)
+    monkeypatch.setattr(render, "ROOT", tmp_path)
+    monkeypatch.setattr(render.rendered, "__defaults__", (tmp_path,))
+    _, line = run_here(capsys, program=render)
+    assert_one_line(line, "docs/page.md cannot be rendered", named)
+    assert "old" in (tmp_path / "README.md").read_text()  # no page, or all of them

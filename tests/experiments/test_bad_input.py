@@ -21,6 +21,7 @@ from etils import epath
 from PIL import Image
 
 import mmebm_jax
+from experiments import page
 from mmebm_jax.data import load_data
 from mmebm_jax.data.sets import polymnist
 from mmebm_jax.data.source import ArraySource, DataSplits, Field
@@ -127,6 +128,11 @@ CASES = {
         lambda place: [f"--workdir={place.run}", "--mode=evaluate", "--num_samples=3"],
         ["--num_samples does not act in --mode=evaluate", "sample and curve"],
     ),
+    "empty workdir": (lambda place: ["--workdir=", *SMALL], ["--workdir is empty"]),
+    "empty given": (
+        lambda place: ["--mode=sample", f"--workdir={place.run}", "--given="],
+        ["--given is empty", "leave it out"],
+    ),
     "negative refinement": (lambda place: ["--refinement_steps=-1"], ["refinement_steps"]),
 }
 
@@ -180,6 +186,7 @@ CASES |= {
         config_file("config.model.lock(); config.model.num_latnts = 3"),
         ["own.py: AttributeError", "num_latnts"],
     ),
+    "config without a name": (setting(base=["--config="]), ["config file '' has no name"]),
     "config folder": (setting(base=["--config=configs"]), ["configs is a folder"]),
     "field without a config": (setting(base=["--config.batch_size=3"]), ["--config is missing"]),
     "field before the config": (
@@ -347,6 +354,18 @@ def set_field(*path, value):
     return change
 
 
+def instead(path_of, make, mode="train"):
+    """Something else in the place of a file or folder of the run."""
+
+    def arguments(place):
+        path = path_of(place)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        make(path)
+        return [f"--mode={mode}", f"--workdir={place.run}", *(SMALL if mode == "train" else [])]
+
+    return arguments
+
+
 CASES |= {
     "workdir is a file": (
         lambda place: [f"--workdir={place.file('taken', '')}", *SMALL],
@@ -358,7 +377,19 @@ CASES |= {
     ),
     "workdir that nobody can make": (
         lambda place: ["--workdir=/proc/mmebm", *SMALL],
-        ["/proc"],
+        ["/proc cannot be written to", "--workdir"],
+    ),
+    "checkpoints that are a file": (
+        instead(lambda place: place.run / "checkpoints", lambda path: path.touch()),
+        ["run/checkpoints is a file", "move it away"],
+    ),
+    "config.json that is a folder": (
+        instead(lambda place: place.run / "config.json", Path.mkdir),
+        ["run/config.json is a folder", "move it away"],
+    ),
+    "config.json that is a folder, sampled": (
+        instead(lambda place: place.run / "config.json", Path.mkdir, mode="sample"),
+        ["config.json is damaged (it is a folder)"],
     ),
     "workdir of another config": (
         in_run(*SMALL, "--config.model.hidden=9", mode="train"),
@@ -761,6 +792,18 @@ CASES |= {
         evaluating("--config.evaluation.measures=joint_samples,beauty"),
         ["config.evaluation.measures names 'beauty'", "all", "log_likelihood"],
     ),
+    "evaluation: unknown measure, trained": (
+        setting("--config.evaluation.measures=beauty"),
+        ["config.evaluation.measures names 'beauty'"],
+    ),
+    "evaluation: unknown measure, checked": (
+        setting("--config.evaluation.measures=beauty", "--mode=check"),
+        ["config.evaluation.measures names 'beauty'"],
+    ),
+    "evaluation: a file for the classifiers": (
+        lambda place: [*evaluating()(place), f"--classifiers={place.file('taken', '')}"],
+        ["taken is a file", "--classifiers"],
+    ),
     "evaluation: no measure": (
         evaluating("--config.evaluation.measures="),
         ["config.evaluation.measures is ''", "1 to 4096"],
@@ -849,6 +892,22 @@ def test_bad_input_ends_with_one_line_and_touches_nothing(
     assert status != 0
     assert_one_line(stderr, *named)
     assert after == before
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("/proc/x.png", "/proc cannot be written to: name another folder with --picture"),
+        ("configs", "configs is a folder: name a file with --picture"),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_not_drawn(capsys, monkeypatch, saved_run, path, named):
+    def refuse(*arguments):
+        raise AssertionError("the page was drawn")
+
+    monkeypatch.setattr(page, "draw", refuse)
+    _, stderr = run_here(capsys, f"--workdir={saved_run}", f"--picture={path}", program=page)
+    assert_one_line(stderr, named)
 
 
 # Arguments of `sample` of a loaded run, and what its refusal names.

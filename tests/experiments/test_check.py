@@ -57,6 +57,29 @@ def test_the_plan_tells_every_field_that_is_not_at_its_default(text):
     assert "config.seed" not in table
 
 
+def test_the_smoke_plan_begins_all_that_it_asks_for(run, text):
+    assert "warning:" not in text
+    assert not check.never_acting(run.config)
+
+
+@pytest.mark.parametrize(
+    ("name", "off"),
+    [
+        ("energy.start_step", {"energy.learn": False}),
+        ("prior.start_step", {"prior.learn": False}),
+        ("schedule.freeze_step", {"schedule.freeze_step": 0}),
+        ("warmup_steps", {"warmup_steps": 0}),
+    ],
+)
+def test_what_is_on_and_never_acts_is_told(run, name, off):
+    config = run.config.copy_and_resolve_references()
+    config.update_from_flattened_dict({name: config.num_steps})
+    (line,) = check.never_acting(config)
+    assert f"config.{name} is 8, but the run ends at step 8" in line
+    config.update_from_flattened_dict(off)
+    assert not check.never_acting(config)
+
+
 def test_nothing_is_written(run, text):
     assert not run.workdir.exists()
 

@@ -112,6 +112,19 @@ def test_a_run_under_a_budget_records_what_was_asked_and_used(tmp_path, monkeypa
             "exclude each other",
         ),
         (["--configs=configs/polydigits.py:smoke", "--jobs=4096"], "--jobs=4096"),
+        (["--configs=README.md"], "README.md: SyntaxError"),
+        (["--configs=configs"], "config file configs is a folder"),
+        (["--configs=configs/methods.py"], "configs/methods.py: AttributeError"),
+        (["--configs=configs/polydigits.py:smoke", "--seeds="], "--seeds=: give whole numbers"),
+        (["--configs=configs/polydigits.py:smoke", "--seeds=a"], "--seeds=a: give whole numbers"),
+        (["--configs=configs/polydigits.py:smoke", "--seeds=0,-1"], "--seeds=0,-1: give whole"),
+        (["--configs=configs/polydigits.py:smoke", "--seeds=0,0"], "--seeds=0,0 names a number"),
+        (
+            ["--configs=configs/polydigits.py:mmvae,configs/folder.py:paper_b"],
+            "mmvae has config.data.name = 'polydigits' and paper_b 'folder'",
+        ),
+        (["--configs=configs/folder.py:paper_b"], "config.data.path"),
+        (["--configs=configs/polydigits.py:smoke", "--results=configs"], "configs is a folder"),
         (["--configs=configs/polydigits.py:smoke", "--shard=3/2"], "--shard=3/2: give i/n"),
         (["--configs=configs/polydigits.py:smoke", "--shard=1/2", "--jobs=2"], "exclude each"),
     ],
@@ -120,7 +133,34 @@ def test_bad_flags_end_with_one_line(tmp_path, capsys, arguments, message):
     status, errors = run_here(capsys, *arguments, f"--workdir={tmp_path / 'runs'}", program=compare)
     assert status != 0
     assert_one_line(errors, message)
-    assert not (tmp_path / "runs" / "comparison.json").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_ends_a_later_run_is_refused_before_the_first(tmp_path, capsys, monkeypatch):
+    """A batch that the data cannot fill, a measure that is none, a folder that is taken."""
+
+    def refuse(*_):
+        raise AssertionError("a run began")
+
+    monkeypatch.setattr(compare, "run_one", refuse)
+    lines = ["from configs import polydigits", "def get_config(variant='a'):"]
+    lines += ["    config = polydigits.get_config('smoke')"]
+    lines += ["    config.batch_size = 400 if variant == 'large' else config.batch_size"]
+    lines += ["    config.evaluation.measures = 'beauty' if variant == 'odd' else 'all'"]
+    (tmp_path / "own.py").write_text("\n".join([*lines, "    return config"]))
+    folder = tmp_path / "runs" / "seed1" / "taken"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(get_config("smoke").to_json_best_effort())
+    for variant, message in (
+        ("large", "config.batch_size is 400"),
+        ("odd", "measures names 'beauty'"),
+        ("taken", "holds a run with seed = 0, not 1"),
+    ):
+        arguments = [f"--configs={tmp_path / 'own.py'}:a,{tmp_path / 'own.py'}:{variant}"]
+        arguments += ["--seeds=0,1", f"--workdir={tmp_path / 'runs'}"]
+        status, errors = run_here(capsys, *arguments, program=compare)
+        assert status != 0
+        assert_one_line(errors, message)
 
 
 @pytest.mark.usefixtures("parsed_flags")

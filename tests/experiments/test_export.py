@@ -64,6 +64,23 @@ def test_missing_flags_are_one_line(tmp_path, capsys):
     assert_one_line(error, "--workdir", "--folder")
 
 
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("--num_samples=1", "--num_samples=1: give at least 2"),
+        ("--licence=a b", "licence is a b: give an SPDX identifier"),
+        ("--folder=/proc/export", "/proc cannot be written to: name another folder with --folder"),
+    ],
+)
+def test_what_cannot_be_exported_and_measured_leaves_nothing(tmp_path, capsys, flag, named):
+    save_run(tmp_path / "run", small_config())
+    arguments = [f"--workdir={tmp_path / 'run'}", f"--folder={tmp_path / 'new'}", flag]
+    status, error = run_here(capsys, *arguments, program=export)
+    assert status == 2
+    assert_one_line(error, named)
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_rows_stand_before_the_data():
     result = {
         "num_samples": 80,

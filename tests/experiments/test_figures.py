@@ -349,6 +349,10 @@ def test_a_run_that_exploded_is_a_row_of_its_own(tmp_path, monkeypatch):
         (["chain_steps", "--steps=0"], "--steps=0"),
         (["chain_steps", "--minutes=-1"], "--minutes=-1"),
         (["chain_steps", "--seeds=a"], "--seeds=a"),
+        (["chain_steps", "--seeds=1,1"], "--seeds=1,1 names a number twice"),
+        (["chain_steps", "--share=a"], "--share=a: give INDEX/COUNT"),
+        (["chain_steps", "--share=2/2"], "--share=2/2: give INDEX/COUNT"),
+        (["chain_steps", "--results=README.md"], "README.md is a file"),
         (["chain_steps", "--jobs=4096"], "--jobs=4096"),
         (["chain_steps", "--set=nonsense"], "--set=nonsense"),
         (["chain_steps", "--smoke", "--set=model.depth=3"], "model.depth"),
@@ -357,14 +361,37 @@ def test_a_run_that_exploded_is_a_row_of_its_own(tmp_path, monkeypatch):
         (["sensitivity", "--smoke", "--set=model.prior_hidden=3"], "--set=model.prior_hidden"),
         (["energy_loss", "--smoke", "--set=energy.chain.num_steps=3"], "varies it"),
         (["chain_steps", "--smoke", "--partial"], "no run of chain_steps"),
+        (["energy_loss", "--partial"], "no run of energy_loss"),
     ],
 )
-def test_bad_flags_end_with_one_line(arguments, named, tmp_path, capsys):
+def test_bad_flags_end_with_one_line(arguments, named, tmp_path, capsys, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("speed was measured")
+
+    monkeypatch.setattr(runs.budget, "prepare_for", refuse)
     folder = tmp_path / "runs"
     status, errors = run_figures(capsys, *arguments, f"--workdir={folder}")
     assert status == command_line.USAGE_ERROR
     assert_one_line(errors, named)
     assert not list(folder.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ('{"rows": [', "is damaged"),
+        (
+            json.dumps(dict.fromkeys(results.REQUIRED, "") | {"rows": [{"method": "a"}]}),
+            "has rows of other columns (KeyError",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_drawn_is_named(content, named, tmp_path, capsys):
+    path = tmp_path / "energy_loss.json"
+    path.write_text(content)
+    status, errors = run_figures(capsys, "energy_loss", "--redraw", f"--results={tmp_path}")
+    assert status == command_line.USAGE_ERROR
+    assert_one_line(errors, f"{path} ", named)
 
 
 @pytest.mark.parametrize("name", registry.FIGURES)

@@ -7,7 +7,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import gather, render, results
-from tests.commands import run_here, save_run, small_config
+from tests.commands import assert_one_line, run_here, save_run, small_config
 
 MADE = {"version": "abc", "machine": "1 core of some", "date": "2026-01-02"}
 
@@ -59,6 +59,21 @@ def test_a_table_of_runs_says_who_measured_them(runs, tmp_path):
         ("two", 1, 3.0),
     ]
     assert render.caption(found).endswith("on 1 core of some. Trained elsewhere.")
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ('{"step": 1}', "does not say what made it"),
+        ("[1]", "is damaged (it holds no JSON object)"),
+        ('{"step": 1,', "is damaged"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_read_is_named(runs, tmp_path, capsys, content, named):
+    (runs[0] / "evaluation.json").write_text(content)
+    arguments = f"--runs={runs[0]}", f"--results={tmp_path / 'some.json'}"
+    _, line = run_here(capsys, *arguments, program=gather)
+    assert_one_line(line, f"{runs[0] / 'evaluation.json'} ", named, "--mode=evaluate")
 
 
 def test_runs_that_differ_or_lack_an_evaluation_end_with_a_line(runs, tmp_path, capsys):

@@ -15,6 +15,16 @@ from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.runs.sampler import Sampler
+from tests.commands import assert_one_line, run_here, save_run, small_config
+
+
+def test_too_few_samples_are_refused_before_anything_is_trained(tmp_path, capsys):
+    save_run(tmp_path, small_config())
+    for count, named in ((1, "give at least 2"), (2, "takes at least 65 samples, and there are 2")):
+        arguments = [f"--runs={tmp_path}", f"--num_samples={count}"]
+        _, error = run_here(capsys, *arguments, program=parts)
+        assert_one_line(error, f"--num_samples={count}", named)
+    assert not (tmp_path / "classifiers").exists()
 
 
 def test_one_gaussian_has_the_mean_and_covariance_of_the_mixture():

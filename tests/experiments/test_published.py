@@ -8,7 +8,7 @@ import time
 import pytest
 
 from experiments import packs, published
-from experiments.compare import read_config
+from experiments.command_line import read_config
 from experiments.published import PRESETS, Slice
 from tests.commands import assert_one_line, run_here
 from tests.test_structure import ROOT

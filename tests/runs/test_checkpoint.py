@@ -156,6 +156,20 @@ def test_a_run_on_another_version_of_its_data_set_is_refused(tmp_path):
         checkpoint.check_data(folder, newer)
 
 
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+def test_what_a_run_lost_is_written_again_and_nothing_else(tmp_path, name):
+    config, folder = small_config(), epath.Path(tmp_path)
+    splits = builders.build_data(config)
+    checkpoint.write_config(folder, config, splits)
+    before = digest(tmp_path)
+    kept = ({"config.json", "data.json"} - {name}).pop()
+    inode = (tmp_path / kept).stat().st_ino
+    (tmp_path / name).unlink()
+    assert checkpoint.write_config(folder, config, splits) is None
+    assert digest(tmp_path) == before
+    assert name == "config.json" or (tmp_path / kept).stat().st_ino == inode
+
+
 def test_a_run_of_before_0_2_is_sampled_from_and_not_trained_on(tmp_path):
     config = small_config(data__word=True)
     save_run(tmp_path, config)
