@@ -18,6 +18,7 @@ from experiments import command_line, measures
 from experiments.evaluate import evaluate, restored
 from mmebm_jax.runs import cards, exports, sampler
 from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.places import place
 
 LOGGER = logging.getLogger("mmebm_jax")
 NUM_SAMPLES = 2000
@@ -52,7 +53,7 @@ def main() -> None:
     """Export, measure, write the card."""
     if not command_line.WORKDIR.value or not _FOLDER.value:
         command_line.fail("name the run by --workdir and the new folder by --folder.")
-    workdir, folder = epath.Path(command_line.WORKDIR.value), epath.Path(_FOLDER.value)
+    workdir, folder = place(command_line.WORKDIR.value), place(_FOLDER.value)
     exports.export(workdir, folder, dtype=_DTYPE.value, licence=_LICENCE.value)
     size = sum((folder / name).stat().length for name in exports.FILES)
     print(f"wrote {folder}, {size / 1e6:.1f} MB")

@@ -15,6 +15,7 @@ from etils import epath
 
 from experiments import command_line, results
 from mmebm_jax.runs import checkpoint
+from mmebm_jax.storage.places import place
 from mmebm_jax.training.log import read_rows
 
 _RUNS = flags.DEFINE_list(
@@ -33,7 +34,7 @@ def row(given: str) -> dict[str, Any]:
       FileNotFoundError: no run, or it was not evaluated.
     """
     name, equals, folder = given.rpartition("=")
-    workdir = epath.Path(folder)
+    workdir = place(folder)
     config = checkpoint.read_config(workdir)
     path = workdir / "evaluation.json"
     if not path.exists():

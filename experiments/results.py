@@ -18,6 +18,7 @@ from etils import epath
 
 from mmebm_jax import method
 from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.places import place
 from mmebm_jax.version import VERSION
 
 REQUIRED = ("command", "version", "method_revision", "machine", "date", "rows")
@@ -47,7 +48,7 @@ def write(
         **({"note": note} if note else {}),
         "rows": list(rows),
     }
-    file = epath.Path(path)
+    file = place(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
@@ -67,7 +68,7 @@ def read(path: epath.PathLike) -> dict[str, Any]:
     Raises:
       ValueError: it lacks a part; one line that names it.
     """
-    result = json.loads(epath.Path(path).read_text())
+    result = json.loads(place(path).read_text())
     missing = [name for name in REQUIRED if name not in result]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}: make it again by its command.")

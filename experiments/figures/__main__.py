@@ -21,6 +21,7 @@ from configs.polydigits import SMOKE
 from experiments import command_line
 from experiments.figures import figure, registry
 from experiments.figures.runs import Settings
+from mmebm_jax.storage.places import place
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results" / "figures"
 
@@ -83,7 +84,7 @@ def settings() -> Settings:
         command_line.fail(f"--jobs={_JOBS.value}, but there are {num_cores} cores: lower it.")
     by_steps = _STEPS.value is not None or _SMOKE.value
     return Settings(
-        workdir=epath.Path(command_line.WORKDIR.value or "runs/figures"),
+        workdir=place(command_line.WORKDIR.value or "runs/figures"),
         seeds=tuple(map(int, _SEEDS.value)),
         minutes=None if by_steps else _MINUTES.value,
         num_steps=_STEPS.value,
@@ -140,7 +141,7 @@ def make(name: str, folder: epath.Path) -> None:
 def main(names: Sequence[str]) -> None:
     """Make the figures."""
     usual = command_line.WORKDIR.value or "runs/figures" if _SMOKE.value else FOLDER
-    folder = epath.Path(_RESULTS.value or usual)
+    folder = place(_RESULTS.value or usual)
     for name in registry.FIGURES if names == ["all"] else names:
         make(name, folder)
 

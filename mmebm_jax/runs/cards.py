@@ -46,9 +46,11 @@ def model_card(
       data: what the run's modalities are.
       facts: of export.json.
       licence: of the model, an SPDX identifier; "" says that none is stated.
+
+    Raises:
+      ValueError: the licence is none.
     """
-    if not re.fullmatch(r"[A-Za-z0-9.+-]*", licence):
-        raise ValueError(f"licence is {plain(licence)}: give an SPDX identifier, as apache-2.0.")
+    check_licence(licence)
     head = ["---", "library_name: mmebm_jax", "tags: [energy-based-model, multimodal, vae, jax]"]
     head += [f"license: {licence.lower()}"] if licence else []
     modalities = ", ".join(
@@ -75,6 +77,16 @@ def model_card(
         licence or "None is stated.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def check_licence(licence: Any) -> None:
+    """Refuse what is no SPDX identifier; "" is taken.
+
+    Raises:
+      ValueError: one line that says so.
+    """
+    if not (isinstance(licence, str) and re.fullmatch(r"[A-Za-z0-9.+-]*", licence)):
+        raise ValueError(f"licence is {plain(licence)}: give an SPDX identifier, as apache-2.0.")
 
 
 def scores(workdir: epath.Path, seed: int) -> str:

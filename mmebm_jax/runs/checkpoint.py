@@ -23,7 +23,7 @@ from mmebm_jax.data.source import FIRST_VERSION, DataSplits, Field
 from mmebm_jax.method.model import NETWORKS
 from mmebm_jax.method.train_state import TrainState, Weights
 from mmebm_jax.modalities.kinds import KINDS
-from mmebm_jax.runs import schema
+from mmebm_jax.runs import folders, schema
 from mmebm_jax.runs.manifests import ITEMS, check_manifests, check_meta, check_size, silence
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.storage.validation import OneOf, Record, brief, parse, plain, shown
@@ -394,8 +394,10 @@ def check_config(workdir: epath.Path, config: ConfigDict, *, may_extend: bool = 
       may_extend: whether the same run with more `num_steps` is accepted.
 
     Raises:
-      ValueError: with the first field that differs, or the folder's config.json is damaged.
+      ValueError: with the first field that differs, or the folder's config.json is damaged, or it
+        is an export's.
     """
+    folders.check_run(workdir)
     path = workdir / "config.json"
     if not path.exists():
         return
@@ -447,8 +449,10 @@ def read_config(workdir: epath.Path) -> ConfigDict:
 
     Raises:
       FileNotFoundError: the folder holds no run.
-      ValueError: the file is damaged, or a field is missing, unknown or holds what it may not.
+      ValueError: the folder holds an export, the file is damaged, or a field is missing, unknown or
+        holds what it may not.
     """
+    folders.check_run(workdir)
     path = workdir / "config.json"
     saved = {n: value for n, value in read_json(path).items() if n not in RETIRED_FIELDS}
     tree = ADDED_AT_TOP | saved
@@ -471,8 +475,14 @@ def read_json(path: epath.Path) -> dict[str, Any]:
       FileNotFoundError: the file is missing.
       ValueError: it is damaged or absurdly large.
     """
+    is_export = folders.is_export(path.parent)
     if not path.exists():
-        raise FileNotFoundError(f"{path.parent} holds no run (no {path.name}): train there first.")
+        raise FileNotFoundError(
+            f"{path} is missing: fetch the export anew."
+            if is_export
+            else f"{path.parent} holds no run (no {path.name}): train there first."
+        )
+    mend = "fetch the export anew" if is_export else "restore it from a copy of the run"
     reason = "it holds no JSON object"
     try:
         if path.stat().length <= MOST_JSON_BYTES:
@@ -483,7 +493,7 @@ def read_json(path: epath.Path) -> dict[str, Any]:
             reason = f"it is larger than {MOST_JSON_BYTES >> 20} MiB"
     except (ValueError, RecursionError) as error:
         reason = brief(str(error))
-    raise ValueError(f"{path} is damaged ({reason}): restore it from a copy of the run.")
+    raise ValueError(f"{path} is damaged ({reason}): {mend}.")
 
 
 def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mmebm_jax.method.model import Model
 from mmebm_jax.runs import builders, checkpoint, sharding
 from mmebm_jax.runs.template import template
 from mmebm_jax.storage.files import nearest_existing
+from mmebm_jax.storage.places import place
 from mmebm_jax.training import processes, writers
 
 
@@ -49,7 +50,7 @@ def prepare(
     Raises:
       ValueError, FileNotFoundError: one line that names the problem and the remedy.
     """
-    workdir = epath.Path(workdir)
+    workdir = place(workdir)
     _check_workdir(workdir)
     if data is not None:
         config = ConfigDict(config.to_dict() | {"data": {"name": "arrays"}})
