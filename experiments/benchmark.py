@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 from absl import flags
-from etils import epath
 
 from experiments import command_line, results
 from experiments.benchmarks import (
@@ -35,6 +34,7 @@ from experiments.benchmarks import (
 )
 from experiments.benchmarks.measure import Options, Part
 from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.places import place
 
 # Those of one shape first: its compiled update serves them all.
 PARTS = {
@@ -84,7 +84,7 @@ def main() -> None:
     unknown = set(_PARTS.value) - set(PARTS)
     if unknown or not _PARTS.value:
         raise ValueError(f"--parts={','.join(_PARTS.value)}: choose from {', '.join(PARTS)}.")
-    workdir = epath.Path(command_line.WORKDIR.value or "runs/benchmark")
+    workdir = place(command_line.WORKDIR.value or "runs/benchmark")
     workdir.mkdir(parents=True, exist_ok=True)
     options = Options(_PAIRS.value, _REPEATS.value, _QUICK.value)
     measures: dict[str, Callable[[], Part]] = {
@@ -116,7 +116,7 @@ def main() -> None:
         figures[name] = part.figures
         if _RESULTS.value and part.rows:
             command = f"python -m experiments.benchmark --parts={name} --pairs={options.pairs}"
-            path = epath.Path(_RESULTS.value) / f"speed_{name}.json"
+            path = place(_RESULTS.value) / f"speed_{name}.json"
             results.write(path, command, part.rows)
         sections.append(f"## {PARTS[name]}\n\n{part.markdown}")
         logger.info("%s\n", sections[-1])

@@ -15,6 +15,7 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from mmebm_jax.storage.files import check_file
+from mmebm_jax.storage.places import place
 from mmebm_jax.storage.validation import brief
 from mmebm_jax.training import processes
 
@@ -151,7 +152,7 @@ def check_output(flag: flags.FlagHolder[str | None]) -> None:
       ValueError: one line that names it.
     """
     if flag.value is not None:
-        check_file(epath.Path(flag.value), f"--{flag.name}")
+        check_file(place(flag.value), f"--{flag.name}")
 
 
 def read_config(path: str) -> ConfigDict:

@@ -39,6 +39,7 @@ from experiments.results import lookup
 from mmebm_jax import training
 from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.storage.files import check_folder, read_object, write_whole
+from mmebm_jax.storage.places import place
 from mmebm_jax.storage.validation import shown
 from mmebm_jax.training import budget, plotting
 from mmebm_jax.training.run import on_data
@@ -340,7 +341,7 @@ def main() -> None:
             command_line.fail("--shard and --jobs exclude each other: start a shard for each job.")
     if _JOBS.value > (num_cores := len(os.sched_getaffinity(0))):
         command_line.fail(f"--jobs={_JOBS.value}, but there are {num_cores} cores: lower it.")
-    workdir = epath.Path(command_line.WORKDIR.value or "runs/compare")
+    workdir = place(command_line.WORKDIR.value or "runs/compare")
     seeds = command_line.seeds(_SEEDS)
     command_line.check_output(_RESULTS)
     names = {short_name(name): name for name in _CONFIGS.value}

@@ -14,7 +14,7 @@ from experiments import measures, results
 from experiments.classifiers import Classifiers
 from experiments.measures import Measure, Subject, coherence, samples
 from mmebm_jax.metrics import inception, mobilenet
-from mmebm_jax.runs import checkpoint, exports, hub
+from mmebm_jax.runs import checkpoint, exports, folders, hub
 from mmebm_jax.runs.sampler import Sampler, load
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.training import Run, prepare, restore_sampler
@@ -88,7 +88,7 @@ def _summary(facts: checkpoint.DataFacts) -> str:
 
 def _export_folder(weights: str) -> epath.Path:
     folder = hub.folder_of(weights)
-    if not exports.is_export(folder):
+    if not folders.is_export(folder):
         raise ValueError(
             f"--weights={weights} is no export: give a folder that mmebm_jax.export wrote, or "
             "leave it out to measure --workdir's own run."

@@ -18,6 +18,7 @@ from experiments import command_line, measures
 from experiments.evaluate import evaluate, prepared, restored
 from mmebm_jax.runs import cards, exports, sampler
 from mmebm_jax.storage.files import check_folder, write_whole
+from mmebm_jax.storage.places import place
 
 LOGGER = logging.getLogger("mmebm_jax")
 NUM_SAMPLES = 2000
@@ -52,7 +53,7 @@ def main() -> None:
     """Export, measure, write the card."""
     if not command_line.WORKDIR.value or not _FOLDER.value:
         command_line.fail("name the run by --workdir and the new folder by --folder.")
-    workdir, folder = epath.Path(command_line.WORKDIR.value), epath.Path(_FOLDER.value)
+    workdir, folder = place(command_line.WORKDIR.value), place(_FOLDER.value)
     num_samples = command_line.NUM_SAMPLES.value or NUM_SAMPLES
     cards.check_licence(_LICENCE.value)
     check_folder(folder, "--folder")

@@ -15,6 +15,7 @@ from etils import epath
 from experiments import command_line, results
 from mmebm_jax.runs import checkpoint
 from mmebm_jax.storage.files import read_object
+from mmebm_jax.storage.places import place
 from mmebm_jax.training.log import read_rows
 
 _RUNS = flags.DEFINE_list(
@@ -34,7 +35,7 @@ def row(given: str) -> dict[str, Any]:
       ValueError: its evaluation is damaged or does not say what made it.
     """
     name, equals, folder = given.rpartition("=")
-    workdir = epath.Path(folder)
+    workdir = place(folder)
     config = checkpoint.read_config(workdir)
     path = workdir / "evaluation.json"
     mend = f"run experiments.main --workdir={folder} --mode=evaluate"

@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from experiments import command_line
 from experiments.app import options
+from mmebm_jax.storage.places import place
 
 MODES = ["train", "evaluate", "curve", "sample", "report", "app", "check"]
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file of the run.")
@@ -85,13 +86,14 @@ def main() -> None:
 
     if _MODE.value != "train" and jax.process_count() > 1:
         command_line.fail(f"--mode={_MODE.value} takes one process: start it on one host alone.")
-    workdir = epath.Path(command_line.WORKDIR.value)
+    if _MODE.value == "app":  # It takes an address on the hub too, for it writes nothing.
+        _app()
+        return
+    workdir = place(command_line.WORKDIR.value)
     if _MODE.value == "sample":
         _sample(workdir)
     elif _MODE.value == "report":
         _report(workdir)
-    elif _MODE.value == "app":
-        _app()
     elif _MODE.value in ("evaluate", "curve"):
         _evaluate(workdir)
     elif _CONFIG.value is None:
@@ -138,7 +140,7 @@ def _evaluate(workdir: epath.Path) -> None:
     weights = _WEIGHTS.value
     if weights and not (_CONFIG.value or (workdir / "config.json").exists()):
         command_line.fail(f"--weights={weights}: name the configuration of its data by --config.")
-    classifiers = epath.Path(_CLASSIFIERS.value or workdir / "classifiers")
+    classifiers = place(_CLASSIFIERS.value or workdir / "classifiers")
     if _CLASSIFIERS.value:
         check_folder(classifiers, "--classifiers")
     config = _CONFIG.value or checkpoint.read_config(workdir)

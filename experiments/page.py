@@ -16,6 +16,7 @@ from mmebm_jax import data
 from mmebm_jax.data.source import DataSplits
 from mmebm_jax.runs import checkpoint
 from mmebm_jax.runs.sampler import Sampler
+from mmebm_jax.storage.places import place
 
 NAME = "page.png"
 
@@ -60,10 +61,10 @@ def main() -> None:
     if not command_line.WORKDIR.value:
         command_line.fail("--workdir is missing: name the folder of a run.")
     command_line.check_output(_PICTURE)
-    workdir = epath.Path(command_line.WORKDIR.value)
+    workdir = place(command_line.WORKDIR.value)
     run = training.prepare(checkpoint.read_config(workdir), workdir)
     sampler, _ = training.restore_sampler(run)
-    path = epath.Path(_PICTURE.value or workdir / NAME)
+    path = place(_PICTURE.value or workdir / NAME)
     draw(path, run.splits, sampler, jax.random.key(run.config.seed), _NUM_EXAMPLES.value)
     print(f"wrote {path}")
 

@@ -31,6 +31,7 @@ from experiments.measures import MAIN, lack
 from experiments.measures.subject import of_the_prior_itself
 from mmebm_jax.distributions.base_prior import BasePrior, Mixture, tempered
 from mmebm_jax.runs.sampler import Sampler
+from mmebm_jax.storage.places import place
 
 LOGGER = logging.getLogger("mmebm_jax")
 NUM_SAMPLES = 2000
@@ -247,7 +248,7 @@ def main() -> None:
     if not _RUNS.value:
         command_line.fail("--runs is empty: name folders of trained runs.")
     num_samples = command_line.NUM_SAMPLES.value or NUM_SAMPLES
-    folders, table = [epath.Path(name) for name in _RUNS.value], _CHANGE.value
+    folders, table = [place(name) for name in _RUNS.value], _CHANGE.value
     command = f"python -m experiments.parts --change={table} --runs={','.join(_RUNS.value)}"
     command += f" --num_samples={num_samples}"
     weights = _WEIGHTS.value

@@ -30,6 +30,7 @@ from mmebm_jax.diffusion.refiner import Refiner, refine
 from mmebm_jax.metrics import coherence
 from mmebm_jax.runs import checkpoint
 from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.places import place
 from mmebm_jax.training.refiner import (
     FOLDER,
     RefinerSettings,
@@ -196,7 +197,7 @@ def main() -> None:
     """Train, or compare."""
     if not command_line.WORKDIR.value:
         command_line.fail("--workdir is missing: name the folder of a trained run.")
-    workdir = epath.Path(command_line.WORKDIR.value)
+    workdir = place(command_line.WORKDIR.value)
     command_line.check_output(_RESULTS)
     counts = command_line.whole_numbers(_SAMPLER_STEPS, NUM_STEPS)
     if _COMPARE.value:

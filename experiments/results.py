@@ -19,6 +19,7 @@ from etils import epath
 
 from mmebm_jax import method
 from mmebm_jax.storage.files import read_object, write_whole
+from mmebm_jax.storage.places import place
 from mmebm_jax.storage.validation import brief
 from mmebm_jax.version import VERSION
 
@@ -50,7 +51,7 @@ def write(
         **({"note": note} if note else {}),
         "rows": list(rows),
     }
-    file = epath.Path(path)
+    file = place(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
@@ -71,7 +72,7 @@ def read(path: epath.PathLike) -> dict[str, Any]:
       FileNotFoundError: there is none.
       ValueError: it is damaged or lacks a part; one line that names it.
     """
-    file = epath.Path(path)
+    file = place(path)
     if not file.exists():
         raise FileNotFoundError(f"{path} does not exist: write it by the command of its table.")
     result = read_object(file, MEND)

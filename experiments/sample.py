@@ -15,6 +15,7 @@ from mmebm_jax.runs import arguments, checkpoint
 from mmebm_jax.runs.sampler import Sampler, load
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.storage.npz import MOST_BYTES, read_npz
+from mmebm_jax.storage.places import place
 
 DEFAULT_NUM_SAMPLES = 16
 NUM_DRAWN = 32
@@ -128,7 +129,7 @@ def read_given(path: str, sampler: Sampler) -> dict[str, jax.Array]:
             )
 
     try:
-        given = sampler.as_batch(read_npz(epath.Path(path), accept))
+        given = sampler.as_batch(read_npz(place(path), accept))
         arguments.check_equal_counts(given)
     except FileNotFoundError as error:
         raise FileNotFoundError(

@@ -36,6 +36,7 @@ from mmebm_jax.method.losses import contrast_loss
 from mmebm_jax.networks.joint import LatentEnergy
 from mmebm_jax.runs import builders
 from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.places import place
 from mmebm_jax.training import plotting
 from mmebm_jax.typing import EnergyFn, Params
 
@@ -336,7 +337,7 @@ def main() -> None:
         command_line.fail("--config is missing: for example --config=configs/toy.py.")
     if command_line.WORKDIR.value is None:
         command_line.fail("--workdir is missing: name the folder of the run.")
-    workdir = epath.Path(command_line.WORKDIR.value)
+    workdir = place(command_line.WORKDIR.value)
     print(table(toy(flags.FLAGS.config, workdir, _NUM_CHAINS.value, _CHAIN_STEPS.value)))
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.report import pictures
-from mmebm_jax.runs import checkpoint, exports, hub
+from mmebm_jax.runs import checkpoint, exports, folders, hub
 from mmebm_jax.runs.sampler import Sampler, load
 from mmebm_jax.typing import Alphabet
 
@@ -39,7 +39,7 @@ def open_subject(path: str) -> Subject:
     """
     folder = hub.folder_of(path)
     sampler = load(folder)
-    read = exports.read_data_section if exports.is_export(folder) else checkpoint.read_config
+    read = exports.read_data_section if folders.is_export(folder) else checkpoint.read_config
     examples, problem = pictures.test_examples(sampler, read(folder), NUM_EXAMPLES)
     if not problem and not len(next(iter(examples.values()))):
         problem = "no test example has every modality"

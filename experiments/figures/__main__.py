@@ -23,6 +23,7 @@ from experiments import command_line
 from experiments.figures import figure, registry
 from experiments.figures.runs import Settings
 from mmebm_jax.storage.files import check_folder
+from mmebm_jax.storage.places import place
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results" / "figures"
 WORKDIR = "runs/figures"
@@ -84,7 +85,7 @@ def settings() -> Settings:
         command_line.fail(f"--jobs={_JOBS.value}, but there are {num_cores} cores: lower it.")
     by_steps = _STEPS.value is not None or _SMOKE.value
     return Settings(
-        workdir=epath.Path(command_line.WORKDIR.value or WORKDIR),
+        workdir=place(command_line.WORKDIR.value or WORKDIR),
         seeds=command_line.seeds(_SEEDS),
         minutes=None if by_steps else _MINUTES.value,
         num_steps=_STEPS.value,
@@ -151,9 +152,9 @@ def make(name: str, folder: epath.Path) -> None:
 def main(names: Sequence[str]) -> None:
     """Make the figures."""
     usual = command_line.WORKDIR.value or WORKDIR if _SMOKE.value else FOLDER
-    folder = epath.Path(_RESULTS.value or usual)
+    folder = place(_RESULTS.value or usual)
     check_folder(folder, "--results")
-    check_folder(epath.Path(command_line.WORKDIR.value or WORKDIR), "--workdir")
+    check_folder(place(command_line.WORKDIR.value or WORKDIR), "--workdir")
     for name in registry.FIGURES if names == ["all"] else names:
         make(name, folder)
 

@@ -38,6 +38,7 @@ from mmebm_jax.method import train_state
 from mmebm_jax.method.train_state import TrainState
 from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.places import place
 
 _ROUNDS = flags.DEFINE_integer("rounds", 50, "Rounds, each with its own seed.", 1)
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "Rounds that run side by side.", 1)
@@ -137,7 +138,7 @@ def main() -> None:
     """Run all rounds, or be the child of one."""
     if command_line.WORKDIR.value is None:
         command_line.fail("--workdir is missing: name a folder for the runs.")
-    workdir = epath.Path(command_line.WORKDIR.value)
+    workdir = place(command_line.WORKDIR.value)
     if _PLANT.value is not None:
         train_with(_PLANT.value, workdir)
         return

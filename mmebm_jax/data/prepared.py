@@ -21,6 +21,7 @@ from mmebm_jax.data.encoding import Counts, Encoding, Form
 from mmebm_jax.data.rows import LABEL, Damage, Tables
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
 from mmebm_jax.data.stored import Stored, assembled, shuffled
+from mmebm_jax.storage.places import place as path_of
 from mmebm_jax.storage.validation import brief
 
 VERSION = "1.0.0"  # of the form of prepared sets
@@ -39,7 +40,7 @@ class Place(NamedTuple):
     @property
     def path(self) -> epath.Path:
         """Its folder."""
-        return epath.Path(self.data_dir).expanduser() / _TFDS_NAME / self.name / VERSION
+        return path_of(self.data_dir).expanduser() / _TFDS_NAME / self.name / VERSION
 
     def exists(self) -> bool:
         """Whether it is there: it appears whole or not at all."""
@@ -48,7 +49,7 @@ class Place(NamedTuple):
 
 def find(data_dir: str, beginning: str) -> Place | None:
     """The newest prepared set whose name begins so."""
-    folder = epath.Path(data_dir).expanduser() / _TFDS_NAME
+    folder = path_of(data_dir).expanduser() / _TFDS_NAME
     if not folder.exists():
         return None
     places = [Place(data_dir, p.name) for p in folder.iterdir() if p.name.startswith(beginning)]
@@ -74,7 +75,7 @@ def prepare(place: Place, tables: Tables, form: Form, damage: Damage) -> None:
     tables = shuffled(tables)
     content = _Content(tables, encodings.learn(tables, form), damage, {})
     config = FolderConfig(name=place.name, content=content)
-    data_dir = str(epath.Path(place.data_dir).expanduser())
+    data_dir = str(path_of(place.data_dir).expanduser())
     builder = Folder(data_dir=data_dir, config=config, file_format="array_record")
     tfds.display_progress_bar(False)  # Its bars do not know how many examples there are.
     try:

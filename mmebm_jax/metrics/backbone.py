@@ -16,6 +16,7 @@ from etils import epath
 from mmebm_jax.metrics.frechet import Statistics, frechet_distance, gaussian_statistics
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.storage.npz import read_npz
+from mmebm_jax.storage.places import place
 from mmebm_jax.typing import Params
 
 
@@ -81,7 +82,7 @@ def cached_statistics(
     Raises:
         ValueError: the file is damaged.
     """
-    file, header = epath.Path(path), json.dumps(dict(meta), sort_keys=True)
+    file, header = place(path), json.dumps(dict(meta), sort_keys=True)
     if file.exists():
         try:
             arrays = read_npz(file)

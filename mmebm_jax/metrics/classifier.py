@@ -21,6 +21,7 @@ from flax import traverse_util
 from mmebm_jax.modalities.kinds import KINDS
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.storage.npz import read_npz
+from mmebm_jax.storage.places import place
 from mmebm_jax.typing import Params
 
 ToModel = Callable[[np.ndarray], Any]
@@ -241,7 +242,7 @@ def save_classifiers(
     Raises:
         TypeError: `meta` holds something that JSON cannot.
     """
-    folder = epath.Path(path)
+    folder = place(path)
     header = {"accuracies": {k: float(v) for k, v in accuracies.items()}, "meta": dict(meta)}
     flat = traverse_util.flatten_dict({"params": dict(classifiers)}, sep="/")
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in flat.items()}
@@ -264,7 +265,7 @@ def load_classifiers(
     Raises:
         ValueError: the file is damaged.
     """
-    file = epath.Path(path) / _FILE
+    file = place(path) / _FILE
     if not file.exists():
         return None
     try:

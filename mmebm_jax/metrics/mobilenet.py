@@ -13,6 +13,7 @@ from jax import lax
 
 from mmebm_jax.metrics.backbone import Backbone, in_batches
 from mmebm_jax.storage.npz import read_npz
+from mmebm_jax.storage.places import place
 
 DISTANCE_NAME = "FD-MobileNet"
 NUM_FEATURES = 1024
@@ -102,7 +103,7 @@ def load_mobilenet(path: epath.PathLike) -> dict[str, np.ndarray]:
         FileNotFoundError: no such file.
         ValueError: no `.npz` of plain arrays, or as `fold`.
     """
-    path = epath.Path(path)
+    path = place(path)
     arrays = read_npz(path)
     try:
         return fold(arrays)

@@ -1,5 +1,6 @@
 """Checks of what a caller hands to a `Sampler`: each refusal is one line that names the mend."""
 
+import math
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from mmebm_jax.method.langevin import Chain
+from mmebm_jax.method.sampling import METHODS
 from mmebm_jax.modalities.modality import Modality, from_raw
 from mmebm_jax.storage.validation import plain, shown
+from mmebm_jax.typing import Latents
 
 MOST_SAMPLES = 2**20  # of one call
 MOST_STEPS = 10**6  # of one chain
@@ -48,20 +52,123 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
     return number
 
 
-def check_given(given: Any, modalities: tuple[Modality, ...]) -> None:
-    """Refuse observed modalities that are not a dict, or an empty one.
+def number(
+    name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False
+) -> float:
+    """An argument as a finite float from `low`, with `open_low` above it, to `high`.
+
+    Raises:
+      TypeError: not a number; a bool or a text is none.
+      ValueError: outside the range, or not finite.
+    """
+    try:
+        if isinstance(value, bool | np.bool_ | str | bytes) or np.ndim(value):
+            raise TypeError
+        found = float(value)
+    except (OverflowError, TypeError, ValueError):
+        raise TypeError(f"{name} is {shown(value)}: give a number.") from None
+    if math.isfinite(found) and (low < found if open_low else low <= found) and found <= high:
+        return found
+    least = f"above {low:g}" if open_low else f"of at least {low:g}"
+    most = "" if high == math.inf else f" and at most {high:g}"
+    raise ValueError(f"{name} is {shown(value)}: give a finite number {least}{most}.")
+
+
+def chain(name: str, value: Any) -> Chain:
+    """A chain's settings, checked.
+
+    Raises:
+      TypeError: not a `Chain`, or a field of it is no number.
+      ValueError: a field is out of range.
+    """
+    if not isinstance(value, Chain):
+        raise TypeError(f"{name} is {shown(value)}: give a Chain(num_steps, step_size).")
+    size = value.step_size
+    return Chain(
+        num_steps=whole_number(f"{name}.num_steps", value.num_steps, 0, MOST_STEPS),
+        step_size=size if callable(size) else number(f"{name}.step_size", size, 0),
+        temperature=number(f"{name}.temperature", value.temperature, 0),
+        gradient_clip=number(f"{name}.gradient_clip", value.gradient_clip, 0),
+    )
+
+
+def check_mapping(name: str, values: Any, modalities: tuple[Modality, ...]) -> None:
+    """Refuse modalities that are not a dict.
+
+    Raises:
+      TypeError: not a mapping.
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(
+            f"{name} is a {type(values).__name__}: give a dict, name → array, of any of "
+            f"{_names(modalities)}."
+        )
+
+
+def check_some(name: str, values: Any, modalities: tuple[Modality, ...]) -> None:
+    """Refuse modalities that are not a dict, or an empty one.
 
     Raises:
       TypeError: not a mapping.
       ValueError: no modality in it.
     """
-    names = ", ".join(m.name for m in modalities)
-    if not isinstance(given, Mapping):
+    check_mapping(name, values, modalities)
+    if not values:
+        raise ValueError(f"{name} holds no modality: give any of {_names(modalities)}.")
+
+
+def check_complete(name: str, values: Mapping[str, Any], modalities: tuple[Modality, ...]) -> None:
+    """Refuse examples that lack a modality.
+
+    Raises:
+      ValueError: with its name.
+    """
+    if missing := [m.name for m in modalities if m.name not in values]:
+        raise ValueError(f"{name} needs every modality; missing: {missing}.")
+
+
+def check_method(method: Any) -> None:
+    """Refuse an unknown way to infer latents.
+
+    Raises:
+      ValueError: one line with those that there are.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is {shown(method)}: choose one of {', '.join(METHODS)}.")
+
+
+def check_latents(latents: Any) -> None:
+    """Refuse what are no latents.
+
+    Raises:
+      TypeError: it is of another type.
+    """
+    if not isinstance(latents, Latents):
         raise TypeError(
-            f"given is a {type(given).__name__}: give a dict, name → array, of any of {names}."
+            f"latents is a {type(latents).__name__}: give Latents, as prior_latents or infer "
+            "returns."
         )
-    if not given:
-        raise ValueError(f"given holds no modality: give any of {names}, or leave it out.")
+
+
+def check_mask(mask: Any, count: int, modalities: tuple[Modality, ...]) -> None:
+    """Refuse a mask that does not say of each of `count` examples whether it has a modality.
+
+    Raises:
+      TypeError: not a mapping.
+      ValueError: an unknown name, another shape, or no booleans.
+    """
+    check_mapping("mask", mask, modalities)
+    known = {m.name for m in modalities}
+    for name, seen in mask.items():
+        if name not in known:
+            raise ValueError(
+                f"mask has the unknown modality {plain(name)!r}: this model has "
+                f"{_names(modalities)}."
+            )
+        dtype, shape = getattr(seen, "dtype", None), np.shape(seen)
+        if dtype is None or np.dtype(dtype) != np.bool_ or shape != (count,):
+            kind = type(seen).__name__ if dtype is None else f"{dtype}{list(shape)}"
+            raise ValueError(f"mask[{name!r}] is {kind}: give bool[{count}].")
 
 
 def check_equal_counts(batch: Mapping[str, Any]) -> None:
@@ -103,14 +210,21 @@ def check_in_model_range(batch: Mapping[str, Any], modalities: tuple[Modality, .
     """Refuse raw arrays where a batch in model range is needed; values are not read.
 
     Raises:
-      ValueError: an unknown name, another shape, or integers.
+      ValueError: no array, an unknown name, another shape, integers, or different numbers of
+        examples.
     """
     for name, values in batch.items():
+        if not hasattr(values, "dtype"):
+            raise ValueError(
+                f"modality {plain(name)!r} is a {type(values).__name__}: give an array in model "
+                "range, as as_batch returns."
+            )
         check_form(name, np.shape(values), values.dtype, modalities)
         if not _is_float(values.dtype):
             raise ValueError(
                 f"modality {name!r} is {values.dtype}: bring it to model range with as_batch first."
             )
+    check_equal_counts(batch)
 
 
 def as_model_range(
@@ -170,6 +284,10 @@ def _check_values(array: Any, modality: Modality, is_float: bool) -> None:
             f"{where} has no value below 0 and looks like [0, 1]: give {raw}, or scale it to "
             f"{model_range} (in Python, check_values=False takes it as it is)."
         )
+
+
+def _names(modalities: tuple[Modality, ...]) -> str:
+    return ", ".join(m.name for m in modalities)
 
 
 def _is_float(dtype: Any) -> bool:

@@ -31,16 +31,6 @@ DATA_HEAD = "## Data"
 NO_DATA_LICENCE = "State here what the model was trained on and under which licence."
 
 
-def check_licence(licence: str) -> None:
-    """Refuse what is no SPDX identifier; "" states none.
-
-    Raises:
-      ValueError: one line that names it.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9.+-]*", licence):
-        raise ValueError(f"licence is {plain(licence)}: give an SPDX identifier, as apache-2.0.")
-
-
 def model_card(
     workdir: epath.Path,
     config: ConfigDict,
@@ -56,6 +46,9 @@ def model_card(
       data: what the run's modalities are.
       facts: of export.json.
       licence: of the model, an SPDX identifier; "" says that none is stated.
+
+    Raises:
+      ValueError: the licence is none.
     """
     check_licence(licence)
     head = ["---", "library_name: mmebm_jax", "tags: [energy-based-model, multimodal, vae, jax]"]
@@ -84,6 +77,16 @@ def model_card(
         licence or "None is stated.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def check_licence(licence: Any) -> None:
+    """Refuse what is no SPDX identifier; "" states none.
+
+    Raises:
+      ValueError: one line that says so.
+    """
+    if not (isinstance(licence, str) and re.fullmatch(r"[A-Za-z0-9.+-]*", licence)):
+        raise ValueError(f"licence is {plain(licence)}: give an SPDX identifier, as apache-2.0.")
 
 
 def scores(workdir: epath.Path, seed: int) -> str:

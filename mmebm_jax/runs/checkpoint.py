@@ -23,7 +23,7 @@ from mmebm_jax.data.source import FIRST_VERSION, DataSplits, Field
 from mmebm_jax.method.model import NETWORKS
 from mmebm_jax.method.train_state import TrainState, Weights
 from mmebm_jax.modalities.kinds import KINDS
-from mmebm_jax.runs import schema
+from mmebm_jax.runs import folders, schema
 from mmebm_jax.runs.manifests import ITEMS, check_manifests, check_meta, check_size, silence
 from mmebm_jax.storage.files import read_object, write_whole
 from mmebm_jax.storage.validation import OneOf, Record, brief, parse, plain, shown
@@ -395,8 +395,10 @@ def check_config(workdir: epath.Path, config: ConfigDict, *, may_extend: bool = 
       may_extend: whether the same run with more `num_steps` is accepted.
 
     Raises:
-      ValueError: with the first field that differs, or the folder's config.json is damaged.
+      ValueError: with the first field that differs, or the folder's config.json is damaged, or it
+        is an export's.
     """
+    folders.check_run(workdir)
     path = workdir / "config.json"
     if not path.exists():
         return
@@ -448,8 +450,10 @@ def read_config(workdir: epath.Path) -> ConfigDict:
 
     Raises:
       FileNotFoundError: the folder holds no run.
-      ValueError: the file is damaged, or a field is missing, unknown or holds what it may not.
+      ValueError: the folder holds an export, the file is damaged, or a field is missing, unknown or
+        holds what it may not.
     """
+    folders.check_run(workdir)
     path = workdir / "config.json"
     saved = {n: value for n, value in read_json(path).items() if n not in RETIRED_FIELDS}
     tree = ADDED_AT_TOP | saved
@@ -472,9 +476,14 @@ def read_json(path: epath.Path) -> dict[str, Any]:
       FileNotFoundError: the file is missing.
       ValueError: it is damaged or absurdly large.
     """
+    is_export = folders.is_export(path.parent)
     if not path.exists():
-        raise FileNotFoundError(f"{path.parent} holds no run (no {path.name}): train there first.")
-    mend = "restore it from a copy of the run"
+        raise FileNotFoundError(
+            f"{path} is missing: fetch the export anew."
+            if is_export
+            else f"{path.parent} holds no run (no {path.name}): train there first."
+        )
+    mend = "fetch the export anew" if is_export else "restore it from a copy of the run"
     return _with_present_names(read_object(path, mend, MOST_JSON_BYTES))
 
 

@@ -20,19 +20,21 @@ from ml_collections import ConfigDict
 from mmebm_jax.method.model import NETWORKS, Model
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.runs import builders, cards, checkpoint, schema, tensors
+from mmebm_jax.runs.folders import FACTS, TENSORS, is_export
 from mmebm_jax.runs.template import MOST_BYTES, template
-from mmebm_jax.storage import validation
+from mmebm_jax.storage import places, validation
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.storage.validation import PRINTABLE, OneOf, Record, brief, plain, shown
 from mmebm_jax.version import VERSION
 
 FORMAT = 2  # 1 has no whole-number types, and is what an export without them says it is
-FACTS, TENSORS = "export.json", "model.safetensors"
 FILES = (TENSORS, "config.json", "data.json", FACTS, "README.md")
 DTYPES = tensors.DTYPES
 # What only training or measuring reads; an export's own may be of any version.
 NOT_SAMPLED = ("data", "evaluation", "guard", "input", "optimiser", "tracker")
 _Text = Annotated[str, pydantic.Field(max_length=200, pattern=PRINTABLE)]
+# Sections of which no default is the model's: every version wrote them.
+NEEDED = ("model", "prior")
 
 
 class Facts(Record):
@@ -72,9 +74,12 @@ def export(
 
     Raises:
       FileNotFoundError: no run or no checkpoint is in `workdir`.
-      ValueError: the folder holds files, the dtype is another, or a weight leaves its range.
+      TypeError: a folder is no path.
+      ValueError: the folder holds files or cannot be written to, the dtype is another, the licence
+        is no identifier, or a weight leaves its range.
     """
-    source, target = epath.Path(workdir), epath.Path(folder)
+    source, target = places.place(workdir), places.place(folder)
+    cards.check_licence(licence)
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {shown(dtype)}: choose one of {', '.join(DTYPES)}.")
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
@@ -108,11 +113,6 @@ def export(
     write_whole(target / FACTS, _json(facts.model_dump()))
 
 
-def is_export(folder: epath.Path) -> bool:
-    """Whether a folder holds an export, whole or damaged."""
-    return (folder / FACTS).exists()
-
-
 def read_config(folder: epath.Path) -> ConfigDict:
     """An export's configuration, with this version's default for every field that it lacks.
 
@@ -122,6 +122,9 @@ def read_config(folder: epath.Path) -> ConfigDict:
     """
     path = folder / "config.json"
     saved = {n: v for n, v in checkpoint.read_json(path).items() if n not in NOT_SAMPLED}
+    for name in NEEDED:
+        if name not in saved:
+            raise ValueError(f"{path} is damaged (config.{name} is missing): fetch it anew.")
     tree = _merged(schema.defaults().to_dict(), saved)
     try:
         schema.parse(tree)
@@ -196,11 +199,17 @@ def read_weights(folder: epath.Path, facts: Facts, model: Model, like: Weights) 
         if hashlib.sha256(content).hexdigest() != facts.sha256:
             raise ValueError("its checksum differs")
         found = safetensors.numpy.load(content)
-        stored = like._replace(params={n: like.params[n] for n in _stored_networks(facts.trained)})
-        _check(found, stored, facts.dtype)
     except Exception as error:  # safetensors raises many kinds for damaged files.
         reason = brief(str(error) or type(error).__name__)
         raise ValueError(f"{path} is damaged ({reason}): fetch the export anew.") from error
+    stored = like._replace(params={n: like.params[n] for n in _stored_networks(facts.trained)})
+    try:
+        _check(found, stored, facts.dtype)
+    except ValueError as error:  # The file is whole, so the others tell of another model.
+        raise ValueError(
+            f"{folder / 'config.json'} or {FACTS} beside it does not fit {TENSORS} ({error}): "
+            "fetch the export anew."
+        ) from error
     weights = jax.tree_util.tree_map_with_path(
         lambda place, leaf: jax.numpy.asarray(
             tensors.restored(_name(place), found, leaf.shape, leaf.dtype)

@@ -5,9 +5,10 @@ import logging
 from etils import epath
 
 from mmebm_jax.runs.exports import FILES
+from mmebm_jax.storage import places
 from mmebm_jax.storage.validation import brief, plain
 
-PREFIX = "hf://"
+PREFIX = places.HUB
 LOGGER = logging.getLogger("mmebm_jax")
 
 
@@ -18,9 +19,9 @@ def folder_of(path: epath.PathLike) -> epath.Path:
       path: a folder, local or remote, or `hf://user/name@revision`.
 
     Raises:
-      ValueError, ConnectionError: see `fetch`.
+      TypeError, ValueError, ConnectionError: see `places.place` and `fetch`.
     """
-    return fetch(str(path)) if str(path).startswith(PREFIX) else epath.Path(path)
+    return fetch(str(path)) if str(path).startswith(PREFIX) else places.place(path)
 
 
 def fetch(address: str) -> epath.Path:

@@ -15,12 +15,14 @@ from mmebm_jax.method.model import Model
 from mmebm_jax.method.sampling import SamplerSettings, Trained
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.modalities.modality import Modality, to_raw
-from mmebm_jax.runs import arguments, builders, checkpoint, exports, hub, sharding
+from mmebm_jax.runs import arguments, builders, checkpoint, exports, folders, hub, sharding
+from mmebm_jax.runs.schema import MOST_TIME
 from mmebm_jax.runs.template import template
 from mmebm_jax.typing import Latents
 
 # Models and settings are hashable, so samplers of equal models share what is compiled.
 _STATIC = ("model", "settings")
+_CHAINS = ("posterior", "prior", "data")
 # Samples' chains from which the energies are measured that they pass through.
 NUM_REFERENCE = 256
 # Share of the samples that may end outside those energies before it is said.
@@ -120,24 +122,51 @@ class Sampler:
         return Sampler(self.model, weights, settings, self.mesh)
 
     def with_chains(self, **changed: Any) -> "Sampler":
-        """The same model with other chains, each a `Chain` by its name in `Chains`."""
-        chains = self.settings.chains._replace(**changed)
+        """The same model with other chains, each a `Chain` by its name in `Chains`.
+
+        Args:
+          changed: of posterior, prior and data. `sample(given=…)` takes as many posterior steps as
+            before; see `with_posterior_steps`.
+
+        Raises:
+          TypeError: what is given is no `Chain`, or a field of it no number.
+          ValueError: an unknown name, or a field out of range.
+        """
+        for name in changed:
+            if name not in _CHAINS:
+                raise ValueError(f"unknown chain {name!r}: choose from {', '.join(_CHAINS)}.")
+        checked: dict[str, Any] = {
+            name: arguments.chain(name, chain) for name, chain in changed.items()
+        }
+        chains = self.settings.chains._replace(**checked)
         return self.with_weights(self.weights, self.settings._replace(chains=chains))
 
     def with_posterior_steps(self, num_steps: int) -> "Sampler":
-        """The same model with a posterior chain of so many steps."""
-        chain = self.settings.chains.posterior
-        return self.with_chains(posterior=chain._replace(num_steps=num_steps))
+        """The same model with a posterior chain of so many steps, in `sample(given=…)` too.
+
+        There 0 steps are a draw of the inference model, and more revise it, also in a run whose
+        configuration sets none (`posterior.conditional_steps`).
+
+        Raises:
+          TypeError: not a whole number.
+          ValueError: it is out of range.
+        """
+        num_steps = arguments.whole_number("num_steps", num_steps, 0, arguments.MOST_STEPS)
+        chain = self.settings.chains.posterior._replace(num_steps=num_steps)
+        settings = self.settings._replace(conditional_steps=num_steps)
+        return self.with_weights(self.weights, settings).with_chains(posterior=chain)
 
     def with_sampling_time(self, time: float) -> "Sampler":
         """The same model with a data chain of such a time, steps · s²/2, in as many steps.
 
         Raises:
-          ValueError: the time is not positive, or the chain has no steps.
+          TypeError: the time is no number.
+          ValueError: it is not finite, not above 0 or absurd, or the chain has no steps.
         """
+        time = arguments.number("time", time, 0, MOST_TIME, open_low=True)
         chain = self.settings.chains.data
-        if not (time > 0 and chain.num_steps):
-            raise ValueError(f"time={time!r} for {chain.num_steps} steps: give both above 0.")
+        if not chain.num_steps:
+            raise ValueError("time is of a data chain without steps: give it some by with_chains.")
         return self.with_chains(data=builders.in_time(chain, time))
 
     @property
@@ -194,7 +223,7 @@ class Sampler:
         num_steps = self._num_steps(num_steps)
         batch = {}
         if given is not None:
-            arguments.check_given(given, self.modalities)
+            arguments.check_some("given", given, self.modalities)
             batch = self._batch(given, check_values)
         count = draws
         if batch:
@@ -233,8 +262,10 @@ class Sampler:
         """Mean of the posterior over the shared latent given any subset, `[B, Z]`.
 
         Raises:
+          TypeError: the batch is not a dict.
           ValueError: see `as_batch`, or modalities of different lengths, or none.
         """
+        arguments.check_some("batch", batch, self.modalities)
         given = self._split(self._batch(batch, check_values))
         return _encode(jax.random.key(0), self.weights, given, **self._static)
 
@@ -242,14 +273,13 @@ class Sampler:
         """The joint energy of examples with every modality, `[B]`; lower is more likely.
 
         Raises:
+          TypeError: the batch is not a dict.
           ValueError: see `as_batch`; no data energy was learned, or a modality is missing.
         """
         if not self.settings.data_energy:
             raise ValueError("this run learned no data energy (energy.learn is False).")
         batch = self._batch(batch, check_values)
-        missing = [m.name for m in self.modalities if m.name not in batch]
-        if missing:
-            raise ValueError(f"the joint energy needs every modality; missing: {missing}.")
+        arguments.check_complete("the joint energy", batch, self.modalities)
         return _energy(self.weights, self._split(batch), model=self.model)
 
     def refines(self, num_steps: int | None = None) -> bool:
@@ -325,9 +355,19 @@ class Sampler:
         method: str,
         mask: Mapping[str, Any] | None = None,
     ) -> Latents:
-        """Latents given some modalities in model range; see `sampling.infer_latents`."""
+        """Latents given some modalities in model range; see `sampling.infer_latents`.
+
+        Raises:
+          TypeError: the key is not a typed one, or `given` or the mask is not a dict.
+          ValueError: an unknown method; no modality, or one that is unknown, no array or of another
+            shape or range; or a mask that does not fit them.
+        """
         arguments.check_key(key)
-        arguments.check_in_model_range(given, self.modalities)
+        arguments.check_method(method)
+        self._check_given(given)
+        if mask is not None:
+            count = len(next(iter(given.values())))
+            arguments.check_mask(mask, count, self.modalities)
         placed = self._split(dict(mask)) if mask else None
         given = self._split(given)
         return _infer(key, self.weights, given, mask=placed, method=method, **self._static)
@@ -341,15 +381,26 @@ class Sampler:
     def posterior_chain(
         self, key: jax.Array, latents: Latents, given: Mapping[str, Any]
     ) -> LangevinResult:
-        """The chain under the generator's posterior; see `sampling.revise_latents`."""
+        """The chain under the generator's posterior; see `sampling.revise_latents`.
+
+        Raises:
+          TypeError: the key is not a typed one, the latents are none, or `given` is not a dict.
+          ValueError: as for `infer`.
+        """
         arguments.check_key(key)
-        arguments.check_in_model_range(given, self.modalities)
+        arguments.check_latents(latents)
+        self._check_given(given)
         return _posterior_chain(
             key, self.weights, self._split(latents), self._split(given), **self._static
         )
 
     def generate(self, latents: Latents) -> dict[str, jax.Array]:
-        """The generator's means, name → `[B, *shape]`."""
+        """The generator's means, name → `[B, *shape]`.
+
+        Raises:
+          TypeError: the latents are none.
+        """
+        arguments.check_latents(latents)
         return _generate(None, self.weights, latents, **self._static)
 
     def refine(
@@ -361,11 +412,25 @@ class Sampler:
         num_steps: int | None = None,
         keep_trajectory: bool = False,
     ) -> LangevinResult:
-        """Samples in model range refined under the joint energy; see `sampling.refine`."""
+        """Samples in model range refined under the joint energy; see `sampling.refine`.
+
+        Raises:
+          TypeError: the key is not a typed one, the number of steps not whole, or `samples` or
+            `given` not a dict.
+          ValueError: a modality that is unknown, no array or of another shape or range; one that is
+            in neither; nothing to refine; or steps as for `sample`.
+        """
         arguments.check_key(key)
-        arguments.check_in_model_range({**samples, **(given or {})}, self.modalities)
+        arguments.check_some("samples", samples, self.modalities)
+        if given is not None:
+            arguments.check_mapping("given", given, self.modalities)
+        both = {**samples, **(given or {})}
+        arguments.check_in_model_range(both, self.modalities)
+        arguments.check_complete("refinement", both, self.modalities)
         num_steps = self._num_steps(num_steps)
         free = {name: values for name, values in samples.items() if name not in (given or {})}
+        if not free:
+            raise ValueError("given holds every modality of samples: leave out what is refined.")
         return _refine(
             key,
             self.weights,
@@ -388,9 +453,11 @@ class Sampler:
             below 0 look like [0, 1]. Inside a JAX transformation values cannot be checked.
 
         Raises:
+          TypeError: the values are not a dict.
           ValueError: one line that names the modality and what it should be: unknown, of another
             shape, type or range, not finite.
         """
+        arguments.check_mapping("batch", values, self.modalities)
         return {
             name: arguments.as_model_range(array, name, self.modalities, check_values=check_values)
             for name, array in values.items()
@@ -405,13 +472,22 @@ class Sampler:
         arguments.check_form(name, shape, dtype, self.modalities)
 
     def as_raw(self, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Samples as uint8 images, int32 tokens and float32 vectors."""
+        """Samples as uint8 images, int32 tokens and float32 vectors.
+
+        Raises:
+          TypeError: the samples are not a dict.
+        """
+        arguments.check_mapping("samples", samples, self.modalities)
         return {m.name: to_raw(m, samples[m.name]) for m in self.modalities if m.name in samples}
 
     def _batch(self, values: Mapping[str, Any], check_values: bool) -> dict[str, jax.Array]:
         batch = self.as_batch(values, check_values=check_values)
         arguments.check_equal_counts(batch)
         return batch
+
+    def _check_given(self, given: Any) -> None:
+        arguments.check_some("given", given, self.modalities)
+        arguments.check_in_model_range(given, self.modalities)
 
     def _num_steps(self, num_steps: int | None) -> int | None:
         if num_steps is None:
@@ -497,11 +573,12 @@ def load(path: epath.PathLike) -> Sampler:
     Raises:
       FileNotFoundError: no run, no checkpoint or no export is there.
       ValueError: a file of it is damaged, does not fit this version or claims absurd sizes, or the
-        extra `hub` is not installed.
+        extra `hub` is not installed; or no such address is read.
+      TypeError: the path is no path.
       ConnectionError: the hub cannot be reached.
     """
     folder = hub.folder_of(path)
-    is_export = exports.is_export(folder)
+    is_export = folders.is_export(folder)
     config = (exports if is_export else checkpoint).read_config(folder)
     try:
         builders.validate(config)

@@ -36,6 +36,7 @@ AGGREGATOR_OF = {
     "code": ("consensus",),
 }
 MOST_STEPS = 10**9
+MOST_TIME = 1e6  # of the data chain of samples
 MOST_CHAIN_STEPS = 10**6
 MOST_CANDIDATES = 2**24  # of one step
 LARGEST_SIZE = 2**16
@@ -335,7 +336,7 @@ class Energy(Section):
     sampling_time: float = Field(
         0.0,
         ge=0,
-        le=1e6,
+        le=MOST_TIME,
         description="Time for which samples are refined, a step of size s taking s²/2; 0 is that "
         "of `chain`. It is cut into `chain.num_steps` steps and sets their size for samples in the "
         "place of `chain.step_size`.",

@@ -33,6 +33,7 @@ from mmebm_jax.method.plan import Terms
 from mmebm_jax.method.train_state import Optimisers, TrainState
 from mmebm_jax.runs import builders, checkpoint, sharding
 from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.places import place
 from mmebm_jax.training import diagnostics, feed, pictures, prior_fitting
 from mmebm_jax.training.compiled_update import Updates, compiled_update
 from mmebm_jax.training.run import Run, prepare
@@ -85,7 +86,7 @@ def prepare_for(config: ConfigDict, workdir: epath.PathLike, seconds: float) -> 
     """
     if jax.process_count() > 1:
         raise ValueError("a budget of minutes works in one process alone: give a number of steps.")
-    workdir = epath.Path(workdir)
+    workdir = place(workdir)
     record = _read(workdir)
     config = resumed_schedule(config, workdir, seconds)
     if (workdir / "config.json").exists():

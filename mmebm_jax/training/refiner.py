@@ -20,6 +20,7 @@ from mmebm_jax.networks.unet import UNet
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.storage.npz import read_npz
+from mmebm_jax.storage.places import place
 from mmebm_jax.training.run import Run
 
 FOLDER, FILE = "refiner", "refiner.npz"
@@ -128,7 +129,7 @@ def save_refiner(workdir: epath.PathLike, trained: Refiner, settings: RefinerSet
     arrays[_HEADER] = np.asarray(json.dumps(settings._asdict()))
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    folder = epath.Path(workdir) / FOLDER
+    folder = place(workdir) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / FILE, buffer.getvalue())
 
@@ -140,7 +141,7 @@ def load_refiner(workdir: epath.PathLike) -> tuple[Refiner, RefinerSettings]:
       FileNotFoundError: nothing is there.
       ValueError: the file is damaged.
     """
-    path = epath.Path(workdir) / FOLDER / FILE
+    path = place(workdir) / FOLDER / FILE
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist: train a refiner by python -m experiments.refiner."

@@ -15,6 +15,7 @@ from mmebm_jax.method.model import Model
 from mmebm_jax.runs import builders, checkpoint, sharding
 from mmebm_jax.runs.template import template
 from mmebm_jax.storage.files import check_folder
+from mmebm_jax.storage.places import place
 from mmebm_jax.training import processes, writers
 
 # What training writes in a run's folder.
@@ -52,7 +53,7 @@ def prepare(
     Raises:
       ValueError, FileNotFoundError: one line that names the problem and the remedy.
     """
-    workdir = epath.Path(workdir)
+    workdir = place(workdir)
     _check_workdir(workdir)
     if data is not None:
         config = ConfigDict(config.to_dict() | {"data": {"name": "arrays"}})

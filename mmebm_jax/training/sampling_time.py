@@ -20,6 +20,7 @@ from mmebm_jax.method.data_revision import gap_closing
 from mmebm_jax.method.model import Model
 from mmebm_jax.metrics.frechet import Statistics, frechet_distance, weighted_statistics
 from mmebm_jax.runs.sampler import Sampler
+from mmebm_jax.runs.schema import MOST_TIME
 from mmebm_jax.typing import OBSERVED, Batch, Params
 
 NUM_SAMPLES, NUM_EXAMPLES = 500, 4000
@@ -86,7 +87,7 @@ def fit_sampling_time(
     ]
     if settings.chains.gap_share:
         unit = _time_of_training(unit_key, sampler, starts[0], raw)
-        if not np.isfinite(unit):
+        if not unit <= MOST_TIME:  # or it is NaN
             return SamplingTime(0.0, [], [], NOT_FINITE)
         sampler = sampler.with_sampling_time(unit)
     chain = sampler.settings.chains.data
@@ -96,9 +97,10 @@ def fit_sampling_time(
     for steps in range(block, max(block, int(farthest * chain.num_steps)) + 1, block):
         parts = _refined(jax.random.fold_in(chain_key, steps), sampler, parts, block)
         distance = _distance(sampler, parts, reference)
-        if not np.isfinite(distance):
+        time = steps * chain.step_size**2 / 2
+        if not (np.isfinite(distance) and time <= MOST_TIME):
             break
-        times.append(steps * chain.step_size**2 / 2)
+        times.append(time)
         distances.append(distance)
         has_turned = times[-1] > PATIENCE * times[int(np.argmin(distances))]
         if has_turned and steps >= chain.num_steps:

@@ -41,6 +41,7 @@ from tests.commands import (
 POLYDIGITS = "--config=configs/polydigits.py:smoke"
 SMALL = [POLYDIGITS, *[f"--config.{name}={value}" for name, value in SHRINK.items()]]
 IMAGE = np.zeros([2, 16, 16, 3], np.uint8)
+SHIPPED = Path(__file__).parents[2] / "pretrained" / "polymnist"
 
 
 @pytest.fixture(scope="session")
@@ -339,6 +340,10 @@ def edited(name, change, mode="sample", *flags):
     return arguments
 
 
+def exported(place):
+    return shutil.copytree(SHIPPED, place.folder / "export")
+
+
 def damaged_classifiers(place):
     (place.run / "classifiers").mkdir()
     (place.run / "classifiers" / "classifiers.npz").write_bytes(b"PK\x03\x04")
@@ -366,7 +371,45 @@ def instead(path_of, make, mode="train"):
     return arguments
 
 
+ON_HUB = "hf://a/b is read only, to load models from: give a local path, gs://"
+A_PAGE = "https://huggingface.co/a/b is a web page: give hf://a/b to load it."
+
+
 CASES |= {
+    **{
+        f"workdir on the hub: {mode}": (
+            lambda place, mode=mode: ["--workdir=hf://a/b", *SMALL, f"--mode={mode}"],
+            [ON_HUB],
+        )
+        for mode in ("train", "check", "evaluate", "curve", "sample", "report")
+    },
+    "workdir is a web page": (
+        lambda place: ["--workdir=https://huggingface.co/a/b", "--mode=sample"],
+        [A_PAGE],
+    ),
+    "workdir is a web page, trained in": (
+        lambda place: ["--workdir=https://a.org/b", *SMALL],
+        ["https://a.org/b cannot be opened: give a local path, gs://"],
+    ),
+    "classifiers at a web page": (
+        in_run("--classifiers=https://a.org/b", mode="evaluate"),
+        ["https://a.org/b cannot be opened"],
+    ),
+    "data at a web page": (
+        lambda place: [
+            *(f"--workdir={place.folder / 'new'}", "--config=configs/polymnist.py:smoke"),
+            "--config.data.data_dir=https://a.org/b",
+        ],
+        ["https://a.org/b cannot be opened"],
+    ),
+    "training in an export": (
+        lambda place: [f"--workdir={exported(place)}", *SMALL],
+        ["export is an export, not a run", "not trained on"],
+    ),
+    "evaluation of an export": (
+        lambda place: [f"--workdir={exported(place)}", "--mode=evaluate"],
+        ["export is an export, not a run", "measured (by --weights)"],
+    ),
     "workdir is a file": (
         lambda place: [f"--workdir={place.file('taken', '')}", *SMALL],
         ["taken", "is a file"],
@@ -783,7 +826,6 @@ def published_elsewhere(place):
     ]
 
 
-SHIPPED = Path(__file__).parents[2] / "pretrained" / "polymnist"
 MANY = [f"--config.data.num_{split}=2100" for split in ("train", "test")]
 MANY += [f"--config.evaluation.num_{kind}=2100" for kind in ("samples", "sources")]
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"

@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 import mmebm_jax
-from experiments import evaluate, export
+from experiments import evaluate, export, page
 from experiments.measures import samples
 from mmebm_jax.runs import builders, cards, checkpoint
 from tests.commands import assert_one_line, run_here, save_run, small_config
@@ -79,6 +79,25 @@ def test_what_cannot_be_exported_and_measured_leaves_nothing(tmp_path, capsys, f
     assert status == 2
     assert_one_line(error, named)
     assert not (tmp_path / "new").exists()
+
+
+OLD = "tests/runs/old_exports/format1"
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "named"),
+    [
+        (export, ["--workdir=runs/x", "--folder=hf://a/b"], "hf://a/b is read only"),
+        (export, ["--workdir=hf://a/b", "--folder=new"], "hf://a/b is read only"),
+        (export, ["--workdir=runs/x", "--folder=https://a.org/b"], "a.org/b cannot be opened"),
+        (page, [f"--workdir={OLD}"], "format1 is an export, not a run"),
+        (page, ["--workdir=hf://a/b"], "hf://a/b is read only"),
+    ],
+)
+def test_what_is_no_folder_of_a_run_or_to_write_to_is_one_line(capsys, program, arguments, named):
+    status, error = run_here(capsys, *arguments, program=program)
+    assert status == 2
+    assert_one_line(error, named)
 
 
 def test_the_rows_stand_before_the_data():

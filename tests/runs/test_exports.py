@@ -111,7 +111,7 @@ def test_few_bits_are_smaller_and_near(run, exported, tmp_path, monkeypatch, dty
     del found["params/generator/m0/Dense_1/kernel.scale"]
     safetensors.numpy.save_file(found, path)
     change(tmp_path / "few" / "export.json", sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-    with one_line(ValueError, "is damaged", "kernel.scale is missing"):
+    with one_line(ValueError, "does not fit model.safetensors", "kernel.scale is missing"):
         mmebm_jax.load(tmp_path / "few")
 
 
@@ -160,6 +160,8 @@ def test_nothing_of_this_machine_is_told(run, exported):
     [
         ({"dtype": "int4"}, "dtype is 'int4': choose one of float32, float16, int8, int6"),
         ({"licence": "mine, ask me"}, "licence is mine, ask me: give an SPDX"),
+        ({"licence": 3}, "licence is 3: give an SPDX"),
+        ({"licence": None}, "licence is None: give an SPDX"),
     ],
 )
 def test_bad_arguments_leave_nothing_behind(run, tmp_path, arguments, message):
@@ -227,7 +229,7 @@ def test_tensors_of_another_model_are_one_line(copy):
     config = json.loads(path.read_text())
     config["model"]["hidden"] *= 2
     path.write_text(json.dumps(config))
-    with one_line(ValueError, "is damaged", r"float32\["):
+    with one_line(ValueError, "copy/config.json .*does not fit model.safetensors", r"float32\["):
         mmebm_jax.load(copy)
 
 
@@ -264,8 +266,43 @@ def test_a_field_that_the_export_lacks_has_its_default(copy, exported):
 
 def test_an_export_without_its_data_facts_is_one_line(copy):
     (copy / "data.json").unlink()
-    with one_line(FileNotFoundError, "data.json"):
+    with one_line(FileNotFoundError, "data.json is missing: fetch the export anew"):
         mmebm_jax.load(copy)
+
+
+def test_an_export_without_its_facts_is_one_line(copy):
+    (copy / "export.json").unlink()
+    with one_line(FileNotFoundError, "export.json is missing: fetch the export anew"):
+        mmebm_jax.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "config.json is damaged .config.model is missing.: fetch it anew"),
+        ('{"model": {}}', "config.json is damaged .config.prior is missing.: fetch it anew"),
+        ('{"model": {}, "prior": {}}', "config.json .*does not fit model.safetensors"),
+        ("[]", "config.json is damaged .it holds no JSON object.: fetch the export anew"),
+    ],
+)
+def test_an_export_of_an_emptied_configuration_is_one_line(copy, content, message):
+    (copy / "config.json").write_text(content)
+    with one_line(ValueError, message):
+        mmebm_jax.load(copy)
+
+
+@pytest.mark.parametrize("lost", ["", "export.json", "model.safetensors"])
+def test_an_export_is_no_run(copy, lost):
+    """Whatever it has lost: a run's folder is asked for, and this one named."""
+    if lost:
+        (copy / lost).unlink()
+    for use in (
+        lambda folder: checkpoint.read_config(folder),
+        lambda folder: checkpoint.check_config(folder, small_config()),
+        lambda folder: mmebm_jax.training.prepare(small_config(), folder),
+    ):
+        with one_line(ValueError, "copy is an export, not a run", "name the folder of a run"):
+            use(epath.Path(copy))
 
 
 def test_loading_old_exports():
@@ -335,6 +372,51 @@ def test_no_network_is_one_line(cache, address, message):
 def test_no_address_is_one_line(cache, address):
     with one_line(ValueError, "is no address: give hf://user/name@revision"):
         mmebm_jax.load(address)
+
+
+READ = "give a local path, gs://, s3://, or hf:// to load a model"
+WRITTEN = "is read only, to load models from: give a local path, gs://, s3://"
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("https://huggingface.co/ada/digits", "is a web page: give hf://ada/digits to load it"),
+        ("http://www.huggingface.co/ada/digits/", "is a web page: give hf://ada/digits to"),
+        ("https://hf.co/ada/digits/tree/v1", "is a web page: give hf://ada/digits@v1 to load it"),
+        ("https://huggingface.co/ada", READ),
+        ("https://a.org/x", READ),
+        ("file:///tmp/x", READ),
+        ("C://x", READ),
+        ("gs://bucket/x", "gs://bucket/x needs gcsfs: pip install gcsfs"),
+        ("s3://bucket/x", "s3://bucket/x needs s3fs: pip install s3fs"),
+    ],
+)
+def test_an_address_that_cannot_be_opened_is_one_line(run, tmp_path, monkeypatch, address, message):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for use in (
+        mmebm_jax.load,
+        lambda folder: mmebm_jax.export(run, folder),
+        lambda folder: mmebm_jax.export(folder, tmp_path / "new"),
+        lambda folder: mmebm_jax.training.prepare(small_config(), folder),
+    ):
+        with one_line(ValueError, message):
+            use(address)
+
+
+def test_the_hub_is_read_only(run):
+    for use in (
+        lambda folder: mmebm_jax.export(run, folder),
+        lambda folder: mmebm_jax.training.prepare(small_config(), folder),
+    ):
+        with one_line(ValueError, WRITTEN):
+            use("hf://ada/digits")
+
+
+@pytest.mark.parametrize("path", [None, 3, ["runs"]])
+def test_what_is_no_path_is_one_line(path):
+    with one_line(TypeError, "is no path: give a text, as 'runs/demo'"):
+        mmebm_jax.load(path)
 
 
 def test_without_the_extra_one_line_says_so(monkeypatch):

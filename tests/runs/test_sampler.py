@@ -13,6 +13,7 @@ from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.runs.sampler import Sampler
+from mmebm_jax.typing import Latents
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SETTINGS = SamplerSettings(
@@ -109,8 +110,6 @@ def test_codes_are_the_inferred_means(private_sampler, raw):
         batch = private_sampler.as_batch(given)
         inferred = private_sampler.infer(jax.random.key(5), batch, method="mean").shared
         np.testing.assert_allclose(private_sampler.encode(given), inferred, atol=1e-6)
-    with pytest.raises(ValueError, match="give at least one modality"):
-        private_sampler.encode({})
 
 
 def test_energies_and_codes_can_be_differentiated(sampler, raw):
@@ -173,6 +172,144 @@ def test_every_method_checks_its_arguments(sampler, raw):
         assert "\n" not in str(caught.value)
     with pytest.raises(TypeError, match="typed PRNG key"):
         sampler.prior_latents(jax.random.PRNGKey(0), 3)
+
+
+KEY = jax.random.key(0)
+NO_DICT = r"is a (NoneType|list|ndarray): give a dict, name → array, of any of picture, text"
+LATENTS = Latents(np.zeros([2, 3], np.float32), {})
+BATCH = {"picture": 2 * PHOTO - 1, "text": np.full([2, 3, 4], 0.25, np.float32)}
+PICTURE = {"picture": BATCH["picture"]}
+
+
+@pytest.mark.parametrize("values", [None, [PHOTO], PHOTO], ids=["none", "list", "array"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s, values: s.as_batch(values),
+        lambda s, values: s.encode(values),
+        lambda s, values: s.energy(values),
+        lambda s, values: s.as_raw(values),
+        lambda s, values: s.infer(KEY, values, method="mean"),
+        lambda s, values: s.refine(KEY, values),
+        lambda s, values: s.posterior_chain(KEY, LATENTS, values),
+    ],
+)
+def test_what_is_no_dict_is_refused_in_one_line(sampler, call, values):
+    with pytest.raises(TypeError, match=NO_DICT) as caught:
+        call(sampler, values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda s: s.encode({}), ValueError, "batch holds no modality: give any of picture, text"),
+        (lambda s: s.infer(KEY, {}, method="mean"), ValueError, "given holds no modality"),
+        (lambda s: s.refine(KEY, {}), ValueError, "samples holds no modality"),
+        (lambda s: s.posterior_chain(KEY, LATENTS, {}), ValueError, "given holds no modality"),
+        (lambda s: s.energy({}), ValueError, r"missing: \['picture', 'text'\]"),
+        (
+            lambda s: s.refine(KEY, PICTURE),
+            ValueError,
+            r"needs every modality; missing: \['text'\]",
+        ),
+        (lambda s: s.refine(KEY, BATCH, given=BATCH), ValueError, "given holds every modality"),
+        (lambda s: s.refine(KEY, BATCH, given=[PHOTO]), TypeError, "given is a list: give a dict"),
+        (
+            lambda s: s.refine(KEY, BATCH | {"text": BATCH["text"][:1]}),
+            ValueError,
+            "different numbers of examples",
+        ),
+        (
+            lambda s: s.infer(KEY, {"picture": PHOTO.tolist()}, method="mean"),
+            ValueError,
+            "'picture' is a list: give an array in model range, as as_batch returns",
+        ),
+        (
+            lambda s: s.infer(KEY, PICTURE, method="best"),
+            ValueError,
+            "method is 'best': choose one",
+        ),
+        (lambda s: s.infer(KEY, PICTURE, method=["mean"]), ValueError, r"method is \['mean'\]"),
+        (
+            lambda s: s.infer(KEY, PICTURE, method="mean", mask={"sound": np.ones(2, bool)}),
+            ValueError,
+            "mask has the unknown modality 'sound': this model has picture, text",
+        ),
+        (
+            lambda s: s.infer(KEY, PICTURE, method="mean", mask={"picture": np.ones(3, bool)}),
+            ValueError,
+            r"mask\['picture'\] is bool\[3\]: give bool\[2\]",
+        ),
+        (
+            lambda s: s.infer(KEY, PICTURE, method="mean", mask={"picture": [1.0, 0.0]}),
+            ValueError,
+            r"mask\['picture'\] is list: give bool\[2\]",
+        ),
+        (
+            lambda s: s.infer(KEY, PICTURE, method="mean", mask=[True, False]),
+            TypeError,
+            "mask is a list: give a dict",
+        ),
+        (lambda s: s.generate(None), TypeError, "latents is a NoneType: give Latents"),
+        (lambda s: s.posterior_chain(KEY, {}, PICTURE), TypeError, "latents is a dict: give"),
+        (lambda s: s.with_chains(data=3), TypeError, "data is 3: give a Chain"),
+        (lambda s: s.with_chains(dtaa=Chain(1, 0.1)), ValueError, "unknown chain 'dtaa': choose"),
+        (lambda s: s.with_chains(data=Chain(-1, 0.1)), ValueError, r"data.num_steps is -1: give 0"),
+        (lambda s: s.with_chains(prior=Chain(1.5, 1)), TypeError, r"prior.num_steps is 1\.5"),
+        (lambda s: s.with_chains(data=Chain(1, "a")), TypeError, "data.step_size is 'a'"),
+        (lambda s: s.with_chains(data=Chain(1, -0.1)), ValueError, "data.step_size is -0.1: give"),
+        (
+            lambda s: s.with_chains(data=Chain(1, 0.1, temperature=np.nan)),
+            ValueError,
+            "data.temperature is nan: give a finite number of at least 0",
+        ),
+        (
+            lambda s: s.with_chains(data=Chain(1, 0.1, 1.0, None)),
+            TypeError,
+            "gradient_clip is None",
+        ),
+        (lambda s: s.with_posterior_steps(-1), ValueError, "num_steps is -1: give 0 to 1000000"),
+        (lambda s: s.with_posterior_steps(10**9), ValueError, "num_steps is 1000000000"),
+        (lambda s: s.with_posterior_steps(1.5), TypeError, r"num_steps is 1\.5: give a whole"),
+        (lambda s: s.with_posterior_steps("2"), TypeError, "num_steps is '2': give a whole"),
+        (lambda s: s.with_sampling_time(np.inf), ValueError, "time is inf: give a finite number"),
+        (lambda s: s.with_sampling_time(np.nan), ValueError, "time is nan: give a finite number"),
+        (lambda s: s.with_sampling_time(1e30), ValueError, r"above 0 and at most 1e\+06"),
+        (lambda s: s.with_sampling_time(10**400), TypeError, "time is a number of 1329 bits"),
+        (lambda s: s.with_sampling_time(0.0), ValueError, r"time is 0\.0: give a finite number"),
+        (
+            lambda s: s.with_sampling_time(-1),
+            ValueError,
+            "time is -1: give a finite number above 0",
+        ),
+        (lambda s: s.with_sampling_time("2"), TypeError, "time is '2': give a number"),
+        (lambda s: s.with_sampling_time(np.ones(1)), TypeError, "time is array"),
+        (
+            lambda s: s.with_chains(data=Chain(0, 0.1)).with_sampling_time(1.0),
+            ValueError,
+            "a data chain without steps: give it some by with_chains",
+        ),
+    ],
+)
+def test_bad_arguments_of_other_methods_are_refused_in_one_line(sampler, call, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        call(sampler)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("configured", [0, 2])
+def test_completions_take_the_posterior_steps_that_are_set(private_sampler, raw, configured):
+    settings = SETTINGS._replace(conditional_steps=configured)
+    run = private_sampler.with_weights(private_sampler.weights, settings)
+    given, key = private_sampler.as_batch({"picture": raw["picture"]}), jax.random.key(0)
+    for num_steps in (0, 3):
+        told = settings._replace(conditional_steps=num_steps)
+        expected = run.with_weights(run.weights, told).sample(key, given=given, num_steps=0)
+        drawn = run.with_posterior_steps(num_steps).sample(key, given=given, num_steps=0)
+        np.testing.assert_array_equal(drawn["text"], expected["text"])
+    other = run.with_posterior_steps(3).sample(key, given=given, num_steps=0)
+    assert (other["text"] != run.sample(key, given=given, num_steps=0)["text"]).any()
 
 
 def test_whole_numbers_of_numpy_and_jax_are_taken(sampler):
@@ -249,9 +386,6 @@ def test_a_chain_of_another_time_has_as_many_steps(tiny_model, weights):
     after = sampler.with_sampling_time(3.0).settings.chains.data
     assert after == before._replace(step_size=after.step_size)
     assert after.num_steps * after.step_size**2 / 2 == pytest.approx(3.0)
-    for time in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match=r"time=.* give both above 0"):
-            sampler.with_sampling_time(time)
 
 
 # --- energies that training never saw ---------------------------------------------------------

@@ -22,6 +22,7 @@ from mmebm_jax.data.idx import parsed, read_idx, unpacked
 from mmebm_jax.data.photographs import POLYMNIST_PHOTOGRAPHS, draw_over, photograph
 from mmebm_jax.data.source import ArraySource, DataSplits, Field, RecordSource, Source
 from mmebm_jax.data.torch_file import read_tensor
+from mmebm_jax.storage.places import place
 from mmebm_jax.storage.validation import PRINTABLE, OneOf, Record, brief, shown
 
 if TYPE_CHECKING:
@@ -360,6 +361,7 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
     from mmebm_jax.data.polymnist_builder import PolyMnist, PolyMnistConfig
 
     data_dir, source_dir, variant = options.data_dir, options.source_dir, options.variant
+    place(data_dir)  # Refuses an address that TFDS would only stumble over.
     seed, check_source = options.seed, options.check_source
     # Data of unchecked files must not be taken for MNIST's later.
     unchecked = variant == "from_mnist" and not check_source
