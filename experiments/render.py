@@ -188,8 +188,8 @@ def caption(result: Mapping[str, Any]) -> str:
         line += f" {note}"
     if result["method_revision"] != method.REVISION:
         line += (
-            f" Revision {result['method_revision']} of the method, which is now {method.REVISION}: "
-            "numbers made today will differ."
+            f" Revision {result['method_revision']} of the method (now {method.REVISION}): numbers "
+            "made today will differ."
         )
     return line
 
