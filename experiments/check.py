@@ -66,14 +66,20 @@ def plan(run: Run) -> str:
 
 def never_acting(config: ConfigDict) -> list[str]:
     """A line for each step at which something would begin to act, were the run not over by then."""
-    last = builders.terms_at(config, config.num_steps - 1)
     steps = {name: step for name, step in schedule.steps(config).items() if name in BEGINNINGS}
     return [
         f"config.{name} is {step}, but the run ends at step {config.num_steps}: what would begin "
         "there never acts. Lower it, or raise config.num_steps."
         for name, step in steps.items()
-        if step >= config.num_steps and builders.terms_at(config, step) != last
+        if step >= config.num_steps and _begins(config, name, step)
     ]
+
+
+def _begins(config: ConfigDict, name: str, step: int) -> bool:
+    """Whether other losses act at a step because a field says so."""
+    later = config.copy_and_resolve_references()
+    later.update_from_flattened_dict({name: step + 1})
+    return builders.terms_at(config, step) != builders.terms_at(later, step)
 
 
 def _settings(config: ConfigDict) -> str:

@@ -46,7 +46,6 @@ class Classifiers:
             should be, or asked to judge other data; a folder that cannot be written to.
         """
         self.folder = epath.Path(folder)
-        check_folder(self.folder)
         self._run = run
         self._kinds = {m.name: m.kind for m in run.model.modalities}
         self._published = read_published(run)
@@ -73,6 +72,7 @@ class Classifiers:
         meta |= {"seed": seed} if seed else {}
         known = classifier.load_classifiers(place, meta)
         if known is None:
+            check_folder(place)
             known = self._train(self._run, steps, seed)
             classifier.save_classifiers(place, known[0], known[1], meta)
         return known

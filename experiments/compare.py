@@ -120,10 +120,8 @@ def check_grid(
       ValueError, OSError: a folder that holds another run or cannot be written to; data that are
         not there, or that a configuration or what it measures does not fit.
     """
-    check_folder(workdir, "--workdir")
     check_folder(workdir / "classifiers")
-    for folder, config in grid.items():
-        check_run(config, folder, seconds)
+    grid = {folder: checked_run(config, folder, seconds) for folder, config in grid.items()}
     # One seed of each configuration; what is done is read, wherever its data may be by now.
     left = {folder.name: folder for folder in reversed(grid) if not is_done(grid[folder], folder)}
     if not left:
@@ -135,15 +133,17 @@ def check_grid(
         measures.check(on_data(grid[folder], folder, run.splits))
 
 
-def check_run(config: ConfigDict, folder: epath.Path, seconds: float | None) -> None:
-    """Refuse a folder that holds a run of another configuration or budget.
+def checked_run(config: ConfigDict, folder: epath.Path, seconds: float | None) -> ConfigDict:
+    """The configuration, under a budget with the schedule that the folder's run has.
 
     Raises:
-      ValueError: one line that names what differs.
+      ValueError: the folder holds a run of another configuration or budget; one line that names
+        what differs.
     """
     if seconds is not None:
         config = budget.resumed_schedule(config, folder, seconds)
     checkpoint.check_config(folder, config)
+    return config
 
 
 def is_done(config: ConfigDict, folder: epath.Path) -> bool:
@@ -167,7 +167,7 @@ def run_one(
     Raises:
       ValueError: the folder holds another run, or an evaluation that is damaged.
     """
-    check_run(config, folder, seconds)
+    checked_run(config, folder, seconds)
     folders = wanted(config, folder)
     files = {name: path / "evaluation.json" for name, path in folders.items()}
     if not is_done(config, folder):
@@ -358,7 +358,10 @@ def main() -> None:
         for seed in seeds
         for name, base in configs.items()
     }
-    check_grid(grid, workdir, seconds)
+    check_folder(workdir, "--workdir")
+    # Checking may build a data set, which several machines would do at the same time.
+    with shards.alone(workdir, "check") if _SHARD.value else contextlib.nullcontext():
+        check_grid(grid, workdir, seconds)
     if _SHARD.value is not None:
         shard = shards.parse(_SHARD.value)
         if not run_shard(grid, first, shard, workdir, seconds):

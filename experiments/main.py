@@ -135,14 +135,13 @@ def _evaluate(workdir: epath.Path) -> None:
     from experiments import curve, evaluate, measures
     from mmebm_jax import training
     from mmebm_jax.runs import checkpoint
-    from mmebm_jax.storage.files import check_folder
 
     weights = _WEIGHTS.value
     if weights and not (_CONFIG.value or (workdir / "config.json").exists()):
         command_line.fail(f"--weights={weights}: name the configuration of its data by --config.")
     classifiers = place(_CLASSIFIERS.value or workdir / "classifiers")
-    if _CLASSIFIERS.value:
-        check_folder(classifiers, "--classifiers")
+    if classifiers.exists() and not classifiers.is_dir():
+        command_line.fail(f"--classifiers={classifiers} is a file: name a folder.")
     config = _CONFIG.value or checkpoint.read_config(workdir)
     if weights:
         config = evaluate.as_exported(config, weights, workdir)
@@ -168,12 +167,17 @@ def _evaluate(workdir: epath.Path) -> None:
 
 
 def _train_or_check(workdir: epath.Path) -> None:
+    import jax
+
     from experiments import check, measures
     from mmebm_jax import training
 
     only_check = _MODE.value == "check"
     run = training.prepare(_CONFIG.value, workdir, prepare_data=not only_check)
-    measures.check(run)  # Whoever trains first and then evaluates would learn of it last.
+    # Whoever trains first and then evaluates would learn of it last. Several processes train on
+    # machines that may lack what one of them evaluates with.
+    if jax.process_count() == 1:
+        measures.check(run)
     if only_check:
         print(check.plan(run))
     else:

@@ -1,7 +1,9 @@
 """The command line in this process, and a small run for it to work on."""
 
 import hashlib
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from unittest import mock
 
@@ -28,6 +30,8 @@ SHRINK = {
     "model.energy_hidden": 8,
 }
 
+SAVED = {}  # of `save_run`: configuration and steps → folder and state
+
 
 def digest(folder):
     """Every path under a folder with its content."""
@@ -49,7 +53,16 @@ def small_config(**changes):
 
 def save_run(folder, config, steps=(0,)):
     """Save checkpoints of a run at its start; gives the state."""
-    folder = epath.Path(folder)
+    key = config.to_json_best_effort(sort_keys=True), tuple(steps)
+    if key not in SAVED:  # most tests of a file begin with the same run
+        kept = tempfile.TemporaryDirectory(prefix="mmebm_run_")
+        SAVED[key] = kept, _saved_run(epath.Path(kept.name), config, steps)
+    kept, state = SAVED[key]
+    shutil.copytree(kept.name, folder, dirs_exist_ok=True)
+    return state
+
+
+def _saved_run(folder, config, steps):
     splits, optimisers = builders.build_data(config), builders.build_optimisers(config)
     model = builders.build_model(config, splits.fields)
     state = jax.jit(
@@ -61,6 +74,7 @@ def save_run(folder, config, steps=(0,)):
     for step in steps:
         checkpoint.save(manager, state._replace(step=jax.numpy.asarray(step)), {})
         manager.wait_until_finished()
+    manager.close()
     return state
 
 

@@ -3,5 +3,5 @@
 REVISION = 4
 """Raised when a change alters what a method computes; tables of results made before it say so.
 
-What each changed stands in `docs/results.md`.
+What each changed is listed in `docs/results.md`.
 """

@@ -65,7 +65,9 @@ def number(
         if isinstance(value, bool | np.bool_ | str | bytes) or np.ndim(value):
             raise TypeError
         found = float(value)
-    except (OverflowError, TypeError, ValueError):
+    except OverflowError:  # a whole number beyond all floats
+        found = math.inf
+    except (TypeError, ValueError):
         raise TypeError(f"{name} is {shown(value)}: give a number.") from None
     if math.isfinite(found) and (low < found if open_low else low <= found) and found <= high:
         return found

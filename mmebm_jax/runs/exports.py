@@ -23,7 +23,7 @@ from mmebm_jax.runs import builders, cards, checkpoint, schema, tensors
 from mmebm_jax.runs.folders import FACTS, TENSORS, is_export
 from mmebm_jax.runs.template import MOST_BYTES, template
 from mmebm_jax.storage import places, validation
-from mmebm_jax.storage.files import write_whole
+from mmebm_jax.storage.files import check_folder, write_whole
 from mmebm_jax.storage.validation import PRINTABLE, OneOf, Record, brief, plain, shown
 from mmebm_jax.version import VERSION
 
@@ -84,6 +84,7 @@ def export(
         raise ValueError(f"dtype is {shown(dtype)}: choose one of {', '.join(DTYPES)}.")
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ValueError(f"{target} is there already and not empty: name a new folder.")
+    check_folder(target)
     if is_export(source):
         raise ValueError(f"{source} is an export already: copy it, or export the run again.")
     config = checkpoint.read_config(source)
@@ -205,7 +206,7 @@ def read_weights(folder: epath.Path, facts: Facts, model: Model, like: Weights) 
     stored = like._replace(params={n: like.params[n] for n in _stored_networks(facts.trained)})
     try:
         _check(found, stored, facts.dtype)
-    except ValueError as error:  # The file is whole, so the others tell of another model.
+    except ValueError as error:  # The file is whole, so the other files describe another model.
         raise ValueError(
             f"{folder / 'config.json'} or {FACTS} beside it does not fit {TENSORS} ({error}): "
             "fetch the export anew."

@@ -166,7 +166,7 @@ class Sampler:
         time = arguments.number("time", time, 0, MOST_TIME, open_low=True)
         chain = self.settings.chains.data
         if not chain.num_steps:
-            raise ValueError("time is of a data chain without steps: give it some by with_chains.")
+            raise ValueError("the data chain has no steps: set some with with_chains.")
         return self.with_chains(data=builders.in_time(chain, time))
 
     @property

@@ -10,7 +10,7 @@ from mmebm_jax.storage.validation import plain, shown
 
 HUB = "hf://"
 # Kinds of buckets that are read and written, with the module that each takes.
-BUCKETS = {"gs://": "gcsfs", "s3://": "s3fs"}
+BUCKETS = {"gs://": "gcsfs", "s3://": "s3fs", "az://": "adlfs"}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _HUB_PAGE = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+)"

@@ -182,6 +182,14 @@ def test_one_metadata_file_with_a_split_column(tmp_path, load):
     assert sizes[0] != sizes[1]
 
 
+def test_an_underscore_makes_no_number(tmp_path, load):
+    for split in ("train", "test"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        (tmp_path / "data" / split / "metadata.csv").write_text("a,b\n1_000,1\n2_0.5,2\n")
+    fields = load(tmp_path / "data").fields
+    assert {name: field.kind for name, field in fields.items()} == {"a": "text", "b": "vector"}
+
+
 def test_a_table_of_commas_is_read_as_the_lines_are(tmp_path, load):
     root = make(tmp_path / "data", text=lambda n: CAPTIONS[n % 4], size=float, at=lambda n: [n, 1])
     expected = whole(load(root).train)

@@ -83,7 +83,9 @@ def test_a_finished_run_is_not_read_under_another_budget(tmp_path):
 @pytest.mark.slow
 @few_samples
 def test_a_run_under_a_budget_records_what_was_asked_and_used(tmp_path, monkeypatch):
-    config = small_config(data__num_train=40, evaluation__num_samples=20)
+    config = small_config(
+        data__num_train=40, evaluation__num_samples=20, evaluation__measures="joint_samples"
+    )
     config.update_from_flattened_dict(methods.PLAIN)  # a plain VAE has a control
     config.elbo.learned_prior = False
     monkeypatch.setattr(
@@ -98,6 +100,12 @@ def test_a_run_under_a_budget_records_what_was_asked_and_used(tmp_path, monkeypa
     summary = compare.summarise({name: [result] for name, result in found.items()})
     assert summary[""]["budget"]["mean"] == 30.0
     assert "budget" in compare.to_markdown(summary).splitlines()[0]
+    # What is left to do of it is checked with the schedule that it has.
+    folder = epath.Path(tmp_path / "run")
+    (folder / "evaluation.json").unlink()
+    compare.check_grid({folder: config}, epath.Path(tmp_path), 30.0)
+    with pytest.raises(ValueError, match=r"holds a run under a budget of 30 s, not of 60 s"):
+        compare.check_grid({folder: config}, epath.Path(tmp_path), 60.0)
 
 
 @pytest.mark.parametrize(

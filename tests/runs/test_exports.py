@@ -374,7 +374,7 @@ def test_no_address_is_one_line(cache, address):
         mmebm_jax.load(address)
 
 
-READ = "give a local path, gs://, s3://, or hf:// to load a model"
+READ = "give a local path, gs://, s3://, az://, or hf:// to load a model"
 WRITTEN = "is read only, to load models from: give a local path, gs://, s3://"
 
 

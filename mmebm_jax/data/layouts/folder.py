@@ -19,7 +19,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def read(reading: Reading, version: str = "") -> Tables:
 
 
 def _check_names(reading: Reading, columns: set[str]) -> None:
-    """Refuse names that no column has; of the class alone the usual one may be absent."""
+    """Refuse names that no column has; only the default label column may be absent."""
     modalities = {_modality(column) for column in columns}
     there = f"there are {shown(sorted(modalities - {reading.label}))}"
     for field in ("columns", "categories"):
@@ -300,7 +300,7 @@ def _from_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _typed(entries: list[str]) -> list[Any]:
-    for read in (_whole, float, _json_list):
+    for read in (_number(int), _number(float), _json_list):
         try:
             return [read(entry) if entry else None for entry in entries]
         except (ValueError, RecursionError):
@@ -308,10 +308,13 @@ def _typed(entries: list[str]) -> list[Any]:
     return list(entries)
 
 
-def _whole(entry: str) -> int:
-    if "_" in entry:  # which Python reads as 1000 where it is 1_000
-        raise ValueError
-    return int(entry)
+def _number(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read(entry: str) -> Any:
+        if "_" in entry:  # Python reads 1_000 as 1000.
+            raise ValueError
+        return kind(entry)
+
+    return read
 
 
 def _json_list(entry: str) -> list[Any]:
