@@ -161,12 +161,17 @@ def main() -> None:
             print(f"{name}: newer than the file", flush=True)
             continue
         get_config, variant = known[name]
-        rows = run_losses(get_config(variant), name)
+        config = get_config(variant)
+        rows = run_losses(config, name)
         if _WRITE.value:
             expected[name] = rows
             write_whole(FILE, json.dumps(expected, separators=(",", ":")) + "\n")
             continue
-        difference, place = largest_difference(rows, expected[name])
+        # The latent energy's last fit, after all losses, has left a tenth of the latents out since
+        # b05ea78, to tell its worth on them: what it fits is not compared.
+        fits_energy = config.prior.learn and config.prior.fit_steps
+        compared = NUM_STEPS if fits_energy else NUM_STEPS + 1
+        difference, place = largest_difference(rows[:compared], expected[name][:compared])
         wrong += [name] if difference > TOLERANCE else []
         print(f"{name}: {difference:.1e} ({place})", flush=True)
     if wrong:
