@@ -497,7 +497,7 @@ def test_energy_needs_every_modality_and_a_learned_energy(sampler, tiny_model, w
 
 
 def test_latents_need_something_given_and_a_known_method(tiny_model, weights, sampler, raw):
-    with pytest.raises(ValueError, match="at least one modality"):
+    with pytest.raises(ValueError, match="batch holds no modality"):
         sampler.encode({})
     with pytest.raises(ValueError, match="method 'best' is not one of"):
         sampling.infer_latents(
