@@ -121,7 +121,7 @@ def check_grid(
         not there, or that a configuration or what it measures does not fit.
     """
     check_folder(workdir / "classifiers")
-    grid = {folder: checked_run(config, folder, seconds) for folder, config in grid.items()}
+    grid = {folder: budget.checked(config, folder, seconds) for folder, config in grid.items()}
     # One seed of each configuration; what is done is read, wherever its data may be by now.
     left = {folder.name: folder for folder in reversed(grid) if not is_done(grid[folder], folder)}
     if not left:
@@ -131,19 +131,6 @@ def check_grid(
     measures.check(run)
     for folder in others:
         measures.check(on_data(grid[folder], folder, run.splits))
-
-
-def checked_run(config: ConfigDict, folder: epath.Path, seconds: float | None) -> ConfigDict:
-    """The configuration, under a budget with the schedule that the folder's run has.
-
-    Raises:
-      ValueError: the folder holds a run of another configuration or budget; one line that names
-        what differs.
-    """
-    if seconds is not None:
-        config = budget.resumed_schedule(config, folder, seconds)
-    checkpoint.check_config(folder, config)
-    return config
 
 
 def is_done(config: ConfigDict, folder: epath.Path) -> bool:
@@ -167,7 +154,7 @@ def run_one(
     Raises:
       ValueError: the folder holds another run, or an evaluation that is damaged.
     """
-    checked_run(config, folder, seconds)
+    budget.checked(config, folder, seconds)
     folders = wanted(config, folder)
     files = {name: path / "evaluation.json" for name, path in folders.items()}
     if not is_done(config, folder):

@@ -14,7 +14,7 @@ from etils import epath
 from tabulate import tabulate
 
 from experiments.classifiers import Classifiers
-from experiments.evaluate import evaluate
+from experiments.evaluate import FEWEST_SAMPLES, evaluate
 from experiments.measures import Measure, coherence, lack, samples
 from mmebm_jax.runs import checkpoint
 from mmebm_jax.storage.files import write_whole
@@ -76,8 +76,8 @@ def draw(run: Run, classifiers: epath.Path, num_samples: int | None = None) -> s
     """
     path = run.workdir / "curve.jsonl"
     rows, num_samples = read(path), num_samples or NUM_SAMPLES
-    if num_samples < 2:
-        raise ValueError(f"--num_samples={num_samples}: a curve takes 2 or more.")
+    if num_samples < FEWEST_SAMPLES:
+        raise ValueError(f"--num_samples={num_samples}: a curve takes {FEWEST_SAMPLES} or more.")
     if any(row["num_samples"] != num_samples for row in rows):
         raise ValueError(f"{path} has another --num_samples than {num_samples}: move it away.")
     if problem := lack(samples.joint_samples, run):

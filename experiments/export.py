@@ -55,7 +55,6 @@ def main() -> None:
         command_line.fail("name the run by --workdir and the new folder by --folder.")
     workdir, folder = place(command_line.WORKDIR.value), place(_FOLDER.value)
     num_samples = command_line.NUM_SAMPLES.value or NUM_SAMPLES
-    cards.check_licence(_LICENCE.value)
     check_folder(folder, "--folder")
     if _MEASURE.value:
         prepared(workdir, num_samples)  # What cannot be measured is refused before it is exported.

@@ -14,7 +14,7 @@ from experiments.benchmarks.torch_networks import images_first
 from experiments.benchmarks.torch_settled import BoundNoise, SettledUpdate
 from experiments.benchmarks.workload import Shape, Workload, build
 from mmebm_jax import cpu
-from mmebm_jax.method import losses
+from mmebm_jax.method import bounds, losses
 from mmebm_jax.method.losses import Synthesis
 from mmebm_jax.method.plan import bind
 from mmebm_jax.typing import Latents
@@ -132,11 +132,11 @@ def _bound_noise(work: Workload) -> tuple[np.ndarray, ...]:
     rows = jnp.arange(count)
     shared = jax.random.normal(z_key, (len(names), count, model.num_latents))[strata, rows]
     own, other, hidden = [], [], []
-    for index in range(len(names)):
+    for index, modality in enumerate(model.modalities):
         keys = [jax.random.fold_in(k, index) for k in (own_key, noise_key, shown_key)]
         own.append(jax.random.normal(keys[0], (count, private)))
         other.append(jax.random.normal(keys[1], (len(names), count, private))[strata, rows])
-        share = work.settings.bound.hidden_share
+        share = bounds.hidden_share(work.settings.bound, modality)
         hidden.append(jax.random.bernoulli(keys[2], share, (1, 1, count))[0, 0])
     stacked = (jnp.stack(values) for values in (own, other, hidden))
     return tuple(np.array(values) for values in (strata, shared, *stacked))

@@ -18,7 +18,6 @@ from experiments.classifiers import Classifiers
 from experiments.measures import Subject, lack
 from experiments.measures.distances import distance_floor
 from mmebm_jax import method, training
-from mmebm_jax.runs import checkpoint
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.storage.files import read_object, write_whole
 from mmebm_jax.training import Run, budget
@@ -190,10 +189,8 @@ def kept(
 def _check_folder(one: Trial, settings: Settings) -> None:
     """Refuse a folder of another run, or of another revision of the method."""
     read_record(one.folder)
-    config = one.config
-    if settings.minutes is not None:
-        config = budget.resumed_schedule(config, one.folder, 60 * settings.minutes)
-    checkpoint.check_config(one.folder, config)
+    seconds = None if settings.minutes is None else 60 * settings.minutes
+    budget.checked(one.config, one.folder, seconds)
 
 
 def read_record(folder: epath.Path) -> Row | None:

@@ -152,9 +152,9 @@ def main() -> None:
     known = cases()
     if unknown := sorted(set(_ONLY.value) - set(known)):
         raise ValueError(f"--only={','.join(unknown)}: choose from {', '.join(known)}.")
-    expected = json.loads(FILE.read_text()) if FILE.exists() or not _WRITE.value else {}
-    if unknown := sorted(set(_ONLY.value) - set(expected)) if not _WRITE.value else []:
-        raise ValueError(f"--only={','.join(unknown)}: {FILE} has none of these; see --write.")
+    expected = {} if _WRITE.value and not FILE.exists() else json.loads(FILE.read_text())
+    if not _WRITE.value and (newer := sorted(set(_ONLY.value) - set(expected))):
+        raise ValueError(f"--only={','.join(newer)}: {FILE} has none of these; see --write.")
     wrong = []
     for name in _ONLY.value or known:
         if name not in expected and not _WRITE.value:

@@ -57,15 +57,6 @@ def find(data_dir: str, beginning: str) -> Place | None:
     return max(there, key=lambda place: place.path.stat().mtime, default=None)
 
 
-def check(tables: Tables, form: Form) -> None:
-    """Refuse what could not be prepared, as far as rows say; no picture is opened.
-
-    Raises:
-      ValueError: see `encoding.learn`.
-    """
-    encodings.learn(tables, form)
-
-
 def prepare(place: Place, tables: Tables, form: Form, damage: Damage) -> None:
     """Write rows as a prepared set; a progress bar shows it, and nothing half written stays.
 

@@ -129,7 +129,10 @@ def mmvae(key: jax.Array, problem: Problem, strata: jax.Array | None = None) -> 
 
 
 def hidden_share(bound: Bound, modality: Modality) -> float:
-    """How often the private latents of a modality are hidden from the strata of others."""
+    """How often the private latents of a modality are hidden from the strata of others, in [0, 1].
+
+    By `hide_tokens` always, where the modality is text or a category: this library's own rule.
+    """
     return 1.0 if bound.hide_tokens and modality.is_of_tokens else bound.hidden_share
 
 

@@ -612,6 +612,11 @@ class Config(Section):
                 f"with the estimator {elbo.estimator!r} hides nothing at random: set it to 1, or "
                 "use objective mmvae with another estimator than dreg."
             )
+        if elbo.hide_tokens and elbo.objective != "mmvae":
+            raise ValueError(
+                f"elbo.hide_tokens is True, but the objective {elbo.objective!r} hides no private "
+                "latents: set it to False, or use objective mmvae."
+            )
         if model.aggregator == "holder" and (
             elbo.objective != "mmvae" or elbo.estimator == "stratum"
         ):

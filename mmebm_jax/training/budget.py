@@ -125,6 +125,19 @@ def resumed_schedule(config: ConfigDict, workdir: epath.Path, seconds: float) ->
     return scaled(config, checkpoint.read_config(workdir).num_steps)
 
 
+def checked(config: ConfigDict, workdir: epath.Path, seconds: float | None) -> ConfigDict:
+    """The configuration, under a budget of seconds with the schedule that the folder's run has.
+
+    Raises:
+      ValueError: the folder holds a run of another configuration or budget; one line that names
+        what differs.
+    """
+    if seconds is not None:
+        config = resumed_schedule(config, workdir, seconds)
+    checkpoint.check_config(workdir, config)
+    return config
+
+
 def measure(run: Run) -> tuple[Costs, Updates]:
     """What each part of a run costs, by doing a little of each; and the steps, compiled.
 

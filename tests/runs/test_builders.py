@@ -286,6 +286,8 @@ NOISE = r"config\.energy\.start is 'noise': its samples come from no latent"
          r"config\.energy\.gap_share is 0\.5: its steps follow from whole gradients"),
         ("full", {"energy__gap_share": 0.5},
          r"config\.energy\.gap_share is 0\.5, so .*: set config\.energy\.fit_sampling_time=True"),
+        ("helvae", {"elbo__hide_tokens": True},
+         r"config\.elbo\.hide_tokens is True, but the objective 'joint' hides no private latents"),
         ("noise_start", {"energy__synthesis_inference": 0.1}, NOISE),
         ("mmvae", {"model__num_latents": 0}, NO_SHARED),
         ("independent_generators", {"prior__learn": True}, NO_SHARED),

@@ -97,14 +97,14 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
         ValueError: one line about what cannot be read, or it is not prepared and should not be.
         FileNotFoundError: the folder or a file of it is missing.
     """
-    from mmebm_jax.data import prepared
+    from mmebm_jax.data import encoding, prepared
 
     place = _place(options)
     if not place.exists():
         reading = _reading(options)
         tables = layouts.layout(options.layout).read(reading)
         if not prepare:
-            prepared.check(tables, _form(options))
+            encoding.learn(tables, _form(options))  # refuses what could not be prepared
             raise ValueError(
                 f"{options.path} is not prepared in {options.data_dir} yet: training prepares it, "
                 "once."
