@@ -75,6 +75,8 @@ benchmark: venv
 	$(RUN) -m experiments.benchmark --workdir=runs/benchmark
 
 # All tests, the slow ones too; README says how to leave those out.
+# What tests compile is kept: the next call is faster.
+test: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/runs/.compiled_tests
 test: venv
 	$(RUN) -m pytest -n logical --dist loadfile
 

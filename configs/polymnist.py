@@ -32,6 +32,7 @@ DATA: Differences = {
     # Five times the pixels of PolyDigits make the posterior as much steeper: 0.1 diverges.
     "posterior.chain.step_size": 0.03,
     "evaluation.num_samples": 10_000,
+    "evaluation.num_sources": 1000,
     "evaluation.classifier_steps": 1000,
 }
 EVERY: Differences = {"log_every": 100, "picture_every": 5000, "checkpoint_every": 2000}

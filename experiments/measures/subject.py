@@ -301,8 +301,8 @@ def num_sources(run: Run) -> int:
 
 
 def of_the_prior_itself(sampler: Sampler) -> Sampler:
-    """The sampler whose draws of z are those of p_0(z), without `prior.shared_temperature`."""
-    chains = sampler.settings.chains._replace(shared_temperature=1.0)
+    """The sampler that draws from p_0 itself, without temperatures of the draws alone."""
+    chains = sampler.settings.chains._replace(shared_temperature=1.0, token_temperature=1.0)
     return sampler.with_weights(sampler.weights, sampler.settings._replace(chains=chains))
 
 

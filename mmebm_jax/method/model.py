@@ -49,6 +49,11 @@ class Model(NamedTuple):
         """Modalities that have a private latent."""
         return tuple(m.name for m in self.modalities) if self.num_private else ()
 
+    @property
+    def token_names(self) -> tuple[str, ...]:
+        """Modalities of text and categories."""
+        return tuple(m.name for m in self.modalities if m.is_of_tokens)
+
     def standard_prior(self, num_components: int) -> BasePrior:
         """p_0 before it is fitted, in the shapes of a mixture of `num_components`."""
         names = self.private_names if self.num_private_components else ()

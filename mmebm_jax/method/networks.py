@@ -29,6 +29,7 @@ class Chains(NamedTuple):
     data: Chain
     prior_candidates: int = 1  # draws from p_0 for each start of the prior chain
     shared_temperature: float = 1.0  # of draws of z from p_0; see `base_prior.tempered`
+    token_temperature: float = 1.0  # of draws of w_m from p_0(w_m | z), text's and categories'
     data_start: str = "generator"  # of the data chain; "noise" in an ablation
     gap_share: float = 0.0  # that the data chain closes in training; 0: steps of a fixed size
     tokens: str = "relaxed"  # or "held", "given": the data chain holds the likeliest words
@@ -83,6 +84,9 @@ class Networks(NamedTuple):
         if base is None or not base.private:
             shape = (len(shared), self.model.num_private)
             return standard_noise(key, self.model.prior_family, shape)
+        temperature = self.chains.token_temperature
+        if temperature != 1.0 and name in self.model.token_names:
+            base = tempered(base, private=temperature)
         return prior.private_sample(
             key, base, self.latent_energy, name, shared, self.chains.prior_candidates
         )

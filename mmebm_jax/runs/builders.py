@@ -159,6 +159,7 @@ def build_chains(config: ConfigDict) -> Chains:
         data=build_chain(config.energy.chain),
         prior_candidates=config.prior.num_candidates,
         shared_temperature=config.prior.shared_temperature,
+        token_temperature=config.prior.token_temperature,
         data_start=config.energy.start,
         gap_share=config.energy.gap_share,
         tokens=config.energy.tokens,

@@ -45,6 +45,7 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
         "learn_clusters": False,
         "shared_temperature": 1.0,
         "private_temperature": 1.0,
+        "token_temperature": 1.0,
     },
     "energy": {
         "noisy_samples": False,

@@ -262,6 +262,14 @@ class Prior(Section):
         description="Factor on the covariances of p_0(w_m | z) after all fits: below 1 samples are "
         "less diverse and more coherent.",
     )
+    token_temperature: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="A further such factor when private latents of text and categories are drawn: "
+        "words are right or wrong, where a picture may be nearly right. What is inferred, and "
+        "likelihoods, do not know it.",
+    )
     num_fit_examples: int = Field(
         15_000, ge=2, le=10**7, description="Training examples that it is fitted to."
     )

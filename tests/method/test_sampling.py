@@ -426,6 +426,29 @@ def test_completions_draw_what_is_missing_at_their_own_temperature(private_sampl
     assert not np.allclose(*completed)
 
 
+def test_draws_of_texts_private_latents_have_a_temperature_of_their_own(private_sampler, raw):
+    center = jnp.array([3.0, -5.0])
+    sampler = away_from_zero(private_sampler, center)
+    settings = sampler.settings._replace(prior_energy=False)
+    cold = settings._replace(chains=settings.chains._replace(token_temperature=0.25))
+    usual, cooled = (sampler.with_weights(sampler.weights, each) for each in (settings, cold))
+    key = jax.random.key(0)
+    ours, theirs = (model.prior_latents(key, 7) for model in (usual, cooled))
+    away, near = (latents.private["text"] - center[None] for latents in (ours, theirs))
+    np.testing.assert_allclose(near, 0.5 * away, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_equal(
+        (theirs.shared, theirs.private["picture"]), (ours.shared, ours.private["picture"])
+    )
+    for name in ("picture", "text"):
+        ours, theirs = (
+            model.infer(key, {name: model.as_batch(raw)[name]}, method="revised")
+            for model in (usual, cooled)
+        )
+        chex.assert_trees_all_equal(theirs.shared, ours.shared)
+        same = {n: bool((theirs.private[n] == ours.private[n]).all()) for n in ours.private}
+        assert same == {"picture": True, "text": name == "text"}
+
+
 @pytest.mark.parametrize("num_steps", [0, 5])
 def test_conditional_samples_take_as_many_posterior_steps_as_set(private_sampler, raw, num_steps):
     settings = SETTINGS._replace(conditional_steps=num_steps)
