@@ -48,8 +48,8 @@ COLUMNS = {
     "cross_revised": Column("cross, revised", ("cross_coherence.posterior_revised",)),
     "drawn": Column("cross, as drawn", ("cross_coherence.drawn",)),
     "time": Column("time of samples", ("protocol.refinement_time",), 2),
-    "class_picture": Column("class of pictures drawn", ("cross_coherence.by_target.image",)),
-    "class_text": Column("class of texts drawn", ("cross_coherence.by_target.text",)),
+    "class_picture": Column("class of pictures drawn", ("cross_coherence.drawn_by_target.image",)),
+    "class_text": Column("class of texts drawn", ("cross_coherence.drawn_by_target.text",)),
     "accuracy_picture": Column("of real pictures", ("classifier_accuracy.image",)),
     "joint_base": Column("joint, without energies", ("joint_coherence.base_prior",)),
     "joint_chain": Column("joint, data chain", ("joint_coherence.chain",)),
@@ -132,6 +132,9 @@ def rendered(text: str, root: Path = ROOT) -> str:
         check_columns(columns)
         with results.reading(root / match[2]):
             rows = markdown(result["rows"], columns)
+            empty = [name for name in columns if not _holds(result["rows"], COLUMNS[name])]
+        if empty:
+            raise ValueError(f"{match[2]}: no row has {', '.join(empty)}: take the column out.")
         body = f"{rows}\n\n{caption(result)}\n"
         return f"{match[1]}\n{body}\n{match[4]}"
 
@@ -208,6 +211,10 @@ def _cell(rows: Sequence[Mapping[str, Any]], column: Column) -> str:
     shown = [f"{value:.{column.digits}f}" for value in (mean, deviation) if value is not None]
     stripped = shown if column.digits < 3 else [re.sub(r"^0(?=\.)", "", x) for x in shown]
     return " ± ".join(stripped)
+
+
+def _holds(rows: Sequence[Mapping[str, Any]], column: Column) -> bool:
+    return any(_value(row, column.paths) is not None for row in rows)
 
 
 def _value(row: Mapping[str, Any], paths: Sequence[str]) -> Any:

@@ -79,6 +79,11 @@ TABLE = "<!-- table: some.json {} -->\n<!-- end -->\n"
         ("[1]", TABLE.format("joint"), "some.json is damaged (it holds no JSON object)"),
         (whole([{"step": 1}]), TABLE.format("steps"), "some.json has rows without a method"),
         (
+            whole([{"method": "a", "step": 1}]),
+            TABLE.format("steps,joint"),
+            "some.json: no row has joint: take the column out",
+        ),
+        (
             whole([{"method": "a", "step": {}}]),
             TABLE.format("steps"),
             "some.json has rows of other columns",
@@ -100,7 +105,7 @@ def test_what_cannot_be_rendered_is_one_line(tmp_path, monkeypatch, capsys, cont
     (tmp_path / "docs" / "page.md").write_text(marker)
     (tmp_path / "README.md").write_text("<!-- table: good.json steps -->\nold\n<!-- end -->\n")
     (tmp_path / "good.json").write_text(
-        whole([{"method": "a"}]).replace('"method_revision": ""', '"method_revision": 0')
+        whole([{"method": "a", "step": 1}]).replace('"method_revision": ""', '"method_revision": 0')
     )
     for path in ("some.json", "docs/some.json", "docs/energy_loss.json"):
         (tmp_path / path).write_text(content)
