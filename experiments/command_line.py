@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import absl.logging
@@ -43,6 +44,8 @@ _CONNECT_SECONDS = flags.DEFINE_integer(
     "connect_seconds", 300, "How long processes wait for each other.", 1
 )
 
+STORED = Path(__file__).with_name("stored_config.py")
+FIELD = re.compile(r"--?(?:no)?config\.([^=]*)")  # a flag that sets a field
 USAGE_ERROR = 2
 MOST_SEED = 2**31 - 1
 # What libraries raise for bad input; any other exception is a defect and keeps its traceback.
@@ -106,7 +109,8 @@ def shared_flags() -> list[str]:
 
 def parse(arguments: Sequence[str]) -> list[str]:
     """Parse flags; a bad one, a missing config file or a misspelt field ends with one line."""
-    path = _config_path(arguments)
+    arguments = _with_stored_config(arguments)
+    path = _value_of("config", arguments)
     if path is not None and (problem := _lacks_file(path)):
         fail(problem)
     try:
@@ -183,22 +187,32 @@ def _lacks_file(path: str) -> str:
     return f"config file {path} {problem}: see the files in configs/."
 
 
-def _config_path(arguments: Sequence[str]) -> str | None:
-    """The value of --config, be it behind "=" or a space; None without one."""
+def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """The value of a flag, be it behind "=" or a space; None without one."""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, value = argument.partition("=")
-        if name in ("-config", "--config"):
+        if name in (f"-{flag}", f"--{flag}"):
             return value if equals else following
     return None
 
 
+def _with_stored_config(arguments: Sequence[str]) -> Sequence[str]:
+    """With the config of the run in --workdir, where fields are set and no --config is given."""
+    workdir = _value_of("workdir", arguments)
+    sets_fields = any(FIELD.match(argument) for argument in arguments)
+    if not sets_fields or not workdir or _value_of("config", arguments) is not None:
+        return arguments
+    try:
+        has_run = (place(workdir) / "config.json").is_file()
+    except (OSError, ValueError):  # What is wrong with the address is said where it is used.
+        return arguments
+    stored = f"--config={STORED}:{workdir}"
+    return [arguments[0], stored, *arguments[1:]] if has_run else arguments
+
+
 def _explanation(error: Exception, path: str | None, arguments: Sequence[str]) -> object:
     """What is wrong with a config file or with the flags that set its fields."""
-    names = [
-        match[1]
-        for match in (re.match(r"--?(?:no)?config\.([^=]*)", a) for a in arguments)
-        if match
-    ]
+    names = [match[1] for argument in arguments if (match := FIELD.match(argument))]
     if "in argv before a value for --config" in str(error):
         return f"{error}: give --config first."
     if path is None:

@@ -175,16 +175,22 @@ def evaluate(
         "made": results.made_now(),
         "classifier_accuracy": classifiers.accuracies,
     }
-    seconds = {}
+    seconds, absent = {}, {} if only is not None else measures.absent(run)
     for measure in wanted:
-        begin = time.monotonic()
-        for name, part in measure(subject).items():
+        begin, own_name = time.monotonic(), measure.__name__
+        try:
+            parts = dict(measure(subject))
+        except FloatingPointError as error:  # The others are not lost by it.
+            parts = {"absent": {own_name: str(error)}}
+        absent |= parts.pop("absent", {})
+        for name, part in parts.items():
             merge = isinstance(part, dict) and name in result
             result[name] = {**result[name], **part} if merge else part
-        seconds[measure.__name__] = round(time.monotonic() - begin, 1)
+        seconds[own_name] = round(time.monotonic() - begin, 1)
+        LOGGER.info("measured %s, %.0f s", own_name, seconds[own_name])
     result["measure_seconds"] = seconds
-    if only is None and (left_out := measures.absent(run)):
-        result["absent"] = left_out
+    if absent:
+        result["absent"] = absent
     for line in result.get("warnings", ()):
         LOGGER.warning("warning: %s", line)
     return result

@@ -11,6 +11,8 @@ python -m experiments.main --workdir=runs/demo --mode=report
 python -m experiments.main --workdir=runs/demo --mode=app
 """
 
+import logging
+
 from absl import flags
 from etils import epath
 from ml_collections import config_flags
@@ -69,6 +71,8 @@ def check_flags() -> None:
         flag = flags.FLAGS[name]
         if flag.value != flag.default and _MODE.value not in modes:
             mend = "give config.seed" if name == "seed" else "leave it out"
+            if (name, _MODE.value) == ("weights", "sample"):
+                mend = "give the export as --workdir"
             command_line.fail(
                 f"--{name} does not act in --mode={_MODE.value}, but in {' and '.join(modes)}: "
                 f"{mend}, or set --mode."
@@ -180,8 +184,10 @@ def _train_or_check(workdir: epath.Path) -> None:
         measures.check(run)
     if only_check:
         print(check.plan(run))
-    else:
-        training.train(run)
+        return
+    for line in check.never_acting(run.config):
+        logging.getLogger("mmebm_jax").warning("warning: %s", line)
+    training.train(run)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
     def answer(*values: Any) -> Any:
         try:
             return function(*values)
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError, OSError, FloatingPointError) as error:
             raise gr.Error(str(error), duration=None, print_exception=False) from error
 
     return answer

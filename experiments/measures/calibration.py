@@ -46,7 +46,8 @@ def posterior_calibration(subject: Subject) -> Part:
 
     Latents are drawn from the prior (where it is tilted, by resampling many draws of its base),
     data from the likelihoods, noise included. Beside them "prior": draws that ignore the data,
-    whose ranks of latents are uniform, and of densities not.
+    whose ranks of latents are uniform, and of densities not. A posterior whose chain diverges is
+    absent, and named as such.
     """
     count = subject.run.config.evaluation.calibration_examples
     draw_key, chain_key = jax.random.split(subject.keys["calibration"])
@@ -59,11 +60,15 @@ def posterior_calibration(subject: Subject) -> Part:
         model=subject.sampler.model,
         settings=subject.settings,
     )
-    found = {
-        name: _scores(subject, jax.random.fold_in(chain_key, index), truth, batch, case)
-        for index, (name, case) in enumerate(_cases(subject).items())
-    }
-    return {"calibration": found | {"num_examples": count, "num_draws": NUM_DRAWS}}
+    found, diverged = {}, {}
+    for index, (name, case) in enumerate(_cases(subject).items()):
+        try:
+            key = jax.random.fold_in(chain_key, index)
+            found[name] = _scores(subject, key, truth, batch, case)
+        except FloatingPointError as error:
+            diverged[f"calibration, {name}"] = str(error)
+    part: Part = {"calibration": found | {"num_examples": count, "num_draws": NUM_DRAWS}}
+    return part | ({"absent": diverged} if diverged else {})
 
 
 def _cases(subject: Subject) -> dict[str, Case]:
@@ -91,7 +96,11 @@ def _resampling(sampler: Sampler) -> Sampler:
 
 
 def _scores(subject: Subject, key: jax.Array, truth: Latents, batch: Batch, case: Case) -> Part:
-    """What the ranks of the truth among the draws of a posterior say."""
+    """What the ranks of the truth among the draws of a posterior say.
+
+    Raises:
+      FloatingPointError: draws hold NaN or infinity.
+    """
     count = len(truth.shared)
     mask = {name: np.full(count, name in case.given) for name in batch}
     size = min(max(CHAINS_AT_A_TIME // NUM_DRAWS, 1), count)
@@ -106,6 +115,8 @@ def _scores(subject: Subject, key: jax.Array, truth: Latents, batch: Batch, case
         drawn = _draws(jax.random.fold_in(key, start), case, repeated, shown)
         parts.append(jax.tree.map(partial(_by_example, size), drawn))
     draws: Latents = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(draws)):
+        raise FloatingPointError("its chain diverged: smaller posterior steps would not.")
     both = jax.tree.map(
         lambda true, drawn: jnp.concatenate([true[None], drawn.swapaxes(0, 1)]), truth, draws
     )

@@ -283,11 +283,10 @@ def more_sources_than(num_features: int, run: Run) -> str:
 def _too_few(num_features: int, run: Run, name: str, count: int) -> str:
     if count > num_features:
         return ""
-    return (
-        f"a Fréchet distance of {num_features} features takes at least {num_features + 1} samples, "
-        f"and there are {count}: raise config.evaluation.{name}"
-        + (f" (the test split has {count})" if len(data.complete(run.splits.test)) == count else "")
-    )
+    takes = f"a Fréchet distance of {num_features} features takes at least {num_features + 1}"
+    if (found := len(data.complete(run.splits.test))) <= num_features:
+        return f"{takes} samples, and there are {found} test examples to hold them against"
+    return f"{takes} samples, and there are {count}: raise config.evaluation.{name}"
 
 
 def num_samples(run: Run) -> int:

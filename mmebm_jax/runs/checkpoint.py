@@ -131,12 +131,12 @@ def save(
 
 def newest_step(workdir: epath.Path) -> int | None:
     """The step of a run's newest checkpoint, damaged or not; None without any."""
-    return _manager(workdir, ocp.CheckpointManagerOptions(read_only=True)).latest_step()
+    return _manager(workdir, _reading()).latest_step()
 
 
 def all_steps(workdir: epath.Path) -> list[int]:
     """The steps of a run's checkpoints in order, damaged or not; empty without any."""
-    return sorted(_manager(workdir, ocp.CheckpointManagerOptions(read_only=True)).all_steps())
+    return sorted(_manager(workdir, _reading()).all_steps())
 
 
 def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, Meta] | None:
@@ -194,7 +194,7 @@ def restore_weights(workdir: epath.Path, template: Weights, latest: int | None =
     missing = FileNotFoundError(f"{workdir} holds no checkpoint: train there first.")
     if not (workdir / "checkpoints").exists():
         raise missing
-    manager = _manager(workdir, ocp.CheckpointManagerOptions(create=False, read_only=True))
+    manager = _manager(workdir, _reading())
     wanted = ocp.args.Composite(weights=_restoring(template._asdict()), meta=ocp.args.JsonRestore())
     found = _newest_readable(manager, wanted, latest)
     if found is None:
@@ -226,6 +226,11 @@ def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("were set aside")
         manager.reload()
+
+
+def _reading() -> ocp.CheckpointManagerOptions:
+    # With another interval Orbax warns that it will not be kept.
+    return ocp.CheckpointManagerOptions(create=False, read_only=True, save_interval_steps=0)
 
 
 def _manager(workdir: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:

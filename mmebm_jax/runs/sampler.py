@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -75,6 +76,7 @@ _first = jax.jit(  # along an axis of its own, so that every device keeps its ro
     ),
     static_argnames="candidates",
 )
+_are_finite = jax.jit(partial(jax.tree.map, lambda values: jax.numpy.isfinite(values).all()))
 _energy = jax.jit(
     lambda weights, batch, *, model: model.data_energy(
         model.normalised(weights.params["energy"]), batch
@@ -169,6 +171,13 @@ class Sampler:
             raise ValueError("the data chain has no steps: set some with with_chains.")
         return self.with_chains(data=builders.in_time(chain, time))
 
+    def __repr__(self) -> str:
+        """The modalities, and which energies were learned."""
+        shapes = ", ".join(f"{m.name} {m.kind} {list(m.shape)}" for m in self.modalities)
+        energies = {"data": self.settings.data_energy, "latent": self.settings.prior_energy}
+        learned = " and ".join(name for name, is_there in energies.items() if is_there)
+        return f"Sampler({shapes}; {learned or 'no'} energy)"
+
     @property
     def completing(self) -> "Sampler":
         """The sampler by which completions infer latents: p_0(w_m | z) at their temperature."""
@@ -212,6 +221,7 @@ class Sampler:
           TypeError: the key is not a typed one, a number is not whole, or `given` is not a dict.
           ValueError: a number is out of range, a given modality is unknown or has another shape,
             type or range, or steps are asked of a run that learned no data energy.
+          FloatingPointError: a chain has diverged, so that samples hold NaN or infinity.
 
         Warns:
           RuntimeWarning: a longer chain has left the energies of the configured one.
@@ -234,6 +244,7 @@ class Sampler:
                     f"{arguments.MOST_SAMPLES} in all at a time."
                 )
         samples = self._stages(key, count, batch, num_steps).chosen
+        _check_finite(samples)
         if not batch or num_samples is None:
             return samples
         return {
@@ -252,11 +263,13 @@ class Sampler:
           num_steps: refinement under the joint energy, as for `sample`.
 
         Raises:
-          TypeError, ValueError: as for `sample`.
+          TypeError, ValueError, FloatingPointError: as for `sample`.
         """
         arguments.check_key(key)
         count = arguments.whole_number("num_samples", num_samples, 1, arguments.MOST_SAMPLES)
-        return self._stages(key, count, {}, self._num_steps(num_steps))
+        stages = self._stages(key, count, {}, self._num_steps(num_steps))
+        _check_finite(stages.chosen)
+        return stages
 
     def encode(self, batch: Mapping[str, Any], *, check_values: bool = True) -> jax.Array:
         """Mean of the posterior over the shared latent given any subset, `[B, Z]`.
@@ -277,7 +290,10 @@ class Sampler:
           ValueError: see `as_batch`; no data energy was learned, or a modality is missing.
         """
         if not self.settings.data_energy:
-            raise ValueError("this run learned no data energy (energy.learn is False).")
+            raise ValueError(
+                "this run learned no data energy: energy.learn is False, or the run ended before "
+                "the step from which it learns."
+            )
         batch = self._batch(batch, check_values)
         arguments.check_complete("the joint energy", batch, self.modalities)
         return _energy(self.weights, self._split(batch), model=self.model)
@@ -561,6 +577,22 @@ class Sampler:
             return None
         place = sharding.split_batch if count % self.mesh.size == 0 else sharding.replicated
         return place(self.mesh)
+
+
+def _check_finite(samples: Mapping[str, jax.Array]) -> None:
+    """Refuse samples that are none; inside a JAX transformation values cannot be checked.
+
+    Raises:
+      FloatingPointError: one line that names the modalities.
+    """
+    if any(isinstance(values, jax.core.Tracer) for values in samples.values()):
+        return
+    found = jax.device_get(_are_finite(dict(samples)))
+    if broken := [name for name, is_finite in found.items() if not is_finite]:
+        raise FloatingPointError(
+            f"samples of {', '.join(broken)} hold NaN or infinity: a chain has diverged. Take "
+            "fewer steps (with_posterior_steps, num_steps) or smaller ones (with_chains)."
+        )
 
 
 def load(path: epath.PathLike) -> Sampler:

@@ -282,6 +282,7 @@ def fit_base_prior(
     base_prior, params = sharding.local((state.weights.base_prior, state.params["prior"]))
     if processes.is_first():
         num_examples = settings.num_fit_examples if final else num_first_examples(run)
+        LOGGER.info("fitting the prior to latents of %d training examples.", num_examples)
         base_prior, params = _fit(
             key,
             make_sampler(run, state.weights, trained=()),  # without its tilt

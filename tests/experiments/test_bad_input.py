@@ -190,6 +190,10 @@ CASES |= {
     "config without a name": (setting(base=["--config="]), ["config file '' has no name"]),
     "config folder": (setting(base=["--config=configs"]), ["configs is a folder"]),
     "field without a config": (setting(base=["--config.batch_size=3"]), ["--config is missing"]),
+    "unknown field of a run": (
+        lambda place: [f"--workdir={place.run}", "--config.batch_sise=3"],
+        ["config.batch_sise is unknown", "did you mean config.batch_size?"],
+    ),
     "field before the config": (
         setting(base=["--config.batch_size=3", POLYDIGITS]),
         ["--config.batch_size=3", "give --config first"],

@@ -1,12 +1,19 @@
-"""What an evaluation says of the energies of its samples."""
+"""What an evaluation says of the energies of its samples, and whose configuration it takes."""
+
+import sys
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
+from etils import epath
 
 from experiments import evaluate
 from experiments.measures.samples import measure_energies
 from experiments.measures.subject import CHUNK
+from mmebm_jax.runs import checkpoint
 from mmebm_jax.runs.sampler import Sampler
+from tests.commands import run_here, save_run, small_config
 
 
 class Sums(Sampler):
@@ -81,3 +88,21 @@ def test_the_table_sets_every_number_beside_what_it_is_read_against():
         ("not measured: fidelity: it takes more samples",),
     ):
         assert any(all(word in line for word in words) for line in lines), words
+
+
+def test_fields_are_set_on_the_configuration_of_the_run_where_no_other_is_named(tmp_path, capsys):
+    tmp_path = epath.Path(tmp_path)
+    save_run(tmp_path, small_config(seed=7))
+    seen = []
+
+    def main():
+        seen.append(flags.FLAGS["config"].value)
+        sys.exit(0)
+
+    fields = ["--config.evaluation.classifier_steps=3", "--config.guard.retries=1"]
+    run_here(capsys, f"--workdir={tmp_path}", *fields, program=SimpleNamespace(main=main))
+    (config,) = seen
+    expected = checkpoint.read_config(tmp_path)
+    assert expected.seed == config.seed == 7
+    expected.evaluation.classifier_steps, expected.guard.retries = 3, 1
+    assert config.to_dict() == expected.to_dict()

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from experiments import measures
+from experiments import evaluate, measures
 from experiments.classifiers import BATCH, Classifiers
 from experiments.measures import distances
+from experiments.measures.calibration import posterior_calibration
 from experiments.measures.subject import Subject
 from mmebm_jax import training
 from mmebm_jax.distributions.base_prior import standard
@@ -78,6 +79,31 @@ def test_few_sources_leave_the_number_of_samples(prepare, tmp_path):
     missing = measures.absent(run)
     assert set(missing) - WITHOUT == {"conditional_distances"}
     assert "there are 7: raise config.evaluation.num_sources" in missing["conditional_distances"]
+
+
+def test_a_chain_that_diverges_costs_its_own_numbers_alone(prepare, tmp_path):
+    run = prepare(
+        data__num_train=100,
+        data__num_test=100,
+        evaluation__num_samples=10,
+        evaluation__calibration_examples=10,
+        posterior__chain__step_size=1e3,
+    )
+    weights = Weights(run.model.init(jax.random.key(0)), standard(4, run.model.num_latents))
+    sampler = Sampler(run.model, weights, builders.build_sampler_settings(run.config))
+    classifiers = Classifiers(run, epath.Path(tmp_path))
+
+    def broken(subject):
+        raise FloatingPointError("samples hold NaN")
+
+    only = [broken, posterior_calibration]
+    result = evaluate.evaluate(run, sampler, 0, classifiers, only=only)
+    revised = {name for name in result["absent"] if name.startswith("calibration, revised")}
+    assert set(result["absent"]) - revised == {"broken"}
+    assert len(revised) == 2
+    assert "aggregate" in result["calibration"]
+    assert not any(name.startswith("revised") for name in result["calibration"])
+    assert "not measured: broken: samples hold NaN" in evaluate.table(result)
 
 
 def test_names_are_taken_in_the_order_of_the_contents(prepare):

@@ -426,6 +426,27 @@ def test_completions_draw_what_is_missing_at_their_own_temperature(private_sampl
     assert not np.allclose(*completed)
 
 
+def test_samples_that_are_not_finite_are_refused(sampler, raw):
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, sampler.weights.params["generator"])
+    weights = sampler.weights._replace(params=sampler.weights.params | {"generator": broken})
+    broken = sampler.with_weights(weights, sampler.settings)
+    for draw in (
+        lambda: broken.sample(jax.random.key(0), 2),
+        lambda: broken.sample(jax.random.key(0), given={"picture": raw["picture"]}),
+        lambda: broken.stages(jax.random.key(0), 2),
+    ):
+        with pytest.raises(FloatingPointError, match=r"text hold NaN or infinity: a chain has div"):
+            draw()
+    jitted = jax.jit(lambda key: broken.sample(key, 2))
+    assert np.isnan(jitted(jax.random.key(0))["text"]).all()  # nothing to be read there
+
+
+def test_a_sampler_says_what_it_is_of(sampler):
+    assert repr(sampler) == (
+        "Sampler(picture image [8, 8, 1], text text [3, 4]; data and latent energy)"
+    )
+
+
 def test_draws_of_texts_private_latents_have_a_temperature_of_their_own(private_sampler, raw):
     center = jnp.array([3.0, -5.0])
     sampler = away_from_zero(private_sampler, center)
