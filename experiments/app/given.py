@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmebm_jax.data import pictures, words
+from mmebm_jax.data import pictures
 from mmebm_jax.modalities.modality import Modality
-from mmebm_jax.modalities.text import UNKNOWN
+from mmebm_jax.runs import sentences
 from mmebm_jax.storage.validation import brief, shown
 from mmebm_jax.typing import Alphabet
 
@@ -50,7 +50,7 @@ def hint(modality: Modality, alphabet: Alphabet) -> str:
     if modality.kind == "image":
         megabytes = MOST_FILE_BYTES >> 20
         return f"give a picture ({', '.join(FORMATS)}) of at most {megabytes} MiB"
-    if modality.kind == "text" and len(alphabet) < modality.shape[1]:
+    if modality.kind == "text" and not sentences.knows_words(modality, alphabet):
         return f"give {count} token numbers of 0 to {modality.shape[1] - 1}"
     if modality.kind == "text":
         what = "characters" if isinstance(alphabet, str) else "words and marks"
@@ -99,28 +99,10 @@ def _picture(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _tokens(text: str, modality: Modality, alphabet: Alphabet) -> np.ndarray:
+    if sentences.knows_words(modality, alphabet):
+        return sentences.to_tokens([text], modality, alphabet)
     length, size = modality.shape
-    if len(alphabet) < size:
-        numbers = text.replace(",", " ").split()
-        if len(numbers) != length or not all(n.isdecimal() and int(n) < size for n in numbers):
-            raise ValueError(f"{shown(text)} holds no such tokens: {hint(modality, alphabet)}")
-        return np.array([[int(number) for number in numbers]], np.int32)
-    if isinstance(alphabet, str):
-        return _characters(text, length, alphabet)
-    tokens, num_cut = words.Tokeniser(alphabet, length)([text])
-    if num_cut:
-        raise ValueError(f"the text is too long: {hint(modality, alphabet)}")
-    if alphabet.index(UNKNOWN) in tokens:
-        raise ValueError(f"{shown(text)} holds a word that this model never saw: choose another")
-    return tokens
-
-
-def _characters(text: str, length: int, alphabet: str) -> np.ndarray:
-    """Tokens of the characters, `[1, length]`; token 0 fills the rest of the line."""
-    unknown = sorted(set(text) - set(alphabet))
-    if unknown:
-        raise ValueError(f"{shown(unknown[0])} is none of {shown(alphabet)}: leave it out")
-    if len(text) > length:
-        raise ValueError(f"it has {len(text)} characters: give at most {length}")
-    tokens = [alphabet.index(character) for character in text]
-    return np.array([tokens + [0] * (length - len(text))], np.int32)
+    numbers = text.replace(",", " ").split()
+    if len(numbers) != length or not all(n.isdecimal() and int(n) < size for n in numbers):
+        raise ValueError(f"{shown(text)} holds no such tokens: {hint(modality, alphabet)}")
+    return np.array([[int(number) for number in numbers]], np.int32)

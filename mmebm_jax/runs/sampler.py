@@ -16,10 +16,19 @@ from mmebm_jax.method.model import Model
 from mmebm_jax.method.sampling import SamplerSettings, Trained
 from mmebm_jax.method.train_state import Weights
 from mmebm_jax.modalities.modality import Modality, to_raw
-from mmebm_jax.runs import arguments, builders, checkpoint, exports, folders, hub, sharding
+from mmebm_jax.runs import (
+    arguments,
+    builders,
+    checkpoint,
+    exports,
+    folders,
+    hub,
+    sentences,
+    sharding,
+)
 from mmebm_jax.runs.schema import MOST_TIME
 from mmebm_jax.runs.template import template
-from mmebm_jax.typing import Latents
+from mmebm_jax.typing import Alphabet, Latents
 
 # Models and settings are hashable, so samplers of equal models share what is compiled.
 _STATIC = ("model", "settings")
@@ -98,7 +107,8 @@ class Sampler:
 
     Batches are dicts, name → `[B, *shape]` in model range: images and vectors in [-1, 1], which
     refinement may leave by 0.05, and sequences one-hot or, in samples, probabilities. `as_batch`
-    makes them of uint8 images, int tokens and float vectors, `as_raw` turns samples back.
+    makes them of uint8 images, texts or their int tokens, and float vectors; `as_raw` and
+    `as_sentences` turn samples back.
 
     `sample`, `encode` and `energy` take raw values as well as values in model range, and refuse
     what is in neither; `check_values=False` skips that for the caller who knows better.
@@ -110,18 +120,23 @@ class Sampler:
         weights: Weights,
         settings: SamplerSettings,
         mesh: jax.sharding.Mesh | None = None,
+        alphabet: Alphabet = "",
     ) -> None:
-        """Hold a model; with a mesh, batches whose size its devices divide are split over them."""
+        """Hold a model; with a mesh, batches whose size its devices divide are split over them.
+
+        The alphabet is what tokens of a text stand for; without one it cannot be given as written.
+        """
         self.model = model
         self.settings = settings
         self.mesh = mesh
+        self.alphabet = alphabet
         self.weights = weights if mesh is None else sharding.replicate(weights, mesh)
         self._static: dict[str, Any] = {"model": model, "settings": settings}
         self._usual_energies: tuple[float, float] | None = None
 
     def with_weights(self, weights: Weights, settings: SamplerSettings) -> "Sampler":
         """The same model with other weights and settings, on the same devices."""
-        return Sampler(self.model, weights, settings, self.mesh)
+        return Sampler(self.model, weights, settings, self.mesh, self.alphabet)
 
     def with_chains(self, **changed: Any) -> "Sampler":
         """The same model with other chains, each a `Chain` by its name in `Chains`.
@@ -460,10 +475,11 @@ class Sampler:
     def as_batch(
         self, values: Mapping[str, Any], *, check_values: bool = True
     ) -> dict[str, jax.Array]:
-        """Check modalities and bring raw ones (uint8 images, int tokens) to model range.
+        """Check modalities and bring raw ones (uint8 images, texts) to model range.
 
         Args:
-          values: name → `[N, *shape]`, or tokens `[N, L]`; NumPy or JAX arrays.
+          values: name → `[N, *shape]`, NumPy or JAX arrays; a text may be N strings or int tokens
+            `[N, L]`.
           check_values: whether values are checked beside names, types and shapes. False is for
             images that are meant although they look like another range: floats none of which is
             below 0 look like [0, 1]. Inside a JAX transformation values cannot be checked.
@@ -471,11 +487,13 @@ class Sampler:
         Raises:
           TypeError: the values are not a dict.
           ValueError: one line that names the modality and what it should be: unknown, of another
-            shape, type or range, not finite.
+            shape, type or range, not finite, a word that the model never saw.
         """
         arguments.check_mapping("batch", values, self.modalities)
         return {
-            name: arguments.as_model_range(array, name, self.modalities, check_values=check_values)
+            name: arguments.as_model_range(
+                self._tokens(name, array), name, self.modalities, check_values=check_values
+            )
             for name, array in values.items()
         }
 
@@ -495,6 +513,30 @@ class Sampler:
         """
         arguments.check_mapping("samples", samples, self.modalities)
         return {m.name: to_raw(m, samples[m.name]) for m in self.modalities if m.name in samples}
+
+    def as_sentences(self, samples: Mapping[str, Any]) -> dict[str, sentences.Spelled]:
+        """The texts of samples: name → N lines, or N lists of lines where each has several draws.
+
+        Raises:
+          TypeError: the samples are not a dict.
+          ValueError: the run does not know what its tokens stand for.
+        """
+        arguments.check_mapping("samples", samples, self.modalities)
+        return {
+            m.name: sentences.to_lines(to_raw(m, samples[m.name]), m, self.alphabet)
+            for m in self.modalities
+            if m.kind == "text" and m.name in samples
+        }
+
+    def _tokens(self, name: str, values: Any) -> Any:
+        """Texts that are given as written, as tokens; all else as it is."""
+        modality = {m.name: m for m in self.modalities}.get(name)
+        if modality is None or modality.kind != "text" or not sentences.are_sentences(values):
+            return values
+        try:
+            return sentences.to_tokens(list(map(str, values)), modality, self.alphabet)
+        except ValueError as error:
+            raise ValueError(f"modality {name!r}: {error}.") from error
 
     def _batch(self, values: Mapping[str, Any], check_values: bool) -> dict[str, jax.Array]:
         batch = self.as_batch(values, check_values=check_values)
@@ -614,7 +656,8 @@ def load(path: epath.PathLike) -> Sampler:
     config = (exports if is_export else checkpoint).read_config(folder)
     try:
         builders.validate(config)
-        model = builders.build_model(config, checkpoint.read_data_facts(folder).fields)
+        data = checkpoint.read_data_facts(folder)
+        model = builders.build_model(config, data.fields)
         shapes = template(model, config.prior.num_components)
     except ValueError as error:
         line = str(error)
@@ -626,4 +669,4 @@ def load(path: epath.PathLike) -> Sampler:
     else:
         weights, _, trained, time = checkpoint.restore_weights(folder, shapes)
         settings = builders.build_sampler_settings(config, trained, time)
-    return Sampler(model, weights, settings, sharding.data_mesh())
+    return Sampler(model, weights, settings, sharding.data_mesh(), data.alphabet)

@@ -132,7 +132,7 @@ def _with_private_components(model: Sampler, key: jax.Array, num_components: int
     if names != before.prior.private_names:
         params = jax.jit(lambda key: after.init(key)["prior"])(key)  # the others are not computed
         weights = weights._replace(params=weights.params | {"prior": params})
-    return Sampler(after, weights, model.settings, model.mesh)
+    return Sampler(after, weights, model.settings, model.mesh, model.alphabet)
 
 
 class _FitSettings(NamedTuple):

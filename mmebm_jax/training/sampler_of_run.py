@@ -24,7 +24,7 @@ def make_sampler(
     """
     settings = builders.build_sampler_settings(run.config, trained, sampling_time)
     mesh = sharding.data_mesh(jax.local_devices())
-    return Sampler(run.model, sharding.local(weights), settings, mesh)
+    return Sampler(run.model, sharding.local(weights), settings, mesh, run.splits.alphabet)
 
 
 def restore_sampler(run: Run, latest: int | None = None) -> tuple[Sampler, int]:

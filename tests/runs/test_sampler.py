@@ -12,6 +12,7 @@ from mmebm_jax.method.langevin import Chain
 from mmebm_jax.method.networks import Chains
 from mmebm_jax.method.sampling import SamplerSettings
 from mmebm_jax.method.train_state import Weights
+from mmebm_jax.modalities.text import SPECIAL
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.typing import Latents
 
@@ -110,6 +111,54 @@ def test_codes_are_the_inferred_means(private_sampler, raw):
         batch = private_sampler.as_batch(given)
         inferred = private_sampler.infer(jax.random.key(5), batch, method="mean").shared
         np.testing.assert_allclose(private_sampler.encode(given), inferred, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "lines", "tokens"),
+    [
+        ("abcd", ["ab", "cda"], [[0, 1, 0], [2, 3, 0]]),
+        ((*SPECIAL, "bird"), ["Bird", "bird bird"], [[3, 1, 0], [3, 3, 1]]),
+    ],
+)
+def test_texts_are_taken_and_read_as_they_are_written(tiny_model, weights, alphabet, lines, tokens):
+    assert SPECIAL == ("<pad>", "<eos>", "<unk>")
+    sampler = Sampler(tiny_model, weights, SETTINGS, alphabet=alphabet)
+    key, as_tokens = jax.random.key(0), np.array(tokens, np.int32)
+    for texts in (lines, np.array(lines)):
+        drawn = sampler.sample(key, num_samples=2, given={"text": texts})
+        expected = sampler.sample(key, num_samples=2, given={"text": as_tokens})
+        np.testing.assert_array_equal(drawn["picture"], expected["picture"])
+        np.testing.assert_array_equal(sampler.as_raw(drawn)["text"][:, 0], as_tokens)
+    read = sampler.as_sentences(drawn)["text"]
+    assert read == [
+        [line.ljust(3, "a") if alphabet == "abcd" else line.lower()] * 2 for line in lines
+    ]
+    same = sampler.with_chains(data=Chain(1, 0.1)).with_weights(weights, SETTINGS)
+    assert same.as_sentences(drawn) == {"text": read}
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "lines", "said"),
+    [
+        ("abcd", ["abx"], "modality 'text': 'x' is none of 'abcd': leave it out."),
+        ("abcd", ["abcd"], "modality 'text': it has 4 characters: give at most 3."),
+        ((*SPECIAL, "bird"), ["bird", "cat"], "'cat' holds a word that this model never saw"),
+        ((*SPECIAL, "bird"), ["bird bird bird"], "too long: give at most 2 words and marks."),
+        ("", ["bird"], "does not know what its tokens stand for: give token numbers."),
+        ("abcd", "ab", "modality 'text' has dtype <U2: give strings, int tokens or"),
+        ("abcd", ["ab", 3], "modality 'text' has dtype <U2"),
+    ],
+)
+def test_a_text_that_cannot_be_taken_is_one_line(tiny_model, weights, alphabet, lines, said):
+    sampler = Sampler(tiny_model, weights, SETTINGS, alphabet=alphabet)
+    with pytest.raises(ValueError, match=said.replace("(", "\\(")) as raised:
+        sampler.sample(jax.random.key(0), given={"text": lines})
+    assert "\n" not in str(raised.value)
+
+
+def test_tokens_without_an_alphabet_are_not_read(sampler, raw):
+    with pytest.raises(ValueError, match="does not know what the tokens of text stand for"):
+        sampler.as_sentences(sampler.sample(jax.random.key(0), 2))
 
 
 def test_energies_and_codes_can_be_differentiated(sampler, raw):

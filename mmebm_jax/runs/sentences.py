@@ -1,0 +1,79 @@
+"""Texts as people write them: to the tokens that a model takes, and back."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmebm_jax.data import words
+from mmebm_jax.modalities.modality import Modality
+from mmebm_jax.modalities.text import UNKNOWN, spelled
+from mmebm_jax.storage.validation import shown
+from mmebm_jax.typing import Alphabet
+
+Spelled = list[Any]
+"""A line for each example, or a list of them where there are several draws for each."""
+
+
+def are_sentences(values: Any) -> bool:
+    """Whether values are strings, in a sequence or an array."""
+    if isinstance(values, np.ndarray):
+        return values.dtype.kind == "U"
+    is_sequence = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
+    return is_sequence and all(isinstance(value, str) for value in values)
+
+
+def to_tokens(lines: Sequence[str], modality: Modality, alphabet: Alphabet) -> np.ndarray:
+    """Tokens int32 `[N, L]` of N texts, of words or of characters.
+
+    Args:
+      lines: the texts.
+      modality: of the kind text.
+      alphabet: what its tokens stand for.
+
+    Raises:
+      ValueError: one line; a text is too long or holds what the model never saw, or the run does
+        not know what its tokens stand for.
+    """
+    length = modality.shape[0]
+    if not knows_words(modality, alphabet):
+        raise ValueError("this model does not know what its tokens stand for: give token numbers")
+    if isinstance(alphabet, str):
+        return np.concatenate([_characters(line, length, alphabet) for line in lines])
+    tokens, num_cut = words.Tokeniser(alphabet, length)(lines)
+    if num_cut:
+        raise ValueError(f"the text is too long: give at most {length - 1} words and marks")
+    strange = (tokens == alphabet.index(UNKNOWN)).any(axis=1)
+    if strange.any():
+        line = lines[int(strange.argmax())]
+        raise ValueError(f"{shown(line)} holds a word that this model never saw: choose another")
+    return tokens
+
+
+def to_lines(tokens: np.ndarray, modality: Modality, alphabet: Alphabet) -> Spelled:
+    """Tokens `[N, L]`, or `[N, D, L]` of several draws, as texts.
+
+    Raises:
+      ValueError: the run does not know what its tokens stand for.
+    """
+    if not knows_words(modality, alphabet):
+        raise ValueError(f"this model does not know what the tokens of {modality.name} stand for.")
+    if tokens.ndim > 2:
+        return [to_lines(each, modality, alphabet) for each in tokens]
+    return spelled(tokens, alphabet)
+
+
+def knows_words(modality: Modality, alphabet: Alphabet) -> bool:
+    """Whether every token of a text stands for something."""
+    return len(alphabet) >= modality.shape[1]
+
+
+def _characters(text: str, length: int, alphabet: str) -> np.ndarray:
+    """Tokens of the characters, `[1, length]`; token 0 fills the rest of the line."""
+    unknown = sorted(set(text) - set(alphabet))
+    if unknown:
+        raise ValueError(f"{shown(unknown[0])} is none of {shown(alphabet)}: leave it out")
+    if len(text) > length:
+        raise ValueError(f"it has {len(text)} characters: give at most {length}")
+    tokens = [alphabet.index(character) for character in text]
+    return np.array([tokens + [0] * (length - len(text))], np.int32)
