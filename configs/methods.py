@@ -17,9 +17,9 @@ MISSING = "_missing"  # ending of a variant
 # Steps after any run's last: the prior is fitted once, to the final networks, and no energy learns
 # before that.
 FITTED_AT_THE_END = {
-    "prior.fit_step": 10**7,
-    "prior.start_step": 10**7,
-    "energy.start_step": 10**7,
+    "prior.fit_step": schema.NEVER,
+    "prior.start_step": schema.NEVER,
+    "energy.start_step": schema.NEVER,
 }
 
 NO_REVISION = {"posterior.generator_weight": 0.0, "posterior.inference_weight": 0.0}

@@ -71,7 +71,7 @@ def never_acting(config: ConfigDict) -> list[str]:
         f"config.{name} is {step}, but the run ends at step {config.num_steps}: what would begin "
         "there never acts. Lower it, or raise config.num_steps."
         for name, step in steps.items()
-        if step >= config.num_steps and _begins(config, name, step)
+        if config.num_steps <= step < schema.NEVER and _begins(config, name, step)
     ]
 
 

@@ -188,12 +188,13 @@ def _lacks_file(path: str) -> str:
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """The value of a flag, be it behind "=" or a space; None without one."""
+    """The last value of a flag, be it behind "=" or a space; None without one."""
+    found = None
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, value = argument.partition("=")
         if name in (f"-{flag}", f"--{flag}"):
-            return value if equals else following
-    return None
+            found = value if equals else following
+    return found
 
 
 def _with_stored_config(arguments: Sequence[str]) -> Sequence[str]:
@@ -247,6 +248,7 @@ def _cause(error: BaseException, path: str) -> str:
     """The exception that a config file raised, without the tracebacks wrapped around it."""
     while "parsing config file" in str(error) and (inner := error.__cause__ or error.__context__):
         error = inner
+    path = path.removeprefix(f"{STORED}:")
     line = str(error)
     kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
     return line if path in line and not kind else f"{path}: {kind}{line}"

@@ -218,6 +218,7 @@ def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, A
                     "mean": statistics.fmean(values),
                     "standard_deviation": statistics.stdev(values) if len(values) > 1 else None,
                     "values": values,
+                    "num_runs": len(runs),
                 }
     return summary
 
@@ -237,10 +238,13 @@ def to_markdown(summary: dict[str, dict[str, Any]], columns: Iterable[str] = COL
             digits = 0 if column in WHOLE_NUMBERS else digits
             if entry is None:
                 row.append("–")
-            elif entry["standard_deviation"] is None or digits == 0:
-                row.append(f"{entry['mean']:.{digits}f}")
             else:
-                row.append(f"{entry['mean']:.{digits}f} ± {entry['standard_deviation']:.{digits}f}")
+                text = f"{entry['mean']:.{digits}f}"
+                if entry["standard_deviation"] is not None and digits:
+                    text += f" ± {entry['standard_deviation']:.{digits}f}"
+                if (count := len(entry["values"])) < (num_runs := entry["num_runs"]):
+                    text += f" ({count} of {num_runs})"
+                row.append(text)
         rows.append(row)
     return tabulate(rows, ["method", *columns], tablefmt="github", disable_numparse=True)
 

@@ -97,6 +97,8 @@ def draw(run: Run, classifiers: epath.Path, num_samples: int | None = None) -> s
         if step < wanted:  # Damaged; already logged.
             continue
         result = evaluate(run, sampler, step, trained_classifiers, only=_measures(run))
+        for name, why in result.get("absent", {}).items():
+            LOGGER.warning("step %d: not measured: %s: %s", step, name, why)
         rows.append(row_of(result, run.config.batch_size, len(run.splits.train)))
         rows.sort(key=lambda row: row["step"])
         write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))

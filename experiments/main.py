@@ -175,6 +175,7 @@ def _train_or_check(workdir: epath.Path) -> None:
 
     from experiments import check, measures
     from mmebm_jax import training
+    from mmebm_jax.training import processes
 
     only_check = _MODE.value == "check"
     run = training.prepare(_CONFIG.value, workdir, prepare_data=not only_check)
@@ -185,7 +186,7 @@ def _train_or_check(workdir: epath.Path) -> None:
     if only_check:
         print(check.plan(run))
         return
-    for line in check.never_acting(run.config):
+    for line in check.never_acting(run.config) if processes.is_first() else ():
         logging.getLogger("mmebm_jax").warning("warning: %s", line)
     training.train(run)
 

@@ -28,7 +28,7 @@ from etils import epath
 from experiments import command_line, results
 from experiments.evaluate import evaluate, prepared, restored
 from experiments.measures import MAIN, lack
-from experiments.measures.subject import of_the_prior_itself
+from experiments.measures.subject import at_temperatures
 from mmebm_jax.distributions.base_prior import BasePrior, Mixture, tempered
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.storage.places import place
@@ -131,7 +131,8 @@ def variants(temperature: float) -> dict[str, Changed]:
         "without candidates": without_candidates,
         "without the data energy": without_data_energy,
         "without latent energies": without_latent_energies,
-        "shared temperature 1": of_the_prior_itself,
+        "shared temperature 1": partial(at_temperatures, shared_temperature=1.0),
+        "token temperature 1": partial(at_temperatures, token_temperature=1.0),
         "private temperature 1": partial(at_private_temperature_one, temperature=temperature),
         "standard private priors": without_private_priors,
         "one Gaussian in place of clusters": without_clusters,
@@ -263,7 +264,8 @@ def main() -> None:
         rows.append(row)
         if _RESULTS.value:
             results.write(_RESULTS.value, command, rows)
-        print(row["seed"], row["method"], row["joint_coherence"], row["frechet"], flush=True)
+        shown = (row.get(name, "absent") for name in ("joint_coherence", "frechet"))
+        print(row["seed"], row["method"], *shown, flush=True)
 
 
 if __name__ == "__main__":

@@ -210,7 +210,8 @@ def _cell(rows: Sequence[Mapping[str, Any]], column: Column) -> str:
         deviation = statistics.stdev(found) if len(found) > 1 else None
     shown = [f"{value:.{column.digits}f}" for value in (mean, deviation) if value is not None]
     stripped = shown if column.digits < 3 else [re.sub(r"^0(?=\.)", "", x) for x in shown]
-    return " ± ".join(stripped)
+    some = f" ({len(found)} of {len(rows)})" if len(found) < len(rows) else ""
+    return " ± ".join(stripped) + some
 
 
 def _holds(rows: Sequence[Mapping[str, Any]], column: Column) -> bool:

@@ -116,7 +116,7 @@ def _scores(subject: Subject, key: jax.Array, truth: Latents, batch: Batch, case
         parts.append(jax.tree.map(partial(_by_example, size), drawn))
     draws: Latents = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(draws)):
-        raise FloatingPointError("its chain diverged: smaller posterior steps would not.")
+        raise FloatingPointError("draws hold NaN or infinity: a chain has diverged.")
     both = jax.tree.map(
         lambda true, drawn: jnp.concatenate([true[None], drawn.swapaxes(0, 1)]), truth, draws
     )

@@ -17,24 +17,27 @@ MOST_SOURCES = 500  # of each subset
 
 @needs(labels, two_modalities)
 def cross_samples(subject: Subject) -> Part:
-    """Cross coherence from one input: an expert's draw, its mean, and a revised draw."""
-    found = {}
-    for method in ("sample", "mean", "revised"):
-        classes = {
-            source: subject.crossed[source].classes
-            if method == "sample"
-            else subject.classifiers.predict(subject.cross(source, method))[0]
-            for source in subject.names
-        }
-        found[method] = coherence.cross_coherence(classes, subject.source_labels)
-    cross = {
-        "mean": found["sample"]["mean"],
-        "by_target": found["sample"]["by_target"],
-        "expert_mean": found["mean"]["mean"],
-        "posterior_revised": found["revised"]["mean"],
-    }
+    """Cross coherence from one input: an expert's draw, its mean, and a revised draw.
+
+    A revised draw whose chain diverges is absent.
+    """
+    drawn = {source: judged.classes for source, judged in subject.crossed.items()}
+    of_draws = coherence.cross_coherence(drawn, subject.source_labels)
+    cross = {"mean": of_draws["mean"], "by_target": of_draws["by_target"]}
+    absent = {}
+    for name, method in (("expert_mean", "mean"), ("posterior_revised", "revised")):
+        try:
+            classes = {
+                source: subject.classifiers.predict(subject.cross(source, method))[0]
+                for source in subject.names
+            }
+        except FloatingPointError as error:
+            absent[f"cross coherence, {method}"] = str(error)
+            continue
+        cross[name] = coherence.cross_coherence(classes, subject.source_labels)["mean"]
     distances = [subject.distance(judged.features) for judged in subject.crossed.values()]
-    return {"cross_coherence": cross, "frechet": {"cross": float(np.mean(distances))}}
+    part: Part = {"cross_coherence": cross, "frechet": {"cross": float(np.mean(distances))}}
+    return part | ({"absent": absent} if absent else {})
 
 
 @needs(labels, two_modalities)

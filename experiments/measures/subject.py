@@ -301,7 +301,12 @@ def num_sources(run: Run) -> int:
 
 def of_the_prior_itself(sampler: Sampler) -> Sampler:
     """The sampler that draws from p_0 itself, without temperatures of the draws alone."""
-    chains = sampler.settings.chains._replace(shared_temperature=1.0, token_temperature=1.0)
+    return at_temperatures(sampler, shared_temperature=1.0, token_temperature=1.0)
+
+
+def at_temperatures(sampler: Sampler, **temperatures: Any) -> Sampler:
+    """The sampler at other temperatures of its draws, by their names in `Chains`."""
+    chains = sampler.settings.chains._replace(**temperatures)
     return sampler.with_weights(sampler.weights, sampler.settings._replace(chains=chains))
 
 
@@ -311,11 +316,18 @@ def in_chunks(
     num_samples: int,
     size: int = CHUNK,
 ) -> Any:
-    """Concatenate what `function(key, start, count)` returns, trees of arrays, over chunks."""
+    """Concatenate what `function(key, start, count)` returns, trees of arrays, over chunks.
+
+    Raises:
+      FloatingPointError: something of it is not finite.
+    """
     chunks = []
     for start in range(0, num_samples, size):
         count = min(size, num_samples - start)
-        chunks.append(jax.device_get(function(jax.random.fold_in(key, start), start, count)))
+        chunk = jax.device_get(function(jax.random.fold_in(key, start), start, count))
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(chunk)):
+            raise FloatingPointError("samples hold NaN or infinity: a chain has diverged.")
+        chunks.append(chunk)
     return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
 
 

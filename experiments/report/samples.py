@@ -95,6 +95,8 @@ def _drawn(run: Run, draw: Callable[[Run], Drawn]) -> tuple[Drawn | None, Missin
         return None, Missing(line, command(run, "train"))
     try:
         return draw(run), Missing("")
+    except FloatingPointError as error:
+        return None, Missing(f"{run.name}: {error}")
     except (ValueError, OSError) as error:
         return None, Missing(f"{run.name}: {error}", command(run, "train"))
 

@@ -236,7 +236,8 @@ class Sampler:
           TypeError: the key is not a typed one, a number is not whole, or `given` is not a dict.
           ValueError: a number is out of range, a given modality is unknown or has another shape,
             type or range, or steps are asked of a run that learned no data energy.
-          FloatingPointError: a chain has diverged, so that samples hold NaN or infinity.
+          FloatingPointError: a chain has diverged, so that samples hold NaN or infinity; to know,
+            the call waits for them.
 
         Warns:
           RuntimeWarning: a longer chain has left the energies of the configured one.
@@ -517,13 +518,18 @@ class Sampler:
     def as_sentences(self, samples: Mapping[str, Any]) -> dict[str, sentences.Spelled]:
         """The texts of samples: name → N lines, or N lists of lines where each has several draws.
 
+        Characters are read up to the end of the line, and a word beyond the vocabulary is `<unk>`.
+
+        Args:
+          samples: as `sample` or `as_raw` return them; other modalities are passed over.
+
         Raises:
           TypeError: the samples are not a dict.
-          ValueError: the run does not know what its tokens stand for.
+          ValueError: they have another shape, or the run does not know what its tokens stand for.
         """
         arguments.check_mapping("samples", samples, self.modalities)
         return {
-            m.name: sentences.to_lines(to_raw(m, samples[m.name]), m, self.alphabet)
+            m.name: sentences.to_lines(np.asarray(samples[m.name]), m, self.alphabet)
             for m in self.modalities
             if m.kind == "text" and m.name in samples
         }
@@ -633,7 +639,7 @@ def _check_finite(samples: Mapping[str, jax.Array]) -> None:
     if broken := [name for name, is_finite in found.items() if not is_finite]:
         raise FloatingPointError(
             f"samples of {', '.join(broken)} hold NaN or infinity: a chain has diverged. Take "
-            "fewer steps (with_posterior_steps, num_steps) or smaller ones (with_chains)."
+            "fewer or smaller steps of the posterior's and the data chain."
         )
 
 

@@ -41,6 +41,7 @@ MOST_CHAIN_STEPS = 10**6
 MOST_CANDIDATES = 2**24  # of one step
 LARGEST_SIZE = 2**16
 UNCLIPPED = 1e9  # the bound on a gradient that stands for none
+NEVER = 10**7  # a step by which a configuration says that something never begins
 
 Step = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 Every = Annotated[int, Field(ge=1, le=MOST_STEPS)]
@@ -266,9 +267,9 @@ class Prior(Section):
         1.0,
         gt=0,
         le=100,
-        description="A further such factor when private latents of text and categories are drawn: "
-        "words are right or wrong, where a picture may be nearly right. What is inferred, and "
-        "likelihoods, do not know it.",
+        description="A further such factor when private latents of text and categories are drawn, "
+        "in training too: words are right or wrong, where a picture may be nearly right. Latents "
+        "of what is given, and likelihoods, do not know it; nor do standard private priors.",
     )
     num_fit_examples: int = Field(
         15_000, ge=2, le=10**7, description="Training examples that it is fitted to."

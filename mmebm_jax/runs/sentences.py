@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mmebm_jax.data import words
-from mmebm_jax.modalities.modality import Modality
+from mmebm_jax.modalities.modality import Modality, to_raw
 from mmebm_jax.modalities.text import UNKNOWN, spelled
 from mmebm_jax.storage.validation import shown
 from mmebm_jax.typing import Alphabet
@@ -16,11 +16,12 @@ Spelled = list[Any]
 
 
 def are_sentences(values: Any) -> bool:
-    """Whether values are strings, in a sequence or an array."""
+    """Whether values are strings, in a sequence or an array of one axis, at least one."""
     if isinstance(values, np.ndarray):
-        return values.dtype.kind == "U"
-    is_sequence = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
-    return is_sequence and all(isinstance(value, str) for value in values)
+        may_be = values.ndim == 1 and values.dtype.kind in "UOT"
+    else:
+        may_be = isinstance(values, Sequence) and not isinstance(values, str)
+    return may_be and len(values) > 0 and all(isinstance(value, str) for value in values)
 
 
 def to_tokens(lines: Sequence[str], modality: Modality, alphabet: Alphabet) -> np.ndarray:
@@ -50,17 +51,26 @@ def to_tokens(lines: Sequence[str], modality: Modality, alphabet: Alphabet) -> n
     return tokens
 
 
-def to_lines(tokens: np.ndarray, modality: Modality, alphabet: Alphabet) -> Spelled:
-    """Tokens `[N, L]`, or `[N, D, L]` of several draws, as texts.
+def to_lines(values: np.ndarray, modality: Modality, alphabet: Alphabet) -> Spelled:
+    """Samples of a text as texts: tokens `[N, L]` or probabilities `[N, L, V]`.
+
+    Of several draws for each example they are `[N, D, L]` or `[N, D, L, V]`.
 
     Raises:
-      ValueError: the run does not know what its tokens stand for.
+      ValueError: another shape, or the run does not know what its tokens stand for.
     """
     if not knows_words(modality, alphabet):
         raise ValueError(f"this model does not know what the tokens of {modality.name} stand for.")
-    if tokens.ndim > 2:
-        return [to_lines(each, modality, alphabet) for each in tokens]
-    return spelled(tokens, alphabet)
+    shape = modality.shape[:1] if values.dtype.kind in "iu" else modality.shape
+    num_axes = values.ndim - len(shape)
+    if num_axes not in (1, 2) or values.shape[num_axes:] != shape:
+        raise ValueError(
+            f"modality {modality.name!r} has shape {values.shape}: give [N, "
+            f"{', '.join(map(str, shape))}], or several draws for each of N."
+        )
+    if num_axes == 2:
+        return [to_lines(each, modality, alphabet) for each in values]
+    return spelled(values if len(shape) == 1 else to_raw(modality, values), alphabet)
 
 
 def knows_words(modality: Modality, alphabet: Alphabet) -> bool:

@@ -37,6 +37,8 @@ def test_seeds_are_averaged_and_a_missing_number_stays_empty(tmp_path):
         {"method": "a", "seed": 1, "joint_coherence": {"energy": 0.7}},
         {"method": "b", "seed": 0, "joint_coherence": {"generator": 0.25}, "step": 1200},
         {"method": "c", "joint_coherence": {"generator": [0.9, 0.01]}},
+        {"method": "d", "seed": 0, "joint_coherence": {"generator": 0.5}},
+        {"method": "d", "seed": 1},
     ]
     make_result(tmp_path, rows)
     text = "before\n<!-- table: some.json joint,steps -->\nold\n<!-- end -->\nafter\n"
@@ -47,6 +49,7 @@ def test_seeds_are_averaged_and_a_missing_number_stays_empty(tmp_path):
         ["a", ".600 ± .141", ""],
         ["b", ".250", "1200"],
         ["c", ".900 ± .010", ""],
+        ["d", ".500 (1 of 2)", ""],
     ]
     assert "old" not in lines
     assert (lines[0], lines[-1]) == ("before", "after")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl import flags
 from etils import epath
 
@@ -90,7 +91,12 @@ def test_the_table_sets_every_number_beside_what_it_is_read_against():
         assert any(all(word in line for word in words) for line in lines), words
 
 
-def test_fields_are_set_on_the_configuration_of_the_run_where_no_other_is_named(tmp_path, capsys):
+@pytest.mark.parametrize(
+    "form", ["--workdir={}", "--workdir {}", "--workdir=elsewhere --workdir={}"]
+)
+def test_fields_are_set_on_the_configuration_of_the_run_where_no_other_is_named(
+    tmp_path, capsys, form
+):
     tmp_path = epath.Path(tmp_path)
     save_run(tmp_path, small_config(seed=7))
     seen = []
@@ -100,7 +106,8 @@ def test_fields_are_set_on_the_configuration_of_the_run_where_no_other_is_named(
         sys.exit(0)
 
     fields = ["--config.evaluation.classifier_steps=3", "--config.guard.retries=1"]
-    run_here(capsys, f"--workdir={tmp_path}", *fields, program=SimpleNamespace(main=main))
+    workdir = form.format(tmp_path).split()
+    run_here(capsys, *workdir, *fields, program=SimpleNamespace(main=main))
     (config,) = seen
     expected = checkpoint.read_config(tmp_path)
     assert expected.seed == config.seed == 7

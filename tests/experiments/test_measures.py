@@ -12,6 +12,7 @@ from experiments import evaluate, measures
 from experiments.classifiers import BATCH, Classifiers
 from experiments.measures import distances
 from experiments.measures.calibration import posterior_calibration
+from experiments.measures.coherence import cross_samples
 from experiments.measures.subject import Subject
 from mmebm_jax import training
 from mmebm_jax.distributions.base_prior import standard
@@ -85,7 +86,7 @@ def test_a_chain_that_diverges_costs_its_own_numbers_alone(prepare, tmp_path):
     run = prepare(
         data__num_train=100,
         data__num_test=100,
-        evaluation__num_samples=10,
+        evaluation__num_samples=70,
         evaluation__calibration_examples=10,
         posterior__chain__step_size=1e3,
     )
@@ -96,11 +97,13 @@ def test_a_chain_that_diverges_costs_its_own_numbers_alone(prepare, tmp_path):
     def broken(subject):
         raise FloatingPointError("samples hold NaN")
 
-    only = [broken, posterior_calibration]
+    only = [broken, cross_samples, distances.reconstruction, posterior_calibration]
     result = evaluate.evaluate(run, sampler, 0, classifiers, only=only)
     revised = {name for name in result["absent"] if name.startswith("calibration, revised")}
-    assert set(result["absent"]) - revised == {"broken"}
+    others = {"broken", "reconstruction", "cross coherence, revised"}
+    assert set(result["absent"]) - revised == others
     assert len(revised) == 2
+    assert set(result["cross_coherence"]) == {"mean", "by_target", "expert_mean"}
     assert "aggregate" in result["calibration"]
     assert not any(name.startswith("revised") for name in result["calibration"])
     assert "not measured: broken: samples hold NaN" in evaluate.table(result)

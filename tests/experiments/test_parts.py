@@ -53,12 +53,17 @@ def test_the_truth_of_a_calibration_is_drawn_from_the_prior_that_its_posteriors_
     chains = Chains(*3 * [Chain(0, 0.1)])
     usual, cold = (
         Sampler(tiny_model, weights, SamplerSettings(each, False, False))
-        for each in (chains, chains._replace(shared_temperature=0.25))
+        for each in (chains, chains._replace(shared_temperature=0.25, token_temperature=0.5))
     )
     key = jax.random.key(0)
     expected = usual.prior_latents(key, 5).shared
     np.testing.assert_array_equal(of_the_prior_itself(cold).prior_latents(key, 5).shared, expected)
     assert (cold.prior_latents(key, 5).shared != expected).all()
+    rows = parts.variants(0.5)
+    for name in ("shared", "token"):
+        changed = rows[f"{name} temperature 1"](cold).settings.chains
+        field = f"{name}_temperature"
+        assert changed == cold.settings.chains._replace(**{field: 1.0})
 
 
 def test_a_run_is_not_measured_without_what_it_never_had(tiny_model):

@@ -124,7 +124,7 @@ def test_texts_are_taken_and_read_as_they_are_written(tiny_model, weights, alpha
     assert SPECIAL == ("<pad>", "<eos>", "<unk>")
     sampler = Sampler(tiny_model, weights, SETTINGS, alphabet=alphabet)
     key, as_tokens = jax.random.key(0), np.array(tokens, np.int32)
-    for texts in (lines, np.array(lines)):
+    for texts in (lines, np.array(lines), np.array(lines, object)):
         drawn = sampler.sample(key, num_samples=2, given={"text": texts})
         expected = sampler.sample(key, num_samples=2, given={"text": as_tokens})
         np.testing.assert_array_equal(drawn["picture"], expected["picture"])
@@ -133,6 +133,7 @@ def test_texts_are_taken_and_read_as_they_are_written(tiny_model, weights, alpha
     assert read == [
         [line.ljust(3, "a") if alphabet == "abcd" else line.lower()] * 2 for line in lines
     ]
+    assert sampler.as_sentences(sampler.as_raw(drawn))["text"] == read
     same = sampler.with_chains(data=Chain(1, 0.1)).with_weights(weights, SETTINGS)
     assert same.as_sentences(drawn) == {"text": read}
 
@@ -147,6 +148,9 @@ def test_texts_are_taken_and_read_as_they_are_written(tiny_model, weights, alpha
         ("", ["bird"], "does not know what its tokens stand for: give token numbers."),
         ("abcd", "ab", "modality 'text' has dtype <U2: give strings, int tokens or"),
         ("abcd", ["ab", 3], "modality 'text' has dtype <U2"),
+        ("abcd", np.array("ab"), "modality 'text' has dtype <U2"),
+        ("abcd", np.array([["ab"]]), "modality 'text' has dtype <U2"),
+        ("abcd", np.array([], "U1"), "modality 'text' has dtype <U1"),
     ],
 )
 def test_a_text_that_cannot_be_taken_is_one_line(tiny_model, weights, alphabet, lines, said):
@@ -159,6 +163,13 @@ def test_a_text_that_cannot_be_taken_is_one_line(tiny_model, weights, alphabet, 
 def test_tokens_without_an_alphabet_are_not_read(sampler, raw):
     with pytest.raises(ValueError, match="does not know what the tokens of text stand for"):
         sampler.as_sentences(sampler.sample(jax.random.key(0), 2))
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4), (2, 3, 5), (2, 2, 2, 3, 4)])
+def test_texts_of_another_shape_are_not_read(tiny_model, weights, shape):
+    sampler = Sampler(tiny_model, weights, SETTINGS, alphabet="abcd")
+    with pytest.raises(ValueError, match=r"modality 'text' has shape .*: give \[N, 3, 4\]"):
+        sampler.as_sentences({"text": np.zeros(shape, np.float32)})
 
 
 def test_energies_and_codes_can_be_differentiated(sampler, raw):
