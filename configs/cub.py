@@ -5,7 +5,7 @@ not reproduced here.
 Hardware: 2 CPU cores, 60 to 120 minutes (not measured); `private_full`, made for one core, takes
 an hour there, beside other work.
 Expected: of `private_full`, words of a sentence in .61 of the pictures drawn for it (shuffled .38),
-pictures' distance 85 before refinement and 32 after (docs/results.md); of the others nothing.
+pictures' distance 74 before refinement and 31 after (docs/results.md); of the others nothing.
 Command: python -m experiments.main --config=configs/cub.py --config.data.path=DIR \
 --workdir=runs/cub
 

@@ -96,7 +96,8 @@ def right_words(drawn: np.ndarray, true: np.ndarray, frequency: np.ndarray) -> d
     Returns:
       The mean share of a sentence's words that fit: "drawn"; "majority", of as many of the
       commonest words; "shuffled", its expectation with another example's; and "num_words", how many
-      a sentence has. Sentences without any word are left out; without any sentence, nothing.
+      a sentence has. Sentences without any word are left out; "counted" is the share of the others.
+      Without any sentence, nothing.
     """
     counts = drawn.sum(axis=1)
     kept = counts > 0
@@ -111,6 +112,7 @@ def right_words(drawn: np.ndarray, true: np.ndarray, frequency: np.ndarray) -> d
         "majority": float(np.mean(by_rank[np.arange(len(counts)), counts - 1] / counts)),
         "shuffled": float(np.mean(of_others / counts)),
         "num_words": float(np.mean(counts)),
+        "counted": float(np.mean(kept)),
     }
 
 

@@ -53,6 +53,7 @@ def test_right_words_beside_the_commonest_and_others():
     # Of the first sentence's words the others have 0 + 2, of the second's 0 + 0.
     assert found["shuffled"] == pytest.approx((2 / 2 / 2 + 0) / 2)
     assert found["num_words"] == 1.5
+    assert found["counted"] == pytest.approx(2 / 3)
     assert attributes.right_words(drawn[2:], true[2:], np.ones(3)) == {}
 
 
