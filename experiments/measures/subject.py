@@ -285,7 +285,7 @@ def _too_few(num_features: int, run: Run, name: str, count: int) -> str:
         return ""
     takes = f"a Fréchet distance of {num_features} features takes at least {num_features + 1}"
     if (found := len(data.complete(run.splits.test))) <= num_features:
-        return f"{takes} samples, and there are {found} test examples to hold them against"
+        return f"{takes} samples, and there are {count}: the test split has {found}, too few"
     return f"{takes} samples, and there are {count}: raise config.evaluation.{name}"
 
 

@@ -515,7 +515,7 @@ PICTURE = np.zeros([2, 8, 8, 1], np.float32)
         ({"text": np.zeros([2, 3], np.float32)}, r"'text' has shape \(2, 3\): give \[N, 3, 4\]"),
         ({"picture": PICTURE.astype(int)}, "'picture' has dtype int64: give uint8 or float"),
         ({"picture": PICTURE > 0}, "'picture' has dtype bool"),
-        ({"text": np.zeros([2, 3], complex)}, "'text' has dtype complex128: give int or float"),
+        ({"text": np.zeros([2, 3], complex)}, "'text' has dtype complex128: give strings, int"),
         ({"picture": np.array([["a"]])}, "'picture' has dtype <U1"),
         ({"picture": PICTURE + 2}, r"'picture' leaves \[-1, 1\]"),
         ({"picture": PICTURE * np.nan}, "'picture' holds NaN"),
