@@ -33,8 +33,8 @@ ON_CPU: Differences = (
         # sentences have to be decoded from it.
         "elbo.shared_factor": 1.0,
         "elbo.hide_tokens": True,
-        # Words that are drawn far from what training has seen are wrong ones, and the posterior
-        # chain has less of them right than the inference model.
+        # Words decoded from latents far from training's are wrong, and the posterior chain gets
+        # fewer right than the inference model alone.
         "prior.token_temperature": 0.1,
         "posterior.conditional_steps": 0,
         "batch_size": 32,

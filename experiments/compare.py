@@ -242,8 +242,8 @@ def to_markdown(summary: dict[str, dict[str, Any]], columns: Iterable[str] = COL
                 text = f"{entry['mean']:.{digits}f}"
                 if entry["standard_deviation"] is not None and digits:
                     text += f" ± {entry['standard_deviation']:.{digits}f}"
-                if (count := len(entry["values"])) < (num_runs := entry["num_runs"]):
-                    text += f" ({count} of {num_runs})"
+                count, num_runs = len(entry["values"]), entry["num_runs"]
+                text += f" ({count} of {num_runs})" if count < num_runs else ""
                 row.append(text)
         rows.append(row)
     return tabulate(rows, ["method", *columns], tablefmt="github", disable_numparse=True)

@@ -52,6 +52,7 @@ _WEIGHTS = flags.DEFINE_string(
     "Export whose model is measured, with its own settings, on the data of the configuration.",
     allow_override=True,
 )
+LOGGER = logging.getLogger("mmebm_jax")
 # The modes in which a flag acts; in others it would be ignored without a word.
 _ACTS_IN = {
     "num_samples": ("sample", "curve"),
@@ -186,8 +187,9 @@ def _train_or_check(workdir: epath.Path) -> None:
     if only_check:
         print(check.plan(run))
         return
-    for line in check.never_acting(run.config) if processes.is_first() else ():
-        logging.getLogger("mmebm_jax").warning("warning: %s", line)
+    if processes.is_first():
+        for line in check.never_acting(run.config):
+            LOGGER.warning("warning: %s", line)
     training.train(run)
 
 

@@ -12,6 +12,7 @@ from experiments.measures.subject import (
     Measure,
     Part,
     Subject,
+    check_finite,
     needs,
     of_the_prior_itself,
     shared_latents,
@@ -67,8 +68,8 @@ def posterior_calibration(subject: Subject) -> Part:
             found[name] = _scores(subject, key, truth, batch, case)
         except FloatingPointError as error:
             diverged[f"calibration, {name}"] = str(error)
-    part: Part = {"calibration": found | {"num_examples": count, "num_draws": NUM_DRAWS}}
-    return part | ({"absent": diverged} if diverged else {})
+    sizes = {"num_examples": count, "num_draws": NUM_DRAWS}
+    return {"calibration": found | sizes, "absent": diverged}
 
 
 def _cases(subject: Subject) -> dict[str, Case]:
@@ -115,8 +116,7 @@ def _scores(subject: Subject, key: jax.Array, truth: Latents, batch: Batch, case
         drawn = _draws(jax.random.fold_in(key, start), case, repeated, shown)
         parts.append(jax.tree.map(partial(_by_example, size), drawn))
     draws: Latents = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(draws)):
-        raise FloatingPointError("draws hold NaN or infinity: a chain has diverged.")
+    check_finite(draws)
     both = jax.tree.map(
         lambda true, drawn: jnp.concatenate([true[None], drawn.swapaxes(0, 1)]), truth, draws
     )

@@ -36,8 +36,11 @@ def cross_samples(subject: Subject) -> Part:
             continue
         cross[name] = coherence.cross_coherence(classes, subject.source_labels)["mean"]
     distances = [subject.distance(judged.features) for judged in subject.crossed.values()]
-    part: Part = {"cross_coherence": cross, "frechet": {"cross": float(np.mean(distances))}}
-    return part | ({"absent": absent} if absent else {})
+    return {
+        "cross_coherence": cross,
+        "frechet": {"cross": float(np.mean(distances))},
+        "absent": absent,
+    }
 
 
 @needs(labels, two_modalities)

@@ -325,10 +325,19 @@ def in_chunks(
     for start in range(0, num_samples, size):
         count = min(size, num_samples - start)
         chunk = jax.device_get(function(jax.random.fold_in(key, start), start, count))
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(chunk)):
-            raise FloatingPointError("samples hold NaN or infinity: a chain has diverged.")
+        check_finite(chunk)
         chunks.append(chunk)
     return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+
+
+def check_finite(draws: Any) -> None:
+    """Refuse a tree of arrays that are not numbers throughout.
+
+    Raises:
+      FloatingPointError: something of it is NaN or infinite.
+    """
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(draws)):
+        raise FloatingPointError("draws hold NaN or infinity: a chain has diverged.")
 
 
 def without_label(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
