@@ -7,15 +7,28 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmebm_jax.modalities import autoregressive
+from mmebm_jax.networks.word_order import WordOrder
+
+
+def _itself(decoder: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    del shape
+    return decoder
+
 
 class Likelihood(NamedTuple):
-    """A likelihood whose dimensions are independent given the decoder's outputs."""
+    """A likelihood, given the outputs of a decoder.
+
+    Its dimensions are independent and its outputs have the shape of an example, `[..., *shape]`,
+    but for "autoregressive", whose `decoder` adds what leads from words to words.
+    """
 
     log_density: Callable[[jax.Array, jax.Array, float], jax.Array]
-    """(outputs, observed, scale), `[..., *shape]` each → elementwise nats."""
+    """(outputs, observed `[..., *shape]`, scale) → elementwise nats."""
 
     mean: Callable[[jax.Array], jax.Array]
     """Outputs → the mean in data range, `[..., *shape]`."""
@@ -25,6 +38,9 @@ class Likelihood(NamedTuple):
 
     sample: Callable[[jax.Array, jax.Array, float], jax.Array]
     """(key, outputs, scale) → a draw of the data, `[..., *shape]`, in model range or around it."""
+
+    decoder: Callable[[nn.Module, tuple[int, ...]], nn.Module] = _itself
+    """(decoder with outputs `[B, *shape]`, shape) → the one whose outputs this takes."""
 
 
 def _gaussian(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
@@ -82,4 +98,11 @@ LIKELIHOODS: dict[str, Likelihood] = {
     "laplace": Likelihood(_laplace, _clipped, "numbers", _laplace_sample),
     "bernoulli": Likelihood(_bernoulli, _shade, "numbers", _bernoulli_sample),
     "categorical": Likelihood(_categorical, jax.nn.softmax, "tokens", _categorical_sample),
+    "autoregressive": Likelihood(
+        autoregressive.log_density,
+        autoregressive.mean,
+        "tokens",
+        autoregressive.sample,
+        decoder=lambda decoder, shape: WordOrder(decoder, num_words=shape[-1]),
+    ),
 }

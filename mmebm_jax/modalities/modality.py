@@ -14,7 +14,7 @@ from mmebm_jax import cpu
 from mmebm_jax.batching import to_rank
 from mmebm_jax.modalities.kind import Kind
 from mmebm_jax.modalities.kinds import KINDS, likelihoods_of
-from mmebm_jax.modalities.likelihoods import LIKELIHOODS
+from mmebm_jax.modalities.likelihoods import LIKELIHOODS, Likelihood
 from mmebm_jax.typing import OBSERVED, Batch, Mask
 
 
@@ -64,6 +64,11 @@ class Modality:
         return KINDS[self.kind]
 
     @property
+    def of_likelihood(self) -> Likelihood:
+        """What its likelihood says."""
+        return LIKELIHOODS[self.likelihood]
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """Range to which a data-space chain is clipped."""
         return self.of_kind.bounds
@@ -79,15 +84,15 @@ def log_likelihood(modality: Modality, outputs: jax.Array, observed: jax.Array) 
 
     Args:
       modality: the modality's spec.
-      outputs: `[..., *shape]` from the decoder.
+      outputs: of the decoder, `[..., *shape]` (more rows of an autoregressive one).
       observed: `[..., *shape]` data; text may be one-hot or relaxed.
 
     Returns:
       `[...]`, nats.
     """
     axes = tuple(range(-len(modality.shape), 0))
-    density = LIKELIHOODS[modality.likelihood].log_density
-    each = density(outputs, to_rank(observed, outputs.ndim), modality.scale)
+    observed = to_rank(observed, outputs.ndim)
+    each = modality.of_likelihood.log_density(outputs, observed, modality.scale)
     return modality.weight * jnp.sum(each, axis=axes)
 
 
@@ -119,7 +124,7 @@ def joint_log_likelihood(
 
 def means(modalities: Sequence[Modality], outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The likelihoods' means in data range, name → `[..., *shape]`: probabilities of text."""
-    return {m.name: LIKELIHOODS[m.likelihood].mean(outputs[m.name]) for m in modalities}
+    return {m.name: m.of_likelihood.mean(outputs[m.name]) for m in modalities}
 
 
 def simulate(
@@ -128,7 +133,7 @@ def simulate(
     """Data drawn from the likelihoods, name → `[..., *shape]`; weights are not looked at."""
     keys = jax.random.split(key, len(modalities))
     return {
-        m.name: LIKELIHOODS[m.likelihood].sample(k, outputs[m.name], m.scale)
+        m.name: m.of_likelihood.sample(k, outputs[m.name], m.scale)
         for k, m in zip(keys, modalities, strict=True)
     }
 

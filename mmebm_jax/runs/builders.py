@@ -108,7 +108,12 @@ def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
             has_joint=sizes.aggregator == "joint_expert",
         ),
         generator=Generator(
-            parts("decoder", sizes.width, sizes.hidden),
+            tuple(
+                Part(part.name, m.of_likelihood.decoder(part.network, m.shape))
+                for part, m in zip(
+                    parts("decoder", sizes.width, sizes.hidden), modalities, strict=True
+                )
+            ),
             sizes.rematerialise,
             config.prior.num_components if config.prior.learn_clusters else 0,
         ),
