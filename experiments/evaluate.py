@@ -1,5 +1,6 @@
 """Evaluate a trained run by the protocol of PolyMNIST; writes `evaluation.json`."""
 
+import itertools
 import json
 import logging
 import time
@@ -249,8 +250,23 @@ def protocol(subject: Subject) -> dict[str, Any]:
 
 
 def write(workdir: epath.Path, result: dict[str, Any]) -> None:
-    """Write `evaluation.json`."""
-    write_whole(workdir / "evaluation.json", json.dumps(result, indent=2) + "\n")
+    """Write `evaluation.json`; one that holds what the new one lacks is kept beside it."""
+    path = workdir / "evaluation.json"
+    if path.exists() and (lost := _measured(path) - result["measure_seconds"].keys()):
+        numbers = (workdir / f"evaluation_{number}.json" for number in itertools.count(1))
+        kept = next(name for name in numbers if not name.exists())
+        path.rename(kept)
+        names = ", ".join(sorted(lost))
+        LOGGER.warning("the earlier evaluation is kept as %s, for it has %s", kept, names)
+    write_whole(path, json.dumps(result, indent=2) + "\n")
+
+
+def _measured(path: epath.Path) -> set[str]:
+    """Names of the measures of an `evaluation.json`."""
+    try:
+        return set(json.loads(path.read_text())["measure_seconds"])
+    except (ValueError, KeyError, TypeError):  # Damaged, or of another version: kept.
+        return {"what cannot be read"}
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 Logits of a place are those that the latents decode to, plus what the words before it say, log-
 linearly: the last word, the one before it, and how often each word has stood so far. Each of these
-three contexts has a matrix of low rank (`networks.word_order`). With words independent given the
-latents, a sentence of which little is known would be each place's likeliest word, which no one says.
+three contexts has a matrix of low rank (`networks.word_order`). Were words independent given the
+latents, a sentence of which little is known would be a row of each place's likeliest word.
 """
 
 from collections.abc import Callable
