@@ -10,7 +10,6 @@ folder is not trained or measured again, so a call that was stopped goes on.
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from absl import app, flags
 from etils import epath
 
 from configs.polydigits import SMOKE
-from experiments import command_line
+from experiments import command_line, shards
 from experiments.figures import figure, registry
 from experiments.figures.runs import Settings
 from mmebm_jax.storage.files import check_folder
@@ -40,7 +39,9 @@ _SMOKE = flags.DEFINE_bool("smoke", False, "A few steps of everything, to see th
 _JOBS = flags.DEFINE_integer(
     "jobs", 1, "Runs at a time, each on its share of the cores.", 1, allow_override=True
 )
-_SHARE = flags.DEFINE_string("share", None, "INDEX/COUNT: of a process that --jobs starts.")
+_SHARD = flags.DEFINE_string(
+    "shard", None, "i/n, of a process that --jobs starts.", allow_override=True
+)
 _RESULTS = flags.DEFINE_string(
     "results", None, "Folder of NAME.json and NAME.png.", allow_override=True
 )
@@ -94,16 +95,6 @@ def settings() -> Settings:
     )
 
 
-def parsed_share() -> tuple[int, int] | None:
-    """Index and count of --share; None without one."""
-    if _SHARE.value is None:
-        return None
-    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", _SHARE.value)
-    if match is None or int(match[1]) >= int(match[2]):
-        command_line.fail(f"--share={_SHARE.value}: give INDEX/COUNT, INDEX from 0, as 0/2.")
-    return int(match[1]), int(match[2])
-
-
 def command(name: str) -> str:
     """This call, for the file of results."""
     given = [f"--seeds={','.join(_SEEDS.value)}"]
@@ -121,17 +112,18 @@ def command(name: str) -> str:
 
 
 def make(name: str, folder: epath.Path) -> None:
-    """Make one figure, or this process's share of its runs."""
+    """Make one figure, or measure a shard of its runs."""
     one = registry.FIGURES[name]
     if _REDRAW.value:
         figure.redraw(name, one, folder)
         return
-    share, asked = parsed_share(), settings()
+    shard = shards.parse(_SHARD.value) if _SHARD.value is not None else None
+    asked = settings()
     if _PARTIAL.value and not figure.finished(name, one).trials(asked):
         command_line.fail(f"no run of {name} in {asked.workdir} is finished.")
     given = figure.settled(one, asked)
-    if share is not None:
-        figure.rows_of(name, figure.share(one, *share), given)
+    if shard is not None:
+        figure.rows_of(name, figure.own(one, shard), given)
         return
     given.workdir.mkdir(parents=True, exist_ok=True)
     if _JOBS.value > 1 and not _PARTIAL.value:
@@ -141,7 +133,7 @@ def make(name: str, folder: epath.Path) -> None:
         parts += [f"--steps={given.num_steps}"] if given.num_steps is not None else []
         parts += [f"--set={entry}" for entry in _SET.value]
         parts += [f"--methods={','.join(_METHODS.value)}"]
-        figure.measure_in_shares(one, given, [*parts, *command_line.shared_flags()], _JOBS.value)
+        figure.measure_in_shards(one, given, [*parts, *command_line.shared_flags()], _JOBS.value)
     if _PARTIAL.value:
         one = figure.finished(name, one)
     rows = figure.rows_of(name, one, given)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure as Picture
 from experiments import results
 from experiments.figures import runs
 from experiments.figures.runs import Row, Settings, Trial
+from experiments.shards import Shard
 from mmebm_jax import training
 from mmebm_jax.runs import builders
 from mmebm_jax.training import plotting
@@ -52,9 +53,10 @@ def rows_of(name: str, figure: Figure, settings: Settings) -> list[Row]:
     return rows
 
 
-def share(figure: Figure, index: int, count: int) -> Figure:
-    """The figure with every `count`-th run from `index` on."""
-    return figure._replace(trials=lambda settings: figure.trials(settings)[index::count])
+def own(figure: Figure, shard: Shard) -> Figure:
+    """The figure of this shard's runs alone."""
+    place, total = shard
+    return figure._replace(trials=lambda settings: figure.trials(settings)[place::total])
 
 
 def finished(name: str, figure: Figure) -> Figure:
@@ -66,7 +68,7 @@ def finished(name: str, figure: Figure) -> Figure:
     return figure._replace(trials=trials)
 
 
-def measure_in_shares(
+def measure_in_shards(
     figure: Figure, settings: Settings, command: Sequence[str], jobs: int
 ) -> None:
     """Measure all runs in processes of their own, `jobs` at a time, each on its share of cores.
@@ -74,7 +76,7 @@ def measure_in_shares(
     Args:
       figure: whose runs are measured and kept.
       settings: of the runs.
-      command: arguments of Python that measure a share; "--share=INDEX/COUNT" is added.
+      command: arguments of Python that measure a shard; "--shard=i/n" is added.
       jobs: how many processes.
 
     Raises:
@@ -86,11 +88,11 @@ def measure_in_shares(
     cores = sorted(os.sched_getaffinity(0))
     started = []
     try:
-        for index in range(jobs):
-            log = settings.workdir / f"share{index}.log"
-            os.sched_setaffinity(0, cores[index::jobs])  # the process that starts inherits it
+        for place in range(jobs):
+            log = settings.workdir / f"shard{place + 1}.log"
+            os.sched_setaffinity(0, cores[place::jobs])  # the process that starts inherits it
             with log.open("w") as file:
-                arguments = [sys.executable, *command, f"--share={index}/{jobs}"]
+                arguments = [sys.executable, *command, f"--shard={place + 1}/{jobs}"]
                 process = subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT)
             started.append((process, log))
     finally:
