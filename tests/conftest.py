@@ -25,6 +25,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 # However short its compilation was: nearly all are under the second from which JAX would keep them.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# JAX writes there without locks: what another process is still writing is compiled again.
+os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache"
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
