@@ -39,7 +39,12 @@ class Classifiers:
     """
 
     def __init__(self, run: Run, folder: epath.Path) -> None:
-        """Read the first seed's from `folder`, or train them on the training split.
+        """Nothing is read or trained before something is to be judged.
+
+        Args:
+          run: whose samples are judged.
+          folder: of the classifiers; those that it lacks are trained on the training split, and
+            kept there.
 
         Raises:
           FileNotFoundError, ValueError: published classifiers that are not there, not what they
@@ -49,7 +54,15 @@ class Classifiers:
         self._run = run
         self._kinds = {m.name: m.kind for m in run.model.modalities}
         self._published = read_published(run)
-        self._first = self._known(0)
+        self.have_judged = False
+        if not lacks_classes(run) and not self.folder.is_dir():
+            check_folder(self.folder)  # Before the samples are drawn.
+
+    @cached_property
+    def _first(self) -> tuple[dict[str, Params], dict[str, float]]:
+        """Parameters and test accuracies of the first seed's."""
+        self.have_judged = True
+        return self._known(0)
 
     @cached_property
     def _by_seed(self) -> list[tuple[dict[str, Params], dict[str, float]]]:

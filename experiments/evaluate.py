@@ -174,7 +174,6 @@ def evaluate(
         "num_sources": subject.num_sources,
         "protocol": protocol(subject),
         "made": results.made_now(),
-        "classifier_accuracy": classifiers.accuracies,
     }
     seconds, absent = {}, {} if only is not None else measures.absent(run)
     for measure in wanted:
@@ -189,6 +188,8 @@ def evaluate(
             result[name] = {**result[name], **part} if merge else part
         seconds[own_name] = round(time.monotonic() - begin, 1)
         LOGGER.info("measured %s, %.0f s", own_name, seconds[own_name])
+    if classifiers.have_judged:
+        result["classifier_accuracy"] = classifiers.accuracies
     result["measure_seconds"] = seconds
     if absent:
         result["absent"] = absent
@@ -307,7 +308,8 @@ def table(result: Mapping[str, Any]) -> str:
     heads = ["given one modality", "cross coherence", "Fréchet distance", "diversity (data: 1)"]
     columns = ["samples from", "joint coherence", "Fréchet distance"]
     more = _others(result)
-    accuracies = ", ".join(f"{n} {a:.3f}" for n, a in result["classifier_accuracy"].items())
+    judges = result.get("classifier_accuracy", {})
+    accuracies = ", ".join(f"{name} {accuracy:.3f}" for name, accuracy in judges.items())
     lines = [
         f"step {result['step']}, {result['num_samples']} samples",
         *([tabulate(rows, columns), ""] if rows else []),

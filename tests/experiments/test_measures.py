@@ -10,7 +10,7 @@ from etils import epath
 
 from experiments import evaluate, measures
 from experiments.classifiers import BATCH, Classifiers
-from experiments.measures import distances
+from experiments.measures import distances, likelihood
 from experiments.measures.calibration import posterior_calibration
 from experiments.measures.coherence import cross_samples
 from experiments.measures.subject import Subject
@@ -182,3 +182,15 @@ def test_published_classifiers_judge_every_sample():
     expected = np.asarray(polymnist_classifier.logits(weights, images)).argmax(-1)
     assert len(np.unique(expected)) > 1
     np.testing.assert_array_equal(classes, expected)
+
+
+def test_what_no_classifier_judges_trains_none(prepare, tmp_path):
+    run = prepare(evaluation__likelihood_examples=2)
+    weights = Weights(run.model.init(jax.random.key(0)), standard(4, run.model.num_latents))
+    sampler = Sampler(run.model, weights, builders.build_sampler_settings(run.config))
+    classifiers = Classifiers(run, epath.Path(tmp_path / "classifiers"))
+    result = evaluate.evaluate(run, sampler, 0, classifiers, only=[likelihood.log_likelihood])
+    assert "log_likelihood" in result
+    assert "classifier_accuracy" not in result
+    assert not (tmp_path / "classifiers").exists()
+    assert "classifier accuracy" not in evaluate.table(result)
