@@ -71,7 +71,8 @@ def conditional_distances(subject: Subject) -> Part:
 
 def _floor(subject: Subject, count: int) -> Part:
     return subject.once(
-        ("floor", count), lambda: frechet.frechet_floor(subject.train[1], subject.reference, count)
+        ("floor", count),
+        lambda: frechet.frechet_floor(subject.train_features, subject.reference, count),
     )
 
 
@@ -174,7 +175,7 @@ def image_distances(subject: Subject, backbone: Backbone, sha256: str) -> Part:
     found: Part = {"generator": of(subject.generated)}
     if subject.settings.data_energy:
         found["energy"] = of(subject.samples)
-    found["floor"] = of(subject.train[0])
+    found["floor"] = of(subject.train)
     if len(subject.names) > 1 and len(names) > 1:
         crossed = {source: features(subject.cross(source, "sample")) for source in names}
         found["conditional"] = frechet.conditional_frechet(crossed, reference)

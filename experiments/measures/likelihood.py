@@ -160,7 +160,7 @@ def _bound(subject: Subject, split: str, names: tuple[str, ...]) -> Estimate:
 
     def compute() -> Estimate:
         count = _num_examples(subject)
-        source = subject.test if split == "test" else subject.train[0]
+        source = subject.test if split == "test" else subject.train
         estimate = _estimate(
             subject.keys["likelihood"],
             subject.sampler.weights,

@@ -113,7 +113,7 @@ def fidelity(subject: Subject) -> Part:
 
     On the classifiers' features of all modalities together; beside each what training data have.
     """
-    sides = (subject.all_test[0], subject.judged_samples.features, subject.train[1])
+    sides = (subject.all_test[0], subject.judged_samples.features, subject.train_features)
     test, samples, train = (
         np.concatenate([side[name] for name in subject.names], axis=1)[:NUM_NEIGHBOURS_OF]
         for side in sides

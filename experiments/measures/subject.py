@@ -79,15 +79,15 @@ class Subject:
         return self.classifiers.predict(batch)[1], raw["label"]
 
     @cached_property
-    def train(self) -> tuple[dict[str, np.ndarray], ByModality]:
-        """As many training examples as there are samples, in model range, and their features.
-
-        Without classes there are no features.
-        """
+    def train(self) -> dict[str, np.ndarray]:
+        """As many training examples as there are samples, in model range."""
         raw = data.whole(data.complete(self.run.splits.train), self.num_samples)
-        batch = self.sampler.as_batch(without_label(raw), check_values=False)
-        features = {} if lacks_classes(self.run) else self.classifiers.predict(batch)[1]
-        return jax.device_get(batch), features
+        return jax.device_get(self.sampler.as_batch(without_label(raw), check_values=False))
+
+    @cached_property
+    def train_features(self) -> ByModality:
+        """Their features."""
+        return self.classifiers.predict(self.train)[1]
 
     @cached_property
     def judged_test(self) -> Judged:

@@ -150,7 +150,7 @@ def test_distances_under_a_backbones_own_name(prepare):
         classifiers=SimpleNamespace(folder=epath.Path(run.workdir) / "classifiers"),
         generated=test,
         samples=brighter,
-        train=(brighter, None),
+        train=brighter,
         cross=lambda source, method: {**brighter, source: test[source]},
     )
     found = distances.image_distances(subject, backbone, "abcd")["FD-corner"]
