@@ -1,13 +1,14 @@
-"""Avatars: drawn faces, their attributes and a sentence, by the methods of configs/folder.py.
+"""Avatars: drawn faces, their attributes and a sentence, with the methods of configs/folder.py.
 
-Paper: none; it stands in for CelebA's attributes with an answer that is known exactly.
+Paper: none; a substitute for CelebA's attributes whose correct answers are known exactly.
 Hardware: 2 CPU cores, an hour or two (not measured), and a minute to draw the 20,000 faces;
-`private_full` is made for one core: 37 minutes on one that other work shared.
-Expected: of `private_full`, seed 1, .99 of the attributes asked of a picture are in it (majority
-.68) and .998 of those drawn for a picture are right (docs/results.md); of the others nothing.
+`private_full` is sized for one core: 37 minutes on a core shared with other work.
+Expected: with `private_full`, seed 1, pictures show .99 of the attributes they are generated for
+(majority .68), and .998 of the attributes generated for a picture are right (docs/results.md). No
+numbers are given for the other variants.
 Command: python -m experiments.main --config=configs/avatars.py --workdir=runs/avatars
 
-It needs pip install -e '.[folder,avatars]'. Variants: those of configs/folder.py.
+Requires pip install -e '.[folder,avatars]'. Variants: those of configs/folder.py.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +17,7 @@ from configs import folder, methods
 from configs.methods import Differences
 
 SMOKE: Differences = {"data.image_size": 16, "data.num_train": 200, "data.num_test": 100}
-# For one CPU core and half an hour, at 32×32.
+# Half an hour on one CPU core, at 32×32.
 ON_CPU: Differences = {
     "data.image_size": 32,
     "batch_size": 32,

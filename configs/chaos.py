@@ -1,9 +1,9 @@
-"""A short run in which everything happens, for experiments/reliability/chaos.py to disturb.
+"""A short run that uses every part of training, for experiments/reliability/chaos.py to disturb.
 
 Paper: none; the union of both papers on eight Gaussians, with both energies, private latents, a
-mixture fitted twice, and steps, rows and checkpoints whose numbers share no factor.
+mixture fitted twice, and intervals of steps, rows and checkpoints that share no factor.
 Hardware: 1 CPU core, seconds.
-Expected: nothing is claimed of its samples.
+Expected: its samples are not evaluated.
 Command: python -m experiments.reliability.chaos --workdir=runs/chaos
 """
 
@@ -27,7 +27,7 @@ FULL: Differences = {
     "model.hidden": 16,
     "model.prior_hidden": 16,
     "model.energy_hidden": 16,
-    # What could explode should be able to.
+    # No bound on the energy's layers, so that training can explode.
     "model.spectral_gain": 0.0,
     "posterior.chain.num_steps": 4,
     "prior.num_components": 3,
@@ -47,5 +47,5 @@ VARIANTS = {"full": methods.LEARNED_PRIOR | FULL}
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    """The configuration of a variant; there is one."""
+    """The configuration of a variant; there is only one."""
     return methods.build("configs/chaos.py", VARIANTS, variant, data="ring")

@@ -1,16 +1,16 @@
-"""CIFAR-10 with machine-made captions: 32×32 pictures and nine words, by configs/folder.py.
+"""CIFAR-10 with machine-made captions: 32×32 pictures and nine words, as in configs/folder.py.
 
-Paper: none. The captions are a template of brightness, a shot word, a colour and the class: 204
-different ones, so this is the large and easy set, no natural language.
-Hardware: 2 CPU cores, 60 to 120 minutes (not measured); `private_full` took 17 minutes of one core
-that other work shared.
-Expected: of `private_full`, seed 0, pictures for a caption show its brightness and colour, and its
-class .42 of the time (chance .10; docs/results.md); of the others nothing.
+Paper: none. The captions fill a template with brightness, a shot word, a colour and the class: 204
+different captions, so this is a large and easy data set without natural language.
+Hardware: 2 CPU cores, 60 to 120 minutes (not measured); `private_full` took 17 minutes on one core
+shared with other work.
+Expected: with `private_full`, seed 0, pictures for a caption show its brightness and colour, and
+its class .42 of the time (chance .10; docs/results.md). No numbers for the other variants.
 Command: python -m experiments.main --config=configs/cifar_captions.py --config.data.path=DIR \
 --workdir=runs/cifar_captions
 
-DIR is made by `python -m experiments.unpack cifar_captions SOURCE DIR`: 45,000 captioned pictures
-to train on and 5,000 to test, with CIFAR-10's ten classes. Variants: those of configs/folder.py.
+`python -m experiments.unpack cifar_captions SOURCE DIR` makes DIR: 45,000 captioned training
+pictures and 5,000 test pictures, with CIFAR-10's ten classes. Variants: those of configs/folder.py.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ from configs.methods import Differences
 
 # A caption has nine words and a full stop.
 DATA: Differences = {"data.image_size": 32, "data.length": 12}
-# For one CPU core and an hour.
+# An hour on one CPU core.
 ON_CPU: Differences = methods.CLOSING_CHAINS | {
     "batch_size": 64,
     "revision_stride": 2,
@@ -28,7 +28,7 @@ ON_CPU: Differences = methods.CLOSING_CHAINS | {
     "schedule.freeze_step": 16_000,
     "model.num_latents": 32,
     "model.num_private": 64,
-    # A caption shares more with its picture than a class: z has to have room for it.
+    # A caption shares more than the class with its picture, and z needs room for it.
     "elbo.shared_factor": 1.0,
     "energy.tokens": "given",
     "prior.num_fit_examples": 30_000,

@@ -1,19 +1,20 @@
-"""CUB-200-2011: birds of 64×64 and sentences about them, by the methods of configs/folder.py.
+"""CUB-200-2011: 64×64 birds and sentences about them, with the methods of configs/folder.py.
 
-Paper: paper B (arXiv:2605.00644) is judged on CUB and its captions; its networks and numbers are
-not reproduced here.
-Hardware: 2 CPU cores, 60 to 120 minutes (not measured); `private_full`, made for one core, takes
-an hour there, beside other work.
-Expected: of `private_full`, words of a sentence in .61 of the pictures drawn for it (shuffled .38),
-pictures' distance 74 before refinement and 31 after (docs/results.md); of the others nothing.
+Paper: paper B (arXiv:2605.00644) is evaluated on CUB and its captions; its networks and numbers
+are not reproduced here.
+Hardware: 2 CPU cores, 60 to 120 minutes (not measured); `private_full`, sized for one core, takes
+an hour on one core shared with other work.
+Expected: with `private_full`, pictures generated for a sentence show .61 of its words (shuffled
+.38), and their Fréchet distance is 74 before refinement and 31 after (docs/results.md). No numbers
+for the other variants.
 Command: python -m experiments.main --config=configs/cub.py --config.data.path=DIR \
 --workdir=runs/cub
 
-DIR is a folder in the layout of docs/data.md. That of the 100 species with attribute sentences is
-made by `python -m experiments.unpack cub SOURCE DIR` (with --mirrored for `private_full`); its
-`attributes` (89 ticks) are a modality that `--config.data.columns=` adds. For CUB's own files with
-Reed's captions add --config.data.layout=cub --config.data.smallest_count=3. Variants: those of
-configs/folder.py.
+DIR is a folder in the layout of docs/data.md. `python -m experiments.unpack cub SOURCE DIR` (with
+--mirrored for `private_full`) makes the one of 100 species with attribute sentences; its
+`attributes` (89 binary ones) are a modality that `--config.data.columns=` adds. For CUB's own files
+with Reed's captions, add --config.data.layout=cub --config.data.smallest_count=3. Variants: those
+of configs/folder.py.
 """
 
 from ml_collections import ConfigDict
@@ -22,19 +23,19 @@ from configs import folder, methods
 from configs.methods import Differences
 
 DATA: Differences = {"data.columns": "image,text"}
-# For one CPU core and an hour and a half, a few thousand pictures, each mirrored too. The energy
-# learns from pictures drawn for data's own sentences: by sentences of samples it would tell them
-# from data, and leave pictures alone.
+# An hour and a half on one CPU core, for a few thousand pictures and their mirror images. The
+# energy learns from pictures generated for sentences of the data: otherwise it would tell samples
+# from data by their sentences, and would not improve the pictures.
 ON_CPU: Differences = (
     methods.NO_PRIOR_ENERGY
     | methods.CLOSING_CHAINS
     | {
-        # A sentence and its picture share some twenty words: z has to have room for them, and
-        # sentences have to be decoded from it.
+        # A sentence and its picture share some twenty words. z needs room for them, and sentences
+        # must be decoded from z.
         "elbo.shared_factor": 1.0,
         "elbo.hide_tokens": True,
-        # Words decoded from latents far from training's are wrong, and the posterior chain gets
-        # fewer right than the inference model alone.
+        # Latents far from those seen in training decode to wrong words, and with a posterior chain
+        # fewer words are right than with the inference model alone.
         "prior.token_temperature": 0.1,
         "posterior.conditional_steps": 0,
         "batch_size": 32,
@@ -45,7 +46,7 @@ ON_CPU: Differences = (
         "model.num_latents": 32,
         "model.num_private": 64,
         "likelihood.image.scale": 0.6,
-        # A sentence of which a picture says little is still a sentence.
+        # Keeps a sentence grammatical where the picture determines few of its words.
         "likelihood.text.name": "autoregressive",
         "prior.num_components": 20,
         "prior.num_private_components": 2,

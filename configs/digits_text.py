@@ -1,10 +1,10 @@
-"""PolyDigits and the English digit word: image and text through the same core.
+"""PolyDigits and the English digit word: images and text with the same methods.
 
 Paper: none; the methods of configs/methods.py on two image modalities of PolyDigits and "word", 8
 characters with the word at a random offset. The joint energy sees text as a relaxed one-hot:
 probabilities that Langevin dynamics may move.
 Hardware: 2 CPU cores, about a minute for the 200 steps.
-Expected: nothing is claimed; so few steps show that text takes part, not how well it can.
+Expected: no numbers; 200 steps only show that text takes part in training, not how well it can do.
 Command: python -m experiments.main --config=configs/digits_text.py --workdir=runs/digits_text
 
 Variants: those of configs/polydigits.py.
@@ -18,7 +18,7 @@ from configs.methods import Differences
 DATA: Differences = {
     "data.num_modalities": 2,
     "data.word": True,
-    # A word has 8 characters and an image 768 values: without a weight the word would hardly count.
+    # An image has 768 values and a word 8 characters, which would hardly count without a weight.
     "likelihood.text.weight": 10.0,
 }
 PRIOR: Differences = {
@@ -33,7 +33,7 @@ METHODS = methods.family(
     learned={"schedule.settle_step": 150},
     settled={"schedule.freeze_step": 150},
 )
-# The same for every method, those of a bound alone included.
+# The same for every method, including those that train on a bound alone.
 SCHEDULE: Differences = {
     "num_steps": 200,
     "warmup_steps": 100,

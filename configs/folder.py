@@ -1,14 +1,14 @@
-"""Anybody's folder of pictures, sentences, vectors and categories: the whole family, without code.
+"""Your own folder of pictures, sentences, vectors and categories: every method, without code.
 
-Paper: none; the methods of configs/methods.py on the data of a folder in the convention of Hugging
-Face's image folders, which docs/data.md describes.
+Paper: none; the methods of configs/methods.py on a folder that follows the convention of Hugging
+Face's image folders, described in docs/data.md.
 Hardware: 2 CPU cores take an hour or two for 64×64 pictures, a GPU minutes (neither measured).
-Expected: nothing is claimed of data that nobody has seen. Look at images/samples_*.png after the
-first thousand steps, and give `likelihood.text.weight` more where sentences are ignored.
+Expected: depends on your data. Look at images/samples_*.png after the first thousand steps, and
+raise `likelihood.text.weight` if sentences are ignored.
 Command: python -m experiments.main --config=configs/folder.py --config.data.path=DIR \
 --workdir=runs/folder
 
-Variants: those of configs/polydigits.py, with sizes and a schedule of their own.
+Variants: those of configs/polydigits.py, with different sizes and a different schedule.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
-"""What makes each method of the family: differences from the defaults that several configs share.
+"""The definition of each method: its differences from the defaults, shared by several configs.
 
-The defaults are the union of both papers on a mixture posterior. Every dictionary maps a field, as
-in "prior.chain.num_steps", to its value; where two are merged by `|`, the right one wins.
+The defaults are the union of both papers on a mixture posterior. Each dictionary maps a field, such
+as "prior.chain.num_steps", to its value; where two are merged by `|`, the right one wins.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from mmebm_jax.runs import schema
 
 Differences = dict[str, Any]
 
-MISSING = "_missing"  # ending of a variant
-# Steps after any run's last: the prior is fitted once, to the final networks, and no energy learns
-# before that.
+MISSING = "_missing"  # suffix of a variant's name
+# Later than any run's last step: the prior is fitted once, to the final networks, and no energy
+# learns before that.
 FITTED_AT_THE_END = {
     "prior.fit_step": schema.NEVER,
     "prior.start_step": schema.NEVER,
@@ -28,21 +28,22 @@ STANDARD_PRIOR = {"prior.fit_mixture": False, "prior.fit_steps": 0, "prior.num_c
 NO_PRIOR_ENERGY = {"prior.learn": False, "prior.fit_steps": 0}
 # The bound alone: a multimodal VAE.
 PLAIN = NO_REVISION | NO_DATA_ENERGY | NO_PRIOR_ENERGY | STANDARD_PRIOR | {"warmup_steps": 0}
-# The latent energy tilts N(0, I), and long chains of large steps sample it.
+# The latent energy tilts N(0, I), and its prior is sampled by long chains with large steps.
 TILTED_NORMAL = STANDARD_PRIOR | {"prior.chain.num_steps": 40, "prior.chain.step_size": 0.4}
-# The mixture is fitted early, and bound and posterior chain hold it from then on, so that latents
-# and prior meet; the energies come once the other networks have settled. As in data space the
-# prior's chain is cold: its samples lie nearer the prior's modes than its draws do.
+# The mixture is fitted early. From then on the bound and the posterior chain use it, so that the
+# latents and the prior approach each other; the energies start once the other networks have
+# settled. As in data space, the prior's chain is cold: it ends nearer the modes than exact draws.
 LEARNED_PRIOR = {
     "elbo.learned_prior": True,
     "prior.chain.step_size": 0.16,
     "prior.chain.temperature": 0.1,
 }
-# Narrow posteriors that agree: what a prior can be fitted to, and what crosses over.
+# Narrow posteriors on which the experts agree: a prior can be fitted to them, and information
+# crosses over between modalities.
 HELLINGER = {"model.aggregator": "hellinger", "elbo.objective": "joint"}
-# Private latents that are trained on every example, beside a shared latent that holds little more
-# than what modalities share; after training mixtures for z and for each w_m given z, tilted by
-# latent energies, which also draw the private latents of modalities that are not given.
+# Private latents that are trained on every example, and a shared latent that holds little more than
+# what modalities share. After training, mixtures are fitted to z and to each w_m given z and tilted
+# by latent energies; the private latents of missing modalities are drawn from them too.
 PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
     "elbo.estimator": "stratum",
     "elbo.hidden_share": 0.5,
@@ -65,9 +66,9 @@ PRIVATE_PRIOR: Differences = FITTED_AT_THE_END | {
     "optimiser.inference.gradient_clip": schema.UNCLIPPED,
     "optimiser.generator.gradient_clip": schema.UNCLIPPED,
 }
-# And a data energy that learns on that prior's samples while the other networks are frozen.
-# Completions by a cold chain: of unseen data the inference model is surer than it should be; and by
-# a colder choice than samples: candidates for one example compete only with each other.
+# Adds a data energy that learns on that prior's samples while the other networks are frozen.
+# Completions use a cold posterior chain, since the inference model is overconfident on unseen data,
+# and a colder choice than samples, since candidates for one example compete only with each other.
 SETTLED_ENERGY: Differences = {
     "posterior.chain.temperature": 0.3,
     "energy.learn": True,
@@ -84,13 +85,13 @@ SETTLED_ENERGY: Differences = {
     "energy.completion_temperature": 0.5,
     "energy.fit_sampling_time": True,
 }
-# Training's data chains close this share of the gap of energies, on pictures of 28 pixels and more.
+# The share of the energy gap that training's data chains close, for pictures of 28×28 and larger.
 CLOSING_CHAINS: Differences = {
     "energy.gap_share": 0.85,
     "energy.chain.step_size": 1.0,
     "energy.chain.temperature": 2.5e-5,
 }
-# CMVAE's bound and prior: log-mean-exp of ten samples a stratum, 40 clusters.
+# CMVAE's bound and prior: log-mean-exp over ten samples per stratum, 40 clusters.
 CLUSTERS = {
     "prior.learn_clusters": True,
     "prior.num_components": 40,
@@ -134,13 +135,13 @@ def family(
     learned: Differences,
     settled: Differences,
 ) -> dict[str, Differences]:
-    """Every method, by name, with what a data set adds to its sizes and its schedule.
+    """Every method by name, with the sizes and the schedule for a data set.
 
     Args:
       private: sizes of methods with private latents.
-      apart: sizes of a generator for each modality.
+      apart: sizes of methods with a separate generator for each modality.
       tilted: schedule of a latent energy that tilts N(0, I).
-      learned: schedule of a prior that the bound holds.
+      learned: schedule of a learned prior that the bound uses.
       settled: schedule and chain of a data energy that learns while the other networks are frozen.
     """
     paper_a = NO_DATA_ENERGY | TILTED_NORMAL | tilted | private
@@ -155,7 +156,7 @@ def family(
         "mmvae_plus": PLAIN | private,
         # MMVAE+ with a learned prior for private latents too.
         "private_prior": PLAIN | private | PRIVATE_PRIOR,
-        # The same, and the data energy on its samples.
+        # The same, and a data energy that learns on its samples.
         "private_full": PLAIN | private | PRIVATE_PRIOR | SETTLED_ENERGY | settled,
         "mvae": PLAIN | {"model.aggregator": "product_with_prior", "elbo.objective": "mvae"},
         "mvtcae": PLAIN | {"model.aggregator": "product", "elbo.objective": "mvtcae"},
@@ -165,8 +166,8 @@ def family(
         "code": PLAIN
         | {"model.aggregator": "consensus", "model.correlation": 0.4}
         | {"elbo.objective": "code", "elbo.entropy_weight": 1000.0},
-        # Paper A's objective on the backbone of MMVAE+, beside a Gaussian bound of scale .5 and
-        # β 1; its variational form; and what its parts are worth.
+        # Paper A's objective on the backbone of MMVAE+, added to a Gaussian bound of scale .5 and
+        # β 1; its variational form; and its ablations.
         "paper_a": paper_a,
         "paper_a_variational": paper_a
         | NO_REVISION
@@ -174,7 +175,7 @@ def family(
         "paper_a_no_prior": paper_a | NO_PRIOR_ENERGY,
         "paper_a_no_revision": paper_a | NO_REVISION,
         "ebm_prior": paper_a | NO_REVISION | {"model.num_private": 0, "warmup_steps": 0},
-        # Paper B's objective beside the same bound, and what its parts are worth.
+        # Paper B's objective, added to the same bound, and its ablations.
         "paper_b": PAPER_B,
         "paper_b_no_revision": PAPER_B | NO_REVISION,
         "paper_b_no_energy": PAPER_B | NO_DATA_ENERGY,
@@ -187,7 +188,7 @@ def family(
         "steps_60": full | {"energy.chain.num_steps": 60},
         # Both papers in one: paper A's private latents with paper B's energy.
         "union": LEARNED_PRIOR | learned | private,
-        # Further rivals.
+        # Further baselines.
         "cmvae": PLAIN | private | CLUSTERS,
         "mwbvae": PLAIN | {"model.aggregator": "mixture_of_wasserstein", "elbo.objective": "joint"},
         "mohelvae": PLAIN | {"model.aggregator": "mixture_of_hellinger", "elbo.objective": "joint"},
@@ -199,13 +200,13 @@ def family(
 def build(
     path: str, variants: Mapping[str, Differences], variant: str, data: str = schema.DEFAULT_DATA
 ) -> ConfigDict:
-    """The defaults with a variant's differences; the ending "_missing" hides half of all data.
+    """The defaults with a variant's differences; the suffix "_missing" hides half of all data.
 
     Args:
-      path: of the config, for the line about an unknown variant.
+      path: path of the config, named in the error for an unknown variant.
       variants: name → differences.
-      variant: a name of them, with or without the ending.
-      data: which data set.
+      variant: one of these names, with or without the suffix.
+      data: name of the data set.
 
     Raises:
       ValueError: there is no such variant.

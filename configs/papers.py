@@ -1,11 +1,11 @@
-"""The two papers' claims on PolyDigits: each method with its parts taken away, one at a time.
+"""The two papers' claims on PolyDigits: each method with one part removed at a time.
 
 Paper: paper A (arXiv:2408.10467) on an MMVAE+ backbone with the published likelihoods (Laplace
 prior, posterior and likelihood, scale 1.5 in [-1, 1], β 2.5), with and without its energy-based
 prior and its MCMC revision; paper B (arXiv:2605.00644), with and without revision, energy and
-shared generator, beside a Gaussian bound of scale .5 and β 1, since revision alone is slow from
-scratch. Networks are small, as in configs/polydigits.py.
-Hardware: one CPU core, 4 to 9 minutes a variant.
+shared generator, with an added Gaussian bound of scale .5 and β 1, since learning from scratch by
+revision alone is slow. Networks are small, as in configs/polydigits.py.
+Hardware: one CPU core, 4 to 9 minutes per variant.
 Expected: docs/results.md has the table, and says which claims hold here.
 Command: python -m experiments.compare --seeds=0 --workdir=runs/papers \\
   --configs=configs/papers.py:paper_a,configs/papers.py:paper_a_no_prior
@@ -25,7 +25,7 @@ LONG: Differences = {
     "prior.fit_step": 8000,
     "prior.start_step": 8000,
     "energy.start_step": 6000,
-    # One random stratum an example: the same expected gradient in half the time.
+    # One random stratum per example: the same expected gradient in half the time.
     "elbo.estimator": "stratum",
 }
 PUBLISHED: Differences = LONG | {

@@ -1,18 +1,18 @@
-"""PolyDigits: the whole family on embedded data, in minutes on a CPU.
+"""PolyDigits: every method on embedded data, in minutes on a CPU.
 
 Paper: the objectives of paper A (arXiv:2408.10467), paper B (arXiv:2605.00644), their union, their
-ablations and the multimodal VAEs they are compared with, on a small cousin of PolyMNIST:
-scikit-learn's digits drawn over photographs. No published table is of these data. Where the papers
-train on the revision losses alone, the energy-based variants keep their bound (Gaussian of scale
-.5, β 1) beside them to the end: from scratch, revision is slow.
+ablations and the multimodal VAEs they are compared with, on a small version of PolyMNIST:
+scikit-learn's digits drawn over photographs. No published results use these data. The papers train
+on the revision losses alone; the energy-based variants here also keep their bound (Gaussian of
+scale .5, β 1) to the end, since learning from scratch by revision alone is slow.
 Hardware: one CPU core, 11 to 13 minutes for `private_full`; 2 CPU cores, 2 to 3 for `full`.
-Expected: of `private_full` a joint coherence of .95, a cross coherence of .94 at a conditional
-diversity of .9, a Fréchet distance of 17 (floor 7); other scores stand in docs/results.md.
+Expected: with `private_full`, a joint coherence of .95, a cross coherence of .94 at a conditional
+diversity of .9, a Fréchet distance of 17 (floor 7); other scores are in docs/results.md.
 Command: python -m experiments.main --config=configs/polydigits.py:private_full --workdir=runs/demo
 
-A variant is named after a colon, as in configs/polydigits.py:mmvae, and mmvae_missing is the same
-with half of the training data's modalities missing. What each variant is stands in
-configs/methods.py. The schema's defaults are made for these data, so little is left to say here.
+A variant is named after a colon, as in configs/polydigits.py:mmvae; mmvae_missing is the same with
+half of the training data's modalities missing. configs/methods.py defines the variants. The
+schema's defaults were chosen for these data, so few fields are set here.
 """
 
 from ml_collections import ConfigDict
@@ -40,7 +40,7 @@ METHODS = methods.family(
 )
 PRIVATE: Differences = {"model.num_latents": 16, "model.num_private": 16}
 METHODS["private_prior"] |= PRIVATE | {"num_steps": 5000}
-# Latent energies are worth nothing here (docs/results.md), and their fit costs a minute.
+# Latent energies gain nothing here (docs/results.md), and fitting them takes a minute.
 METHODS["private_full"] |= PRIVATE | methods.NO_PRIOR_ENERGY
 SMOKE = methods.SMOKE | {"data.num_train": 200, "data.num_test": 100}
 

@@ -1,21 +1,21 @@
 """PolyMNIST: five modalities of 28×28×3.
 
 Paper: `full` is the objective of paper B (arXiv:2605.00644) with the latent prior of paper A
-(arXiv:2408.10467). `paper_a` and `paper_b` are these papers' objectives beside a bound with a
-Gaussian likelihood of scale .5 and β 1, not the published settings; a variant whose name ends in
-"published" has the published likelihoods, β, families, sizes, optimiser and schedule of the
-results on PolyMNIST, as far as sources give them. The comment beside each says what it still lacks.
-Hardware: written for one GPU or TPU; a CPU trains `full` at about a step a second, which is for
-trying out. `private_prior` and `private_full` are for a CPU: about 100 minutes on one busy core.
-Expected: of `private_full`, seed 4, a joint coherence of .81, a cross coherence of .94, a
-conditional diversity of .99 and a distance of 6 (docs/results.md); of the others nothing is
-claimed. Published joint and cross coherence: MMVAE+ .344 and .869, paper A .574 and .943.
+(arXiv:2408.10467). `paper_a` and `paper_b` are these papers' objectives added to a bound with a
+Gaussian likelihood of scale .5 and β 1, not the published settings. A variant whose name ends in
+"published" has the published likelihoods, β, families, sizes, optimiser and schedule for PolyMNIST,
+as far as our sources give them; the comment above each says what it still lacks.
+Hardware: written for one GPU or TPU; a CPU trains `full` at about a step per second, enough to try
+it out. `private_prior` and `private_full` are for a CPU: about 100 minutes on one busy core.
+Expected: with `private_full`, seed 4, a joint coherence of .81, a cross coherence of .94, a
+conditional diversity of .99 and a Fréchet distance of 6 (docs/results.md); no numbers for the other
+variants. Published joint and cross coherence: MMVAE+ .344 and .869, paper A .574 and .943.
 Data: the four MNIST IDX files in `config.data.source_dir`, from which the data set is built once
 into `config.data.data_dir`; or the official release (`config.data.variant`).
 Command: python -m experiments.main --config=configs/polymnist.py --workdir=runs/polymnist \\
   --config.data.source_dir=data/mnist
 
-Variants, as in configs/polymnist.py:paper_a: those of configs/polydigits.py, and the published.
+Variants, as in configs/polymnist.py:paper_a: those of configs/polydigits.py, and published ones.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +29,7 @@ NUM_TRAIN = 60_000
 DATA: Differences = {
     "data.source_dir": "data/mnist",
     "data.in_memory": True,
-    # Five times the pixels of PolyDigits make the posterior as much steeper: 0.1 diverges.
+    # Five times the pixels of PolyDigits make the posterior five times as steep: 0.1 diverges.
     "posterior.chain.step_size": 0.03,
     "evaluation.num_samples": 10_000,
     "evaluation.num_sources": 1000,
@@ -55,14 +55,14 @@ SCHEDULE: Differences = {
     "energy.start_step": 45_000,
 }
 METHODS = methods.family(
-    private={"model.num_private": 32},  # as MMVAE+ was published: 32 shared and 32 private
+    private={"model.num_private": 32},  # as published for MMVAE+: 32 shared and 32 private
     apart={"model.num_latents": 0, "model.num_private": 32},
     tilted={},
     learned={"prior.fit_step": 20_000, "schedule.settle_step": 45_000},
     settled=methods.CLOSING_CHAINS | {"schedule.freeze_step": 16_000},
 )
 
-# For a CPU: small batches, since many updates are worth more than their examples here.
+# For a CPU: small batches, since here many small updates help more than fewer large ones.
 ON_CPU: Differences = {
     "batch_size": 64,
     "num_steps": 16_000,
@@ -76,13 +76,13 @@ METHODS["private_full"] |= ON_CPU | {"num_steps": 18_000}
 
 # --- as published -------------------------------------------------------------------------------
 
-# Adam at one rate, with neither a warm-up, a decay, a bound on gradients nor averaged weights.
+# Adam at a constant rate, without warm-up, decay, gradient clipping or averaged weights.
 CONSTANT_RATE: Differences = {
     "schedule.warmup_steps": 0,
     "schedule.final_fraction": 1.0,
     "averaging": 0.0,
 } | {f"optimiser.{name}.gradient_clip": UNCLIPPED for name in ("inference", "generator")}
-# Scale .75 for images in [0, 1] is 1.5 in our [-1, 1].
+# A scale of .75 for images in [0, 1] is 1.5 for ours in [-1, 1].
 LAPLACE: Differences = {"likelihood.image.name": "laplace", "likelihood.image.scale": 1.5}
 # Palumbo et al. 2023, PolyMNIST: 250 epochs. Lacks: AMSGrad; average pools of 3×3 in the residual
 # encoders (here 2×2). The number of samples is not in our sources and stays 1.
@@ -119,15 +119,15 @@ MOPOE_FAMILY: Differences = (
         "optimiser.generator.learning_rate": 5e-4,
     }
 )
-# Palumbo et al. 2024 (CMVAE), PolyMNIST: MMVAE+ with 40 learned clusters and ten samples a stratum.
-# Lacks, beside what MMVAE+ does: Laplace latents, since our clusters are Gaussian.
+# Palumbo et al. 2024 (CMVAE), PolyMNIST: MMVAE+ with 40 learned clusters, ten samples per stratum.
+# Lacks, in addition to what MMVAE+ lacks: Laplace latents, since our clusters are Gaussian.
 CMVAE: Differences = MMVAE_PLUS | {"model.posterior": "gaussian", "prior.family": "gaussian"}
-# Paper A on the backbone of MMVAE+ (above, with what that lacks): a latent energy from the first
-# step, and chains as in the same group's public code for latent energy-based priors, whose
-# settings on PolyMNIST are not public: an unpenalised energy of 200 units (SVHN; two layers), 60
-# prior steps of .4, 20 posterior steps of .1, Adam (.5, .999) at 2e-5. The weights of revision
-# beside the bound are not in our sources and are 1. Lacks: decay by .998 an epoch; an energy
-# without any bound (here one so far off that it does not act).
+# Paper A on the backbone of MMVAE+ (above, and lacking the same): a latent energy from the first
+# step. Its settings on PolyMNIST are not public, so the chains are those of the same group's public
+# code for latent energy-based priors: an unpenalised energy of 200 units (SVHN; two layers), 60
+# prior steps of .4, 20 posterior steps of .1, Adam (.5, .999) at 2e-5. The weights of the revision
+# losses are not in our sources and are 1. Lacks: decay by .998 per epoch; an energy without any
+# bound (the bound here is so large that it has no effect).
 PAPER_A: Differences = {
     "warmup_steps": 0,
     "posterior.generator_weight": 1.0,
@@ -145,13 +145,13 @@ PAPER_A: Differences = {
     "optimiser.prior.b2": 0.999,
     "optimiser.prior.gradient_clip": UNCLIPPED,
 }
-# Paper B by the settings of dual-MCMC, its one-modality ancestor (CIFAR-10), since its own on
-# PolyMNIST are not published: the revision losses alone, Gaussian likelihoods of scale .3, data
+# Paper B with the settings of dual-MCMC, its single-modality predecessor (CIFAR-10), since its own
+# on PolyMNIST are not published: the revision losses alone, Gaussian likelihoods of scale .3, data
 # chains of 30 steps of .5 with noise .001, so T = (.001 / .5)², ‖G(z̃) − x‖² + 50 ‖G(z) − x̃‖²,
-# −log q(z̃ | x) − .1 log q(z | x̃), 301 epochs of batches of 100, an end at an energy gap of 1e4.
-# The energy's loss there is divided by T, which Adam does not see. Sizes are ours. Lacks: decay by
-# .998 an epoch; fresh samples from the updated generator for the energy's loss; posterior steps of
-# .1, from which five modalities' chains run away at the first update (here .03).
+# −log q(z̃ | x) − .1 log q(z | x̃), 301 epochs of batches of 100, a stop at an energy gap of 1e4.
+# There the energy's loss is divided by T, to which Adam is invariant. Sizes are ours. Lacks: decay
+# by .998 per epoch; fresh samples from the updated generator for the energy's loss; posterior steps
+# of .1, with which the chains of five modalities diverge at the first update (here .03).
 PAPER_B: Differences = (
     CONSTANT_RATE
     | {
@@ -196,7 +196,7 @@ PUBLISHED: dict[str, Differences] = {
     "paper_b_published": METHODS["paper_b"] | PAPER_B,
 }
 
-# Weeks of a CPU, which is told so.
+# These would take weeks on a CPU, so the guard refuses to train them there.
 for published in PUBLISHED.values():
     published["guard.device"] = "accelerator"
 

@@ -1,16 +1,16 @@
 """PolyMNIST: the methods side by side under equal passes over the data.
 
-Paper: the rivals with the likelihood, β, latents' families, batch size and optimiser of their
-published settings, in one kind of network (`small`, twice as wide as the full method's), and all
-for the 19.2 passes over the training split that configs/polymnist.py:private_full takes: published
-runs take 250 to 300. Equal passes are not equal updates: 18,000 of 64 examples for `full`, 9,000 of
-128 for MMVAE+ and CMVAE, 4,500 of 256 for the others. HELVAE, MWB-VAE, MoHELVAE and JMVAE have the
-settings of MoPoE and MVTCAE, for their own are not in our sources. Rivals without private latents
-have 64 shared ones in place of the published 512, so that a Gaussian mixture can be fitted to them
-afterwards.
-Hardware: a GPU, some minutes a row; or a CPU core for an hour.
-Expected: docs/results.md has mopoe, mvtcae and helvae, one seed; of others nothing is claimed.
-Data: as configs/polymnist.py.
+Paper: the baselines have the likelihood, β, families of latents, batch size and optimiser of their
+published settings. All use one kind of network (`small`, twice as wide as the full method's) and
+train for the 19.2 passes over the training split that configs/polymnist.py:private_full takes;
+published runs take 250 to 300. Equal passes are not equal updates: 18,000 of 64 examples for
+`full`, 9,000 of 128 for MMVAE+ and CMVAE, 4,500 of 256 for the others. HELVAE, MWB-VAE, MoHELVAE
+and JMVAE have the settings of MoPoE and MVTCAE, since their own are not in our sources. Baselines
+without private latents have 64 shared ones instead of the published 512, so that a Gaussian mixture
+can be fitted to them afterwards.
+Hardware: a GPU, some minutes per row; or a CPU core, an hour per row.
+Expected: docs/results.md has mopoe, mvtcae and helvae for one seed; no numbers for the others.
+Data: as in configs/polymnist.py.
 Command: python -m experiments.compare --workdir=runs/table --configs=\\
   configs/polymnist_table.py:mmvae_plus,configs/polymnist_table.py:full
 """

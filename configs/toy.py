@@ -1,18 +1,18 @@
-"""Eight Gaussians on a ring: both energies of the family where the truth can be drawn.
+"""Eight Gaussians on a ring: the latent and the data energy on a density that is known.
 
-Paper: none; a proof that the latent energy and the data-space energy learn a known density, so
-that long chains under either give it back. The coordinates are the modalities. Training chains run
-at the temperature 1, and teach the generator more strongly than the data do: a chain of training
-crosses between modes rarely, and only through the generator, which remembers where earlier chains
-went, do the modes' masses become right.
+Paper: none; shows that the latent energy and the data energy each learn a known density, which
+long chains under either reproduce. The coordinates are the modalities. Training chains run at
+temperature 1, and the generator learns from them more strongly than from the data: a training chain
+rarely crosses between modes, and the masses of the modes become right only because the generator
+remembers where earlier chains went.
 Hardware: 2 CPU cores, about a minute; experiments/toy.py adds the latent energy and the long
 chains in two more.
-Expected of chains of 10,000 steps: 98 % within 3 sigma of a mode (99 % of the truth are), and in
-each mode 11 to 14 % of the mass under the latent energy, 6 to 16 % under the data's.
+Expected of chains of 10,000 steps: 98 % within 3 sigma of a mode (truth: 99 %), and in each mode 11
+to 14 % of the mass under the latent energy, 6 to 16 % under the data energy.
 Command: python -m experiments.main --config=configs/toy.py --workdir=runs/toy, then
   python -m experiments.toy --config=configs/toy.py --workdir=runs/toy (which also trains)
 
-Variants: full, and smoke, a few steps to see that everything runs.
+Variants: full; smoke, a few steps to see that everything runs.
 """
 
 from ml_collections import ConfigDict
@@ -39,7 +39,7 @@ FULL: Differences = {
     "model.aggregator": "product",
     "model.hidden": 64,
     "model.energy_hidden": 64,
-    # A sharp density needs a steep energy: its layers are free, and its penalty is a trace.
+    # A sharp density needs a steep energy: its layers are unbounded, and its penalty is tiny.
     "model.spectral_gain": 0.0,
     "energy.penalty": 1e-4,
     "energy.data_noise": 0.0,
@@ -57,7 +57,7 @@ FULL: Differences = {
     "optimiser.energy.learning_rate": 5e-3,
     "optimiser.energy.b1": 0.5,
     "schedule.final_fraction": 0.02,
-    # The model's prior is N(0, I). What follows is for the latent energy of experiments/toy.py.
+    # The model's prior is N(0, I). The rest is for the latent energy of experiments/toy.py.
     "model.prior_hidden": 64,
     "model.prior_bound": 10.0,
     "prior.num_components": 1,

@@ -1,11 +1,12 @@
-"""Measure speed and scale: our update against PyTorch's, and where its cost lies.
+"""Benchmark speed and scaling: our update against PyTorch's, and where its cost lies.
 
     python -m experiments.benchmark --workdir=runs/benchmark
     python -m experiments.benchmark --workdir=runs/benchmark --quick --parts=chains,scaling
 
-Writes `benchmark.json`, `benchmark.md` and `complexity.png`. Without --quick all is at PolyMNIST's
-shapes: 5 × 28×28×3, batch 64, chains of 10 steps; twenty minutes on two CPU cores. PyTorch
-comes with `pip install -e '.[bench]'`. Compilation is timed apart; every figure is of one call.
+Writes `benchmark.json`, `benchmark.md` and `complexity.png`. Without --quick, everything runs at
+PolyMNIST's shapes (5 × 28×28×3, batch 64, chains of 10 steps) and takes twenty to thirty minutes on
+two CPU cores. PyTorch is installed by `pip install -e '.[bench]'`. Compilation is timed separately;
+every timing is of a single call.
 """
 
 import importlib.util
@@ -36,7 +37,7 @@ from experiments.benchmarks.measure import Options, Part
 from mmebm_jax.storage.files import write_whole
 from mmebm_jax.storage.places import place
 
-# Those of one shape first: its compiled update serves them all.
+# Parts of the same shape come first, so that they share one compiled update.
 PARTS = {
     "torch": "Against PyTorch",
     "torch_resnet": "Residual networks against PyTorch",
@@ -65,14 +66,14 @@ logger = logging.getLogger("mmebm_jax.benchmark")
 
 
 def without_torch() -> Part:
-    """The part that stands in where PyTorch is not installed."""
+    """The result reported when PyTorch is not installed."""
     line = "PyTorch is not installed: pip install -e '.[bench]' to compare with it."
     logger.info(line)
     return Part({"skipped": line}, line)
 
 
 def against_torch(part: str, *arguments: Any) -> Part:
-    """A comparison of `experiments.benchmarks`, imported only where PyTorch is."""
+    """Run a comparison from `experiments.benchmarks`, importing it only if PyTorch is installed."""
     if importlib.util.find_spec("torch") is None:
         return without_torch()
     found: Part = importlib.import_module(f"experiments.benchmarks.{part}").measure(*arguments)
@@ -80,7 +81,7 @@ def against_torch(part: str, *arguments: Any) -> Part:
 
 
 def main() -> None:
-    """Measure the chosen parts and write."""
+    """Measure the chosen parts and write the results."""
     unknown = set(_PARTS.value) - set(PARTS)
     if unknown or not _PARTS.value:
         raise ValueError(f"--parts={','.join(_PARTS.value)}: choose from {', '.join(PARTS)}.")
@@ -120,7 +121,7 @@ def main() -> None:
             results.write(path, command, part.rows)
         sections.append(f"## {PARTS[name]}\n\n{part.markdown}")
         logger.info("%s\n", sections[-1])
-        # After every part: a run that is stopped leaves what it has measured.
+        # Written after every part, so that an interrupted run keeps what it has measured.
         write_whole(workdir / "benchmark.json", json.dumps(figures, indent=2) + "\n")
         write_whole(workdir / "benchmark.md", "\n\n".join(sections) + "\n")
 

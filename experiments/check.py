@@ -1,4 +1,4 @@
-"""What a run would do: its settings, plan, memory, one step compiled; nothing is written."""
+"""Dry run: print a run's settings, plan and memory, compile one step, and write nothing."""
 
 import shutil
 import time
@@ -17,15 +17,15 @@ from mmebm_jax.training import Run, schedule
 from mmebm_jax.training.compiled_update import abstract_arguments, compiled_update
 
 MEGABYTE = 2**20
-# Steps at which losses begin to act. The base prior may well be fitted at the end alone.
+# Steps at which losses become active. The base prior may well be fitted only at the end.
 BEGINNINGS = ("warmup_steps", "prior.start_step", "energy.start_step", "schedule.freeze_step")
 
 
 def plan(run: Run) -> str:
-    """The plan of a prepared run, as text; compiles the update of its last phase.
+    """The plan of a prepared run as text; compiles the update of its last phase.
 
     Raises:
-      ValueError: its checkpoints will not fit on the disk.
+      ValueError: the checkpoints will not fit on the disk.
     """
     config, mesh = run.config, run.mesh
     optimisers = builders.build_optimisers(config)
@@ -65,7 +65,7 @@ def plan(run: Run) -> str:
 
 
 def never_acting(config: ConfigDict) -> list[str]:
-    """A line for each step at which something would begin to act, were the run not over by then."""
+    """One line for each step at which something would start but that the run never reaches."""
     steps = {name: step for name, step in schedule.steps(config).items() if name in BEGINNINGS}
     return [
         f"config.{name} is {step}, but the run ends at step {config.num_steps}: what would begin "
@@ -76,14 +76,14 @@ def never_acting(config: ConfigDict) -> list[str]:
 
 
 def _begins(config: ConfigDict, name: str, step: int) -> bool:
-    """Whether other losses act at a step because a field says so."""
+    """Whether this field makes different losses active from this step on."""
     later = config.copy_and_resolve_references()
     later.update_from_flattened_dict({name: step + 1})
     return builders.terms_at(config, step) != builders.terms_at(later, step)
 
 
 def _settings(config: ConfigDict) -> str:
-    """The fields that are not at their defaults, with both values."""
+    """The fields that differ from their defaults, with both values."""
     rows = [
         (f"config.{name}", str(value), str(default))
         for name, (value, default) in schema.differences(config).items()
@@ -123,7 +123,7 @@ def _steps_line(run: Run) -> str:
 
 def _checkpoint_line(run: Run, size: int) -> str:
     config, workdir = run.config, run.workdir
-    # While one is written, those it replaces are still there.
+    # While a new checkpoint is written, the ones it replaces are still on disk.
     total = (config.keep_checkpoints + 1) * size
     line = (
         f"every {config.checkpoint_every} steps, the newest {config.keep_checkpoints} kept: "

@@ -1,4 +1,4 @@
-"""What every command shares: its flags, and errors that end with one line."""
+"""What every command shares: common flags, and errors reported as a single line."""
 
 import difflib
 import logging
@@ -48,16 +48,16 @@ STORED = Path(__file__).with_name("stored_config.py")
 FIELD = re.compile(r"--?(?:no)?config\.([^=]*)")  # a flag that sets a field
 USAGE_ERROR = 2
 MOST_SEED = 2**31 - 1
-# What libraries raise for bad input; any other exception is a defect and keeps its traceback.
+# What libraries raise for bad input; any other exception is a bug and keeps its traceback.
 EXPECTED = (ValueError, OSError, FloatingPointError)
-# Of a module that is not installed, by its first name: the extra of ours that it belongs to.
+# First name of a module that may not be installed → the extra of this package that provides it.
 EXTRA_OF = {
     **dict.fromkeys(("array_record", "pooch", "skimage", "tensorflow_datasets"), "data"),
     **dict.fromkeys(("arviz_stats", "clu", "filelock", "grain", "matplotlib", "PIL"), "train"),
     **dict.fromkeys(("sklearn", "tabulate", "tensorboardX", "threadpoolctl", "tqdm"), "train"),
     **{"huggingface_hub": "hub", "jinja2": "report", "gradio": "app"},
 }
-# A config is Python: what a user's mistake in it, or in a flag that sets a field of it, raises.
+# A config is Python code: what a user's mistake in it, or in a flag that sets a field, may raise.
 CONFIG_ERRORS = (
     *(flags.Error, OSError, ImportError, SyntaxError),
     *(AttributeError, KeyError, TypeError, ValueError),
@@ -65,19 +65,19 @@ CONFIG_ERRORS = (
 
 
 def fail(message: object) -> NoReturn:
-    """End with one line."""
+    """Exit with a one-line error message."""
     line = " ".join(str(message).split())
     print(f"error: {line}", file=sys.stderr)
     sys.exit(USAGE_ERROR)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parse the command line, set up, and call `main`; bad input ends with one line."""
+    """Parse the command line, set up, and call `main`; bad input exits with a one-line error."""
     app.run(lambda _: guarded(main), flags_parser=parse)
 
 
 def guarded(main: Callable[[], None]) -> None:
-    """Set up and call `main`; bad input ends with one line."""
+    """Set up and call `main`; bad input exits with a one-line error."""
     _set_up()
     if _TRACEBACK.value:
         _connect()
@@ -103,19 +103,19 @@ def guarded(main: Callable[[], None]) -> None:
 
 
 def shared_flags() -> list[str]:
-    """The flags of this command, but for the folder, that one it starts should get too."""
+    """The flags of this command, except for the folder, to pass on to the commands it starts."""
     return [f"--compilation_cache={_COMPILATION_CACHE.value}"] if _COMPILATION_CACHE.value else []
 
 
 def parse(arguments: Sequence[str]) -> list[str]:
-    """Parse flags; a bad one, a missing config file or a misspelt field ends with one line."""
+    """Parse flags; a bad flag, missing config file or misspelt field exits with one line."""
     arguments = _with_stored_config(arguments)
     path = _value_of("config", arguments)
     if path is not None and (problem := _lacks_file(path)):
         fail(problem)
     try:
         rest = flags.FLAGS(list(arguments))
-        # Reads the config now, so that whatever else is wrong with it shows here.
+        # Reading the config now makes any remaining error in it show up here.
         config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
         if config is not None:
             config.keys()
@@ -123,7 +123,7 @@ def parse(arguments: Sequence[str]) -> list[str]:
         fail(_explanation(error, path, arguments))
     if len(rest) > 1:
         fail(f"unexpected argument {rest[1]}: flags begin with --, as --mode=train.")
-    # An empty path would be the current folder, and any other text as if it had not been given.
+    # An empty path would mean the current folder, and other empty strings would count as not given.
     for flag in map(flags.FLAGS.__getitem__, flags.FLAGS):
         if flag.value == "" and flag.default is None and flag.flag_type() == "string":
             fail(f"--{flag.name} is empty: give a value, or leave it out.")
@@ -133,9 +133,9 @@ def parse(arguments: Sequence[str]) -> list[str]:
 def whole_numbers(
     flag: flags.FlagHolder[list[str]], most: int, *, least: int = 1, distinct: bool = False
 ) -> tuple[int, ...]:
-    """The numbers of a flag, from `least` to `most`; anything else ends with one line."""
+    """The numbers in a flag, each from `least` to `most`; anything else exits with an error."""
     given = f"--{flag.name}={','.join(flag.value)}"
-    # Python refuses to read numbers of thousands of digits.
+    # Python refuses to parse numbers with thousands of digits.
     numbers = [int(v) if v.isdecimal() and len(v) < 20 else -1 for v in flag.value]
     if not numbers or not all(least <= number <= most for number in numbers):
         fail(f"{given}: give whole numbers from {least} to {most}, as {least},{least + 1}.")
@@ -145,25 +145,26 @@ def whole_numbers(
 
 
 def seeds(flag: flags.FlagHolder[list[str]]) -> tuple[int, ...]:
-    """The seeds of a flag, each once; anything else ends with one line."""
+    """The distinct seeds in a flag; anything else exits with an error."""
     return whole_numbers(flag, MOST_SEED, least=0, distinct=True)
 
 
 def check_output(flag: flags.FlagHolder[str | None]) -> None:
-    """Refuse, before the work, a file that cannot be written.
+    """Check that an output file can be written, before any work is done.
 
     Raises:
-      ValueError: one line that names it.
+      ValueError: one line that names the file.
     """
     if flag.value is not None:
         check_file(place(flag.value), f"--{flag.name}")
 
 
 def read_config(path: str) -> ConfigDict:
-    """The configuration of `path/file.py:variant`, as it is without flags.
+    """The configuration `path/file.py:variant`, without changes from flags.
 
     Raises:
-      FileNotFoundError, ValueError: no such file or variant, or no config comes of it; one line.
+      FileNotFoundError, ValueError: no such file or variant, or it does not return a config; one
+        line.
     """
     if problem := _lacks_file(path):
         raise FileNotFoundError(problem)
@@ -177,7 +178,7 @@ def read_config(path: str) -> ConfigDict:
 
 
 def _lacks_file(path: str) -> str:
-    """What is wrong with the file of a config, empty if nothing."""
+    """What is wrong with the path of a config file; empty if nothing."""
     name = path.partition(":")[0]
     if not name:
         return f"config file {path!r} has no name: give one of those in configs/."
@@ -188,7 +189,7 @@ def _lacks_file(path: str) -> str:
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """The last value of a flag, be it behind "=" or a space; None without one."""
+    """The last value of a flag, given after "=" or after a space; None if the flag is absent."""
     found = None
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, value = argument.partition("=")
@@ -198,21 +199,21 @@ def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
 
 
 def _with_stored_config(arguments: Sequence[str]) -> Sequence[str]:
-    """With the config of the run in --workdir, where fields are set and no --config is given."""
+    """Add the config of the run in --workdir if fields are set but no --config is given."""
     workdir = _value_of("workdir", arguments)
     sets_fields = any(FIELD.match(argument) for argument in arguments)
     if not sets_fields or not workdir or _value_of("config", arguments) is not None:
         return arguments
     try:
         has_run = (place(workdir) / "config.json").is_file()
-    except (OSError, ValueError):  # What is wrong with the address is said where it is used.
+    except (OSError, ValueError):  # A bad address is reported where it is used.
         return arguments
     stored = f"--config={STORED}:{workdir}"
     return [arguments[0], stored, *arguments[1:]] if has_run else arguments
 
 
 def _explanation(error: Exception, path: str | None, arguments: Sequence[str]) -> object:
-    """What is wrong with a config file or with the flags that set its fields."""
+    """Explain what is wrong with a config file or with the flags that set its fields."""
     names = [match[1] for argument in arguments if (match := FIELD.match(argument))]
     if "in argv before a value for --config" in str(error):
         return f"{error}: give --config first."
@@ -229,10 +230,10 @@ def _explanation(error: Exception, path: str | None, arguments: Sequence[str]) -
 
 
 def _load_config(path: str) -> object:
-    """The config of a file as it is without flags."""
+    """The config from a file, without changes from flags."""
     arguments, values = ["", f"--config={path}"], flags.FlagValues()
-    # A module of the same name would be executed anew in place, and what it defined stay: a file
-    # without a get_config would have that of the file before it.
+    # A module of the same name would be re-executed in place and keep its old definitions: a file
+    # without a get_config would use that of the file loaded before it.
     sys.modules.pop("config_config", None)
     holder = config_flags.DEFINE_config_file(
         "config", flag_values=values, sys_argv=arguments, lock_config=False
@@ -255,7 +256,7 @@ def _cause(error: BaseException, path: str) -> str:
 
 
 def _unknown_field(config: ConfigDict, name: str) -> str:
-    """What is wrong with the name of a field, empty if nothing."""
+    """What is wrong with the name of a field; empty if nothing."""
     section, parts = config, name.split(".")
     for depth, part in enumerate(parts):
         if part not in section:
@@ -304,7 +305,7 @@ def _connect() -> None:
 
 
 def _set_up() -> None:
-    # Orbax and TFDS tell of every file, and of an error that they raise as well.
+    # Orbax and TFDS log every file, and also log errors that they raise anyway.
     absl.logging.set_verbosity(absl.logging.FATAL)
     logger = logging.getLogger("mmebm_jax")
     logger.setLevel(logging.INFO)

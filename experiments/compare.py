@@ -3,15 +3,15 @@
     python -m experiments.compare --configs=configs/polydigits.py:mmvae,configs/polydigits.py \\
         --seeds=0,1,2 --budget_minutes=3 --workdir=runs/compare
 
-Every run keeps its folder, `WORKDIR/seed<n>/<variant>`, so a comparison that was stopped resumes
-where it stopped. Under --budget_minutes a run first measures what its steps cost on this machine
-and then scales its schedule to the budget. What counts is the time of that measurement, of
-compilation, steps, fits of the base prior, pictures and diagnostics; data, initialisation and
-evaluation do not. A model without any energy or fitted prior is also evaluated after ex-post
-density estimation, with a Gaussian mixture fitted to its latents: the control for energy-based
-priors. With --jobs=N, N runs go on at a time, each on its own share of the processor's cores; with
---shard=i/n this is one of n machines that divide the runs and share WORKDIR, see `shards`.
-At the end, `WORKDIR/report.html` shows all of it; --noreport leaves that out.
+Every run keeps its folder, `WORKDIR/seed<n>/<variant>`, so an interrupted comparison resumes where
+it stopped. Under --budget_minutes a run first measures the cost of its steps on this machine and
+then scales its schedule to the budget. The budget covers that measurement, compilation, training
+steps, fits of the base prior, pictures and diagnostics, but not data loading, initialisation or
+evaluation. A model without any energy or fitted prior is also evaluated after ex-post density
+estimation, with a Gaussian mixture fitted to its latents: the control for energy-based priors. With
+--jobs=N, N runs proceed in parallel, each on its own share of the processor's cores; with
+--shard=i/n this is one of n machines that divide the runs and share WORKDIR, see `shards`. At the
+end, `WORKDIR/report.html` shows all results; --noreport skips it.
 """
 
 import contextlib
@@ -89,7 +89,7 @@ WHOLE_NUMBERS = ("seconds", "budget", "steps", "examples a second")
 
 
 def check_same_data(configs: dict[str, ConfigDict]) -> None:
-    """Refuse to compare configurations of different data.
+    """Refuse to compare configurations with different data.
 
     Raises:
       ValueError: one line that names two of them and the field.
@@ -109,20 +109,20 @@ def check_same_data(configs: dict[str, ConfigDict]) -> None:
 def check_grid(
     grid: dict[epath.Path, ConfigDict], workdir: epath.Path, seconds: float | None
 ) -> None:
-    """Refuse, before any run begins, what would end one of them at its turn.
+    """Check every run before the first one starts, so that none fails when its turn comes.
 
     Args:
-      grid: folder → configuration of every run.
-      workdir: of the comparison.
-      seconds: the budget of a run, or None.
+      grid: run folder → configuration.
+      workdir: folder of the comparison.
+      seconds: the budget of each run, or None.
 
     Raises:
-      ValueError, OSError: a folder that holds another run or cannot be written to; data that are
-        not there, or that a configuration or what it measures does not fit.
+      ValueError, OSError: a folder holds another run or cannot be written to; data are missing, or
+        do not fit a configuration or what it measures.
     """
     check_folder(workdir / "classifiers")
     grid = {folder: budget.checked(config, folder, seconds) for folder, config in grid.items()}
-    # One seed of each configuration; what is done is read, wherever its data may be by now.
+    # One seed of each configuration. Finished runs are only read, so their data need not exist.
     left = {folder.name: folder for folder in reversed(grid) if not is_done(grid[folder], folder)}
     if not left:
         return
@@ -134,39 +134,39 @@ def check_grid(
 
 
 def is_done(config: ConfigDict, folder: epath.Path) -> bool:
-    """Whether a run, and its control if it has one, is evaluated."""
+    """Whether a run, and its control if it has one, has been evaluated."""
     return all((path / "evaluation.json").exists() for path in wanted(config, folder).values())
 
 
 def run_one(
     config: ConfigDict, folder: epath.Path, classifiers: epath.Path, seconds: float | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Train and evaluate one run; gives its evaluation, and its control's if it has one.
+    """Train and evaluate one run; returns its evaluation, and that of its control if it has one.
 
-    What is already in the folder is read instead.
+    Results that already exist in the folder are read instead.
 
     Args:
-      config: of the run; under a budget, of the proportions of its schedule.
-      folder: of the run.
+      config: configuration of the run; under a budget it sets the proportions of the schedule.
+      folder: run folder.
       classifiers: folder of the evaluation's classifiers.
-      seconds: the budget, or None to take the configuration's steps.
+      seconds: the budget, or None to use the configured number of steps.
 
     Raises:
-      ValueError: the folder holds another run, or an evaluation that is damaged.
+      ValueError: the folder holds another run or a damaged evaluation.
     """
     budget.checked(config, folder, seconds)
     folders = wanted(config, folder)
     files = {name: path / "evaluation.json" for name, path in folders.items()}
     if not is_done(config, folder):
         _train_and_evaluate(config, folders, classifiers, seconds)
-    # As written: a table is the same whether a run is new or read.
+    # Read back from the files, so that the table is the same for new and for finished runs.
     return {
         name: read_object(file, "move it away to evaluate anew") for name, file in files.items()
     }
 
 
 def wanted(config: ConfigDict, folder: epath.Path) -> dict[str, epath.Path]:
-    """Ending of a row's name → folder of its evaluation.json: the run's, and its control's."""
+    """Suffix of a row's name → folder of its evaluation.json, for the run and its control."""
     plain = not (config.prior.learn or config.energy.learn or config.prior.fit_mixture)
     return {"": folder} | ({CONTROL: folder / CONTROL_FOLDER} if plain else {})
 
@@ -207,7 +207,7 @@ def _train_and_evaluate(
 
 
 def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Method → column → mean and standard deviation over seeds, and the values."""
+    """Method → column → mean and standard deviation over seeds, with the values."""
     summary: dict[str, dict[str, Any]] = {}
     for method, runs in results.items():
         summary[method] = {}
@@ -224,7 +224,7 @@ def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, A
 
 
 def to_markdown(summary: dict[str, dict[str, Any]], columns: Iterable[str] = COLUMNS) -> str:
-    """The comparison as a Markdown table of these columns."""
+    """The comparison as a Markdown table with these columns."""
     rows = []
     for method, entries in summary.items():
         row = [method]
@@ -250,7 +250,7 @@ def to_markdown(summary: dict[str, dict[str, Any]], columns: Iterable[str] = COL
 
 
 def draw(summary: dict[str, dict[str, Any]], path: epath.Path) -> None:
-    """Quality against coherence, one point a method; a control has its model's colour."""
+    """Plot quality against coherence, one point per method; a control has its model's colour."""
     figure = Figure(figsize=(8.5, 4.8), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     colours: dict[str, Any] = {}
@@ -277,17 +277,17 @@ def draw(summary: dict[str, dict[str, Any]], path: epath.Path) -> None:
 
 
 def with_flags(config: ConfigDict, seed: int) -> ConfigDict:
-    """A copy with this seed and the steps of the flags, if they give any."""
+    """A copy with this seed and, if the flags give one, their number of steps."""
     config = config.copy_and_resolve_references()
     config.seed = seed
     return config if _STEPS.value is None else scaled(config, _STEPS.value)
 
 
 def run_jobs(names: dict[str, str], seeds: Sequence[int], workdir: epath.Path, jobs: int) -> None:
-    """Run every config and seed in processes of their own, `jobs` at a time.
+    """Run every config and seed in its own process, `jobs` at a time.
 
     Raises:
-      ValueError: a run failed; what it printed stands in its log.
+      ValueError: a run failed; its output is in its log.
     """
     cores = sorted(os.sched_getaffinity(0))
     shares: queue.Queue[list[int]] = queue.Queue()
@@ -302,7 +302,7 @@ def run_jobs(names: dict[str, str], seeds: Sequence[int], workdir: epath.Path, j
         share = shares.get()
         log = workdir / f"seed{seed}" / f"{label}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        os.sched_setaffinity(0, share)  # of this thread, and so of the process that it starts
+        os.sched_setaffinity(0, share)  # the process it starts inherits it
         command = [sys.executable, "-m", "experiments.compare", f"--configs={names[label]}"]
         command += [f"--seeds={seed}", f"--workdir={workdir}", "--notable", *budget]
         command += command_line.shared_flags()
@@ -350,7 +350,7 @@ def main() -> None:
         for name, base in configs.items()
     }
     check_folder(workdir, "--workdir")
-    # Checking may build a data set, which several machines would do at the same time.
+    # Checking may build a data set, which several machines would otherwise do at the same time.
     with shards.alone(workdir, "check") if _SHARD.value else contextlib.nullcontext():
         check_grid(grid, workdir, seconds)
     if _SHARD.value is not None:
@@ -360,7 +360,7 @@ def main() -> None:
     elif _JOBS.value > 1:
         _train_classifiers(first, workdir)
         run_jobs(names, seeds, workdir, _JOBS.value)
-    # Several machines may find that everything is done at the same time.
+    # Several machines may find at the same time that everything is done.
     with shards.alone(workdir, "comparison") if _SHARD.value else contextlib.nullcontext():
         _collect(configs, seeds, workdir, seconds)
 
@@ -372,21 +372,21 @@ def run_shard(
     workdir: epath.Path,
     seconds: float | None,
 ) -> bool:
-    """Do what this machine can of a grid; gives whether all of it is done.
+    """Process this machine's share of a grid; returns whether the whole grid is done.
 
     Args:
-      grid: folder → configuration of every run.
-      first: of these, for the classifiers.
+      grid: run folder → configuration.
+      first: the configuration that the classifiers are trained with.
       shard: this machine.
-      workdir: of the comparison.
-      seconds: the budget of a run, or None.
+      workdir: folder of the comparison.
+      seconds: the budget of each run, or None.
     """
 
     def folder_is_done(folder: epath.Path) -> bool:
         return is_done(grid[folder], folder)
 
     if not all(map(folder_is_done, grid)):
-        # Once, before the machines would each train their own.
+        # Once, so that the machines do not each train their own.
         with shards.alone(workdir, "classifiers"):
             _train_classifiers(first, workdir)
     for folder in shards.claims(list(grid), shard, folder_is_done):
@@ -412,7 +412,7 @@ def _collect(
     workdir: epath.Path,
     seconds: float | None,
 ) -> None:
-    """Run or read every run, and write what compares them."""
+    """Run or read every run and write the comparison."""
     found: dict[str, list[dict[str, Any]]] = {}
     rows = []
     for seed in seeds:
@@ -435,7 +435,7 @@ def _collect(
 
 
 def _command() -> list[str]:
-    """This comparison as a command, for the file of results."""
+    """The command line of this comparison, for the file of results."""
     given: list[tuple[str, flags.FlagHolder[Any]]]
     given = [("configs", _CONFIGS), ("seeds", _SEEDS), ("budget_minutes", _MINUTES)]
     given += [("budget_steps", _STEPS), ("jobs", _JOBS), ("workdir", command_line.WORKDIR)]
@@ -448,12 +448,12 @@ def _command() -> list[str]:
 
 
 def short_name(name: str) -> str:
-    """How the table calls `path/file.py:variant`."""
+    """The name of `path/file.py:variant` in the table."""
     return name.partition(":")[2] or "full"
 
 
 def write_table(summary: dict[str, dict[str, Any]], workdir: epath.Path) -> None:
-    """Write the comparison's three files."""
+    """Write the three files of the comparison."""
     write_whole(workdir / "comparison.json", json.dumps(summary, indent=2) + "\n")
     tables = to_markdown(summary), to_markdown(summary, DETAILS)
     write_whole(workdir / "comparison.md", "\n\n".join(tables) + "\n")

@@ -1,4 +1,4 @@
-"""Write the table of all fields of a configuration: docs/configuration.md.
+"""Write the table of all configuration fields: docs/configuration.md.
 
 python -m experiments.configuration
 """
@@ -31,12 +31,12 @@ def page() -> str:
 
 
 def table(record: type[Record], *, prefix: str = "", hidden: str = ".") -> str:
-    """A record's fields: name, what each may hold, default and meaning.
+    """The fields of a record: name, allowed values, default and meaning.
 
     Args:
-      record: of a section or of everything.
-      prefix: of the names.
-      hidden: fields that begin so are left out.
+      record: a section or the whole configuration.
+      prefix: prepended to the names.
+      hidden: fields whose names start with this are left out.
     """
     values = record()
     lines = ["| field | what it holds | default | meaning |", "|---|---|---|---|"]

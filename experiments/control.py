@@ -1,4 +1,4 @@
-"""The control that every model without a learned prior faces: ex-post density estimation."""
+"""Ex-post density estimation, the control for every model without a learned prior."""
 
 import jax
 
@@ -6,12 +6,12 @@ from mmebm_jax import data, training
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.training import prior_fitting
 
-CONTROL = " + mixture"  # ending of its name in tables
-CONTROL_FOLDER = "mixture_control"  # in a run's folder, where its evaluation stands
+CONTROL = " + mixture"  # suffix of its name in tables
+CONTROL_FOLDER = "mixture_control"  # subfolder of a run folder that holds its evaluation
 
 
 def with_fitted_prior(run: training.Run, sampler: Sampler) -> Sampler:
-    """The control: the sampler after ex-post density estimation by the settings of its run."""
+    """The sampler after ex-post density estimation with the settings of its run."""
     settings = run.config.prior
     return training.fit_prior(
         sampler,

@@ -1,9 +1,9 @@
 """Evaluate every checkpoint of a run: coherence over training.
 
 Writes `curve.jsonl` (one line per checkpoint, as soon as it is evaluated), `curve.md` and
-`curve.png`. Checkpoints already in `curve.jsonl` are not evaluated again, so a call that was
-stopped, or a run that was continued, adds to it. A sampling time is fitted at a run's end: samples
-of earlier checkpoints are refined for training's.
+`curve.png`. Checkpoints already in `curve.jsonl` are not evaluated again, so that interrupted calls
+and continued runs add to it. A sampling time is fitted only at the end of a run: samples of earlier
+checkpoints are refined for the time used in training.
 """
 
 import json
@@ -43,15 +43,15 @@ def row_of(result: dict[str, Any], examples_per_step: int, num_train: int) -> di
 
 
 def _measures(run: Run) -> list[Measure]:
-    """Those that `COLUMNS` are read from."""
+    """The measures that `COLUMNS` are read from."""
     return [m for m in (samples.joint_samples, coherence.cross_samples) if not lack(m, run)]
 
 
 def read(path: epath.Path) -> list[dict[str, Any]]:
-    """The rows that an earlier call wrote; empty when there is no file.
+    """The rows written by an earlier call; empty if there is no file.
 
     Raises:
-      ValueError: a line that is not JSON.
+      ValueError: a line is not JSON.
     """
     if not path.exists():
         return []
@@ -62,17 +62,17 @@ def read(path: epath.Path) -> list[dict[str, Any]]:
 
 
 def draw(run: Run, classifiers: epath.Path, num_samples: int | None = None) -> str:
-    """Evaluate the checkpoints that are missing, write the three files and return the table.
+    """Evaluate the missing checkpoints, write the three files and return the table.
 
     Args:
-      run: with its checkpoints; `keep_checkpoints` says how many it has.
+      run: run with its checkpoints; `keep_checkpoints` sets how many it has.
       classifiers: folder of the evaluation's classifiers.
-      num_samples: of each kind, as `evaluation.num_samples`; None for 2,000.
+      num_samples: number of samples of each kind, as `evaluation.num_samples`; None for 2,000.
 
     Raises:
-      FileNotFoundError: no checkpoint.
-      ValueError: the data have no classes, no checkpoint can be read, fewer than 2 samples, or a
-        `curve.jsonl` that is damaged or has another number of samples.
+      FileNotFoundError: there is no checkpoint.
+      ValueError: the data have no classes, no checkpoint can be read, there are fewer than 2
+        samples, or `curve.jsonl` is damaged or has another number of samples.
     """
     path = run.workdir / "curve.jsonl"
     rows, num_samples = read(path), num_samples or NUM_SAMPLES
@@ -94,7 +94,7 @@ def draw(run: Run, classifiers: epath.Path, num_samples: int | None = None) -> s
         except ValueError as error:  # This one and all before it are damaged.
             LOGGER.warning("%s", error)
             continue
-        if step < wanted:  # Damaged; already logged.
+        if step < wanted:  # damaged and already logged
             continue
         result = evaluate(run, sampler, step, trained_classifiers, only=_measures(run))
         for name, why in result.get("absent", {}).items():

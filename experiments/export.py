@@ -1,10 +1,10 @@
-"""Export a run, measure what storing it in few bits costs, and write both onto the model card.
+"""Export a run, measure what low-bit storage costs, and write the result to the model card.
 
     python -m experiments.export --workdir=runs/polymnist --folder=pretrained/polymnist \\
         --dtype=int6 --licence=CC-BY-SA-3.0 --num_samples=2000
 
-The run and its export draw from the same keys, and the run's classifiers judge both. The run's own
-evaluation.json, if there is one, gives the card's first table.
+The run and its export are sampled with the same keys and judged by the run's classifiers. If the
+run has an evaluation.json, it provides the card's first table.
 """
 
 import logging
@@ -32,10 +32,10 @@ _MEASURE = flags.DEFINE_bool("measure", True, "Measure what the storage costs, f
 def compare(
     workdir: epath.Path, folder: epath.Path, num_samples: int
 ) -> dict[str, Mapping[str, Any]]:
-    """What is measured of a run's weights and of its export's, by the name of a row.
+    """Evaluate a run's weights and its export's, by the name of a row.
 
     Raises:
-      FileNotFoundError: no run, or no checkpoint.
+      FileNotFoundError: there is no run or no checkpoint.
       ValueError: the data lack what the measures need.
     """
     run, trained, step, classifiers = restored(workdir, num_samples)
@@ -50,14 +50,14 @@ def compare(
 
 
 def main() -> None:
-    """Export, measure, write the card."""
+    """Export, measure, and write the card."""
     if not command_line.WORKDIR.value or not _FOLDER.value:
         command_line.fail("name the run by --workdir and the new folder by --folder.")
     workdir, folder = place(command_line.WORKDIR.value), place(_FOLDER.value)
     num_samples = command_line.NUM_SAMPLES.value or NUM_SAMPLES
     check_folder(folder, "--folder")
     if _MEASURE.value:
-        prepared(workdir, num_samples)  # What cannot be measured is refused before it is exported.
+        prepared(workdir, num_samples)  # Fail before exporting if measuring is impossible.
     exports.export(workdir, folder, dtype=_DTYPE.value, licence=_LICENCE.value)
     size = sum((folder / name).stat().length for name in exports.FILES)
     print(f"wrote {folder}, {size / 1e6:.1f} MB")

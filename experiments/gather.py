@@ -3,8 +3,8 @@
     python -m experiments.gather --runs=private_full=runs/polymnist \\
         --results=docs/results/polymnist_shipped.json --note='Trained at … by …'
 
-A run's row has the name before "=", or its folder's. Every run has to have been evaluated by one
-version on one machine, which the file names; how it was trained is for the note.
+A run's row is named by the text before "=", or by its folder. All runs must have been evaluated by
+one version on one machine, which the file records; use the note to say how they were trained.
 """
 
 from typing import Any
@@ -28,11 +28,11 @@ _NOTE = flags.DEFINE_string("note", "", "What a reader of the table should know 
 
 
 def row(given: str) -> dict[str, Any]:
-    """The row of a run, FOLDER or NAME=FOLDER.
+    """The row of a run, given as FOLDER or NAME=FOLDER.
 
     Raises:
-      FileNotFoundError: no run, or it was not evaluated.
-      ValueError: its evaluation is damaged or does not say what made it.
+      FileNotFoundError: there is no run, or it has not been evaluated.
+      ValueError: its evaluation is damaged or does not say how it was made.
     """
     name, equals, folder = given.rpartition("=")
     workdir = place(folder)
@@ -45,13 +45,13 @@ def row(given: str) -> dict[str, Any]:
     if not isinstance(evaluation.get("made"), dict):
         raise ValueError(f"{path} does not say what made it: {mend}.")
     result = {"method": name if equals else workdir.name, "seed": int(config.seed)}
-    if (workdir / "metrics.jsonl").exists():  # not where an export was measured
+    if (workdir / "metrics.jsonl").exists():  # absent if an export was measured
         result["minutes"] = round(training_minutes(workdir, config.batch_size), 1)
     return result | evaluation
 
 
 def training_minutes(workdir: epath.Path, batch_size: int) -> float:
-    """How long the logged steps of a run took, with what was compiled and fitted between them."""
+    """Duration of a run's logged steps, including compilation and fits between them."""
     minutes, before = 0.0, 0
     for metrics in read_rows(workdir):
         minutes += (metrics["step"] - before) * batch_size / metrics["examples_per_second"] / 60
@@ -60,7 +60,7 @@ def training_minutes(workdir: epath.Path, batch_size: int) -> float:
 
 
 def main() -> None:
-    """Write the file."""
+    """Write the file of results."""
     if not _RUNS.value or not _RESULTS.value:
         command_line.fail("name runs by --runs and the file by --results.")
     command_line.check_output(_RESULTS)

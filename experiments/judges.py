@@ -1,6 +1,6 @@
-"""The judges that need no classes: do two modalities match, and what does a picture show?
+"""Judges that need no classes: do two modalities match, and what does a picture show?
 
-Both are trained on the training split at the first evaluation and kept beside the classifiers.
+Both are trained on the training split at the first evaluation and saved with the classifiers.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,17 +21,17 @@ from mmebm_jax.training import Run
 from mmebm_jax.typing import Params
 
 CHUNK = 1000
-MOST_EXAMPLES = 50_000  # of training, whose attributes are looked at
-MOST_ALTERNATIVES = 10  # sentences of an example
-RAREST, COMMONEST = 0.01, 0.9  # shares of the training examples that an attribute's word fits
+MOST_EXAMPLES = 50_000  # training examples whose attributes are read
+MOST_ALTERNATIVES = 10  # sentences per example
+RAREST, COMMONEST = 0.01, 0.9  # share of training examples that a word must fit
 MOST_WORDS = 100
-PARTNERS = ("text", "vector", "category")  # kinds that are held against pictures
+PARTNERS = ("text", "vector", "category")  # kinds that are compared with pictures
 
 Raw = dict[str, np.ndarray]
 
 
 def pairs(run: Run) -> list[tuple[Modality, Modality]]:
-    """Every modality of pictures with every one of another kind."""
+    """Every picture modality paired with every modality of another kind."""
     modalities = run.model.modalities
     return [
         (picture, partner)
@@ -43,10 +43,10 @@ def pairs(run: Run) -> list[tuple[Modality, Modality]]:
 
 
 class PairJudge:
-    """Two towers: which example of one modality belongs to which of the other."""
+    """Two towers that tell which examples of two modalities belong together."""
 
     def __init__(self, run: Run, folder: epath.Path, pair: tuple[Modality, Modality]) -> None:
-        """Read the towers from `folder`, or train them on the training split."""
+        """Load the towers from `folder`, or train them on the training split."""
         self.pair = pair
         names = tuple(modality.name for modality in pair)
         steps = run.config.evaluation.classifier_steps
@@ -64,7 +64,7 @@ class PairJudge:
         self._params = _kept(place, _meta(run, names, steps), train)
 
     def vectors(self, raw: Raw) -> Raw:
-        """Name → vectors `[N, F]`, of those of the two modalities that are there."""
+        """Name → vectors `[N, F]`, for whichever of the two modalities are present."""
         return {
             m.name: matching.embed(
                 m.kind, self._params[m.name], raw[m.name], to_model=partial(from_raw, m)
@@ -78,12 +78,12 @@ class Labels(NamedTuple):
     """The attributes of one modality."""
 
     names: tuple[str, ...]
-    sizes: tuple[int, ...]  # numbers of values
+    sizes: tuple[int, ...]  # number of values of each attribute
     read: Callable[[np.ndarray], np.ndarray]  # raw `[N, ...]` → values `int[N, A]`
 
     @property
     def are_words(self) -> bool:
-        """Whether they are words that a sentence may have, rather than say what an example is."""
+        """Whether attributes are words of a sentence, rather than values that every example has."""
         return self.names[:1] != () and self.names[0].startswith(_WORD)
 
 
@@ -91,10 +91,10 @@ _WORD = "word "
 
 
 class AttributeJudge:
-    """A classifier of pictures that tells the attributes of another modality."""
+    """A classifier that predicts the attributes of another modality from pictures."""
 
     def __init__(self, run: Run, folder: epath.Path, pair: tuple[Modality, Modality]) -> None:
-        """Read the classifier from `folder`, or train it on the training split."""
+        """Load the classifier from `folder`, or train it on the training split."""
         self.picture, self.source = pair
         self._run = run
         self.labels = labels(run, self.source)
@@ -110,11 +110,11 @@ class AttributeJudge:
         return self._attributes(data.complete(self._run.splits.train), MOST_EXAMPLES)
 
     def of_test(self, num_examples: int) -> np.ndarray:
-        """Attributes of the first test examples, by any of their sentences, `int[N, A]`."""
+        """Attributes of the first test examples, from any of their sentences, `int[N, A]`."""
         return self._attributes(data.complete(self._run.splits.test), num_examples)
 
     def seen_in(self, pictures: np.ndarray) -> np.ndarray:
-        """What the classifier sees in raw pictures, `int[N, A]`."""
+        """What the classifier predicts for raw pictures, `int[N, A]`."""
         logits, _ = classifier.predict(
             self.picture.kind, self._params, pictures, to_model=partial(from_raw, self.picture)
         )
@@ -132,7 +132,7 @@ class AttributeJudge:
     def _train(self) -> Params:
         source, values = data.complete(self._run.splits.train), self.of_training
         weights = None
-        if self.labels.are_words:  # Rare words should be seen, not their absence alone.
+        if self.labels.are_words:  # Learn rare words, not just their absence.
             share = values.mean(axis=0)
             weights = [0.5 / np.array([1 - each, each]) for each in share]
 
@@ -154,7 +154,7 @@ class AttributeJudge:
 
 
 def labels(run: Run, modality: Modality) -> Labels:
-    """The attributes of a modality: of those that have none, none."""
+    """The attributes of a modality, which may be none."""
     if modality.kind == "category":
         return Labels(
             (modality.name,), modality.shape[-1:], lambda raw: np.asarray(raw, np.int32)[:, None]
@@ -217,7 +217,7 @@ def _meta(run: Run, names: tuple[str, ...], steps: int) -> dict[str, Any]:
 
 
 def _kept(place: epath.Path, meta: dict[str, Any], train: Callable[[], Params]) -> Params:
-    """Parameters as they were kept under the same `meta`, or trained now and kept."""
+    """Load the parameters saved with the same `meta`, or train and save them now."""
     known = classifier.load_classifiers(place, meta)
     if known is not None:
         return known[0]

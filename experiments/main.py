@@ -1,4 +1,4 @@
-"""Train, evaluate (one checkpoint or all), sample, report, look or check: flags and dispatch only.
+"""Train, evaluate (one checkpoint or all), sample, report, view or check: flags and dispatch only.
 
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo --mode=check
 python -m experiments.main --config=configs/polydigits.py --workdir=runs/demo
@@ -53,7 +53,7 @@ _WEIGHTS = flags.DEFINE_string(
     allow_override=True,
 )
 LOGGER = logging.getLogger("mmebm_jax")
-# The modes in which a flag acts; in others it would be ignored without a word.
+# The modes in which each flag has an effect; in other modes it would be silently ignored.
 _ACTS_IN = {
     "num_samples": ("sample", "curve"),
     "given": ("sample",),
@@ -67,7 +67,7 @@ _ACTS_IN = {
 
 
 def check_flags() -> None:
-    """Refuse a flag that does not act in this mode."""
+    """Refuse a flag that has no effect in this mode."""
     for name, modes in _ACTS_IN.items():
         flag = flags.FLAGS[name]
         if flag.value != flag.default and _MODE.value not in modes:
@@ -85,13 +85,13 @@ def main() -> None:
     check_flags()
     if command_line.WORKDIR.value is None:
         command_line.fail("--workdir is missing: name the folder of the run.")
-    # Imported late: a misspelt flag should not wait for the networks, nor a sampler need what only
-    # training does.
+    # Imported late, so that a misspelt flag fails before the networks load and sampling does not
+    # need the packages that only training needs.
     import jax
 
     if _MODE.value != "train" and jax.process_count() > 1:
         command_line.fail(f"--mode={_MODE.value} takes one process: start it on one host alone.")
-    if _MODE.value == "app":  # It takes an address on the hub too, for it writes nothing.
+    if _MODE.value == "app":  # The app also accepts an address on the hub, since it writes nothing.
         _app()
         return
     workdir = place(command_line.WORKDIR.value)
@@ -111,7 +111,7 @@ def _sample(workdir: epath.Path) -> None:
     from experiments import sample
     from mmebm_jax.runs import checkpoint
 
-    if _CONFIG.value is not None:  # What it sets should not be ignored without a word.
+    if _CONFIG.value is not None:  # What it sets should not be silently ignored.
         checkpoint.check_config(workdir, _CONFIG.value)
     sample.sample(
         workdir,
@@ -180,8 +180,8 @@ def _train_or_check(workdir: epath.Path) -> None:
 
     only_check = _MODE.value == "check"
     run = training.prepare(_CONFIG.value, workdir, prepare_data=not only_check)
-    # Whoever trains first and then evaluates would learn of it last. Several processes train on
-    # machines that may lack what one of them evaluates with.
+    # Otherwise a user who trains and then evaluates would only find out at the end. When several
+    # processes train, their machines may lack what the evaluating one needs.
     if jax.process_count() == 1:
         measures.check(run)
     if only_check:

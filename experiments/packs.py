@@ -1,8 +1,8 @@
-"""A run's folder as files of bounded size, to carry it from one machine to the next.
+"""Pack a run folder into files of bounded size, to carry it from one machine to the next.
 
-A pack is `STORE/STEP/000.part`, `001.part`, … : one tar file cut into pieces, beside `index.json`,
-which is written last and holds their sizes and checksums. It has what resuming needs, the newest
-checkpoint among it, and neither pictures nor event files.
+A pack is `STORE/STEP/000.part`, `001.part`, …: one tar file cut into pieces, with an `index.json`
+that is written last and holds their sizes and checksums. It contains what resuming needs, including
+the newest checkpoint, but no pictures or event files.
 """
 
 import hashlib
@@ -20,29 +20,29 @@ from mmebm_jax.storage import validation
 from mmebm_jax.storage.validation import Record
 
 INDEX = "index.json"
-MOST_BYTES = 15_000_000  # of a file
+MOST_BYTES = 15_000_000  # per file
 KEPT = ("*.json", "*.jsonl", "classifiers/**/*")
 _Count = Annotated[int, pydantic.Field(ge=0, le=2**40)]
 
 
 class Part(Record):
-    """One piece."""
+    """One piece of a pack."""
 
     bytes: _Count
     sha256: str
 
 
 class Index(Record):
-    """What `index.json` holds."""
+    """The contents of `index.json`."""
 
     step: _Count
-    facts: dict[str, Any]  # of the run, for whoever lists the store
+    facts: dict[str, Any]  # about the run, shown when the store is listed
     parts: list[Part]
 
 
 def newest_checkpoint(run: Path) -> int | None:
-    """The step of the newest checkpoint that is complete; None without any."""
-    # Orbax writes aside, under a name that is no number, and renames.
+    """The step of the newest complete checkpoint; None if there is none."""
+    # Orbax writes under a temporary, non-numeric name and then renames.
     found = [int(path.name) for path in run.glob("checkpoints/*") if path.name.isdigit()]
     return max(found, default=None)
 
@@ -50,25 +50,25 @@ def newest_checkpoint(run: Path) -> int | None:
 def write(
     run: Path, store: Path, facts: Mapping[str, Any], most_bytes: int = MOST_BYTES
 ) -> Index | None:
-    """Pack a run; older packs go once the new one has been read back whole.
+    """Pack a run; older packs are removed once the new one has been read back completely.
 
     Args:
-      run: the run's folder.
-      store: of this run's packs.
-      facts: to keep in the index.
-      most_bytes: of each file.
+      run: run folder.
+      store: folder of this run's packs.
+      facts: facts about the run to keep in the index.
+      most_bytes: largest size of a file.
 
     Returns:
-      The pack's index; None where the run has no checkpoint yet.
+      The pack's index; None if the run has no checkpoint yet.
 
     Raises:
-      OSError: what was written differs from what was meant, or the disk is full.
+      OSError: the pack reads back differently, or the disk is full.
     """
     step = newest_checkpoint(run)
     if step is None:
         return None
     target = store / str(step)
-    (target / INDEX).unlink(missing_ok=True)  # of the same step with other facts
+    (target / INDEX).unlink(missing_ok=True)  # from the same step with other facts
     target.mkdir(parents=True, exist_ok=True)
     parts: list[Part] = []
     with tempfile.TemporaryFile() as archive:
@@ -92,10 +92,10 @@ def write(
 
 
 def read(store: Path, run: Path) -> Index | None:
-    """Unpack the newest whole pack into a run's folder, which must not exist.
+    """Unpack the newest intact pack into a run folder, which must not exist.
 
     Returns:
-      Its index; None where there are no packs.
+      The pack's index; None if there are no packs.
 
     Raises:
       ValueError: there are packs, and all are damaged.
@@ -125,7 +125,7 @@ def read(store: Path, run: Path) -> Index | None:
 
 
 def newest_index(store: Path) -> Index | None:
-    """The index of the newest pack that has a readable one; its parts are not looked at."""
+    """The newest readable index; the parts of its pack are not checked."""
     for pack in _packs(store):
         try:
             return read_index(pack)
@@ -135,7 +135,7 @@ def newest_index(store: Path) -> Index | None:
 
 
 def read_index(pack: Path) -> Index:
-    """A pack's index.
+    """Read a pack's index.
 
     Raises:
       ValueError: it is missing or damaged.
@@ -165,7 +165,7 @@ def damage(pack: Path) -> str:
 
 
 def _packs(store: Path) -> list[Path]:
-    """The newest first."""
+    """The packs in a store, newest first."""
     found = [path for path in store.glob("*") if path.name.isdigit()]
     return sorted(found, key=lambda path: -int(path.name))
 

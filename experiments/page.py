@@ -1,10 +1,11 @@
-"""A page of test examples and of what a run draws for them, each modality given in turn.
+"""A picture of test examples and of what a run draws when each modality is given in turn.
 
     python -m experiments.page --workdir=runs/cub [--picture=docs/results/cub.png]
 
-Blocks from the left and the top: test examples; what `sample(given=…)` draws for each modality of
-them, the one given shown as it is; and samples of nothing. Sentences stand under their pictures.
-The test examples are the first of the split, and nothing is chosen.
+The blocks, from left to right and top to bottom: test examples; the draws of `sample(given=…)` for
+each modality of these examples, with the given one shown unchanged; and unconditional samples.
+Sentences appear below their pictures. The test examples are the first of the split, not
+hand-picked.
 """
 
 import jax
@@ -27,14 +28,14 @@ _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 8, "Examples of each block.
 def draw(
     path: epath.PathLike, splits: DataSplits, sampler: Sampler, key: jax.Array, num_examples: int
 ) -> None:
-    """Write the page of a model.
+    """Write the picture for a model.
 
     Args:
-      path: the PNG file; its folder is made if absent.
+      path: the PNG file; its folder is created if absent.
       splits: the data, whose complete test examples are shown.
       sampler: the model.
-      key: of the draws.
-      num_examples: of each block.
+      key: PRNG key for the draws.
+      num_examples: number of examples in each block.
     """
     from mmebm_jax.training import plotting
 
@@ -49,13 +50,13 @@ def draw(
         blocks[f"{name} given, the rest drawn"] = {n: draws[n] for n in names}
     samples = sampler.sample(jax.random.fold_in(key, len(test)), count)
     blocks["nothing given"] = {n: samples[n] for n in names}
-    # Block by block: JAX sorts the names of what it fetches.
+    # Block by block, because JAX sorts the keys of the dictionary that it fetches.
     fetched = {title: jax.device_get(block) for title, block in blocks.items()}
     plotting.save_grid(path, fetched, sampler.modalities, splits.alphabet)
 
 
 def main() -> None:
-    """Draw the page of a run."""
+    """Draw the picture for a run."""
     from mmebm_jax import training
 
     if not command_line.WORKDIR.value:

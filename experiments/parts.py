@@ -1,17 +1,18 @@
-"""What each part of a trained run is worth when samples are drawn, and how its chains act.
+"""Ablate a trained run at sampling time: what each part contributes, and how its chains behave.
 
     python -m experiments.parts --runs=runs/a/seed1/private_full,runs/a/seed2/private_full \\
         --num_samples=2000 --results=docs/results/parts_polydigits.json
     python -m experiments.parts --change=chains --runs=...
     python -m experiments.parts --runs=runs/shipped --weights=pretrained/polymnist
 
-The last measures an export, in a folder in which `experiments.main --mode=evaluate --weights` did.
+The last command measures an export, in a folder where `experiments.main --mode=evaluate --weights`
+has already been run.
 
-The networks of a run stay as they are. Its sampler does without one part in turn, or with
-`--change=chains` takes other steps: the posterior chain half or twice as many or as large; the data
-chain as many others in the same time, or half or twice the time in as many; the choice another
-temperature or number of candidates. Parts that act on training alone are runs of their own, by
-`experiments.compare`. Classifiers are the run's.
+The networks stay fixed. The sampler drops one part at a time or, with `--change=chains`, changes
+its chains: the posterior chain takes half or twice the number or size of steps; the data chain
+takes a different number of steps for the same time, or half or twice the time in the same number;
+the candidates get another temperature or number. Parts that act only in training need runs of their
+own, see `experiments.compare`. The classifiers are the run's own.
 """
 
 import logging
@@ -51,40 +52,40 @@ _RESULTS = flags.DEFINE_string(
 
 
 def without_conditional_chain(sampler: Sampler) -> Sampler:
-    """Completions are drawn from the inference model alone."""
+    """Draw completions from the inference model alone."""
     return sampler.with_weights(sampler.weights, sampler.settings._replace(conditional_steps=0))
 
 
 def without_candidates(sampler: Sampler) -> Sampler:
-    """Each sample is refined, and the data energy chooses among none."""
+    """Refine each sample once, so that the data energy has no candidates to choose among."""
     return sampler.with_weights(sampler.weights, sampler.settings._replace(candidates=1))
 
 
 def without_data_energy(sampler: Sampler) -> Sampler:
-    """Samples are the generator's: neither chain nor choice."""
+    """Return the generator's samples, with neither a chain nor a choice among candidates."""
     return sampler.with_weights(sampler.weights, sampler.settings._replace(data_energy=False))
 
 
 def without_latent_energies(sampler: Sampler) -> Sampler:
-    """The prior is its base."""
+    """Use the base prior alone."""
     return sampler.with_weights(sampler.weights, sampler.settings._replace(prior_energy=False))
 
 
 def without_private_priors(sampler: Sampler) -> Sampler:
-    """Private latents are standard normal; energies, which were learned beside p_0(w | z), go."""
+    """Make private latents standard normal; drop the energies learned jointly with p_0(w | z)."""
     return _with_base(sampler, sampler.weights.base_prior._replace(private={}))
 
 
 def without_clusters(sampler: Sampler) -> Sampler:
-    """Each mixture is one Gaussian with its mean and covariance; the latent energies go.
+    """Replace each mixture by one Gaussian with its mean and covariance; drop latent energies.
 
-    Without clusters p_0(w | z) knows nothing of z.
+    Without clusters, p_0(w | z) does not depend on z.
     """
     return _with_base(sampler, one_gaussian(sampler.weights.base_prior))
 
 
 def one_gaussian(base: BasePrior) -> BasePrior:
-    """Every mixture of a base prior merged into one Gaussian, arrays of the same shapes."""
+    """Every mixture of a base prior merged into one Gaussian, in arrays of the same shapes."""
     whole = merged(Mixture(base.log_weight, base.mean, base.whitening))
     count = len(base.log_weight)
     private = {}
@@ -96,17 +97,17 @@ def one_gaussian(base: BasePrior) -> BasePrior:
 
 
 def at_private_temperature_one(sampler: Sampler, temperature: float) -> Sampler:
-    """p_0(w | z) as it was fitted, before `prior.private_temperature`."""
+    """p_0(w | z) as fitted, before `prior.private_temperature` is applied."""
     base = tempered(sampler.weights.base_prior, private=1 / temperature)
     return sampler.with_weights(sampler.weights._replace(base_prior=base), sampler.settings)
 
 
 def merged(mixture: Mixture) -> Mixture:
-    """A mixture of N Gaussians as N times the Gaussian with its mean and covariance."""
+    """Replace all N Gaussians of a mixture by the one with its mean and covariance."""
     weight = jnp.exp(mixture.log_weight - jnp.max(mixture.log_weight))
     weight = weight / weight.sum()
     mean = weight @ mixture.mean
-    root = jnp.linalg.inv(mixture.whitening)  # of each covariance: root rootᵀ
+    root = jnp.linalg.inv(mixture.whitening)  # covariance = root rootᵀ
     away = mixture.mean - mean[None]
     covariance = jnp.einsum("n,nij,nkj->ik", weight, root, root)
     covariance += jnp.einsum("n,ni,nk->ik", weight, away, away)
@@ -124,7 +125,7 @@ def _with_base(sampler: Sampler, base: BasePrior) -> Sampler:
 
 
 def variants(temperature: float) -> dict[str, Changed]:
-    """Name of a row → the sampler without that part."""
+    """Row name → function that removes that part from a sampler."""
     return {
         "all parts": lambda sampler: sampler,
         "without the posterior chain": without_conditional_chain,
@@ -140,7 +141,7 @@ def variants(temperature: float) -> dict[str, Changed]:
 
 
 def changed_chains() -> dict[str, Changed]:
-    """Name of a row → the sampler whose chains or choice are set otherwise."""
+    """Row name → function that changes a sampler's chains or its choice among candidates."""
     rows: dict[str, Changed] = {"as configured": lambda sampler: sampler}
     half_and_twice = {"half": 0.5, "twice": 2.0}
     for word, factor in half_and_twice.items():
@@ -163,7 +164,7 @@ def changed_chains() -> dict[str, Changed]:
 
 
 def with_choice(sampler: Sampler, temperature: float = 1.0, number: float = 1.0) -> Sampler:
-    """A sampler whose candidates' temperature and number are multiplied."""
+    """A sampler with its candidate temperature and number of candidates scaled by these factors."""
     settings = sampler.settings
     settings = settings._replace(
         candidates=max(1, round(settings.candidates * number)),
@@ -174,9 +175,9 @@ def with_choice(sampler: Sampler, temperature: float = 1.0, number: float = 1.0)
 
 
 def with_chain(sampler: Sampler, name: str, size: float = 1.0, number: float = 1.0) -> Sampler:
-    """A sampler whose chain has its step size and its number of steps multiplied.
+    """A sampler with the step size and number of steps of one chain scaled by these factors.
 
-    The posterior chain is that by which completions are drawn, its number `conditional_steps`.
+    The posterior chain here is the one that draws completions; its length is `conditional_steps`.
     """
     settings = sampler.settings
     chain = getattr(settings.chains, name)
@@ -190,7 +191,7 @@ def with_chain(sampler: Sampler, name: str, size: float = 1.0, number: float = 1
 
 
 def in_equal_time(sampler: Sampler, factor: float) -> Sampler:
-    """A sampler whose data chain takes `factor` times as many steps for the same time."""
+    """A sampler whose data chain takes `factor` times as many steps in the same total time."""
     steps = sampler.settings.chains.data.num_steps
     if not steps:
         return sampler
@@ -199,17 +200,17 @@ def in_equal_time(sampler: Sampler, factor: float) -> Sampler:
 
 
 def is_the_same(one: Sampler, other: Sampler) -> bool:
-    """Whether two samplers of a run draw the same: it had nothing of the part taken away."""
+    """Whether two samplers of a run are identical, so that the run lacked the removed part."""
     return one.settings == other.settings and one.weights is other.weights
 
 
 def rows_of(
     workdir: epath.Path, num_samples: int, table: str, weights: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The measured rows of one run, or of the export `weights`, each as soon as it is measured.
+    """Yield the rows of one run, or of the export `weights`, each as soon as it is measured.
 
     Raises:
-      FileNotFoundError: no run, or no checkpoint.
+      FileNotFoundError: there is no run or no checkpoint.
       ValueError: see `evaluate.sampler_of`.
     """
     run, sampler, step, classifiers = restored(workdir, num_samples, weights)
@@ -223,17 +224,17 @@ def rows_of(
         LOGGER.info("%s: %s", workdir, name)
         measured = evaluate(run, changed, step, classifiers, only=MAIN)
         yield {"method": name, "seed": int(run.config.seed), **measured}
-        # Every row compiles its own programs, and each holds several of the memory maps that Linux
-        # gives a process: after some nine rows XLA would end it.
+        # Every row compiles its own programs, and each of them uses several of the memory maps that
+        # Linux allows a process: after about nine rows XLA would kill the process.
         jax.clear_caches()
 
 
 def check(workdir: epath.Path, num_samples: int, weights: str | None = None) -> None:
-    """Refuse a run of which the rows cannot be measured, before its classifiers are trained.
+    """Refuse a run whose rows cannot be measured, before its classifiers are trained.
 
     Raises:
-      FileNotFoundError: no run.
-      ValueError: too few samples, or the data lack what the measures need.
+      FileNotFoundError: there is no run.
+      ValueError: there are too few samples, or the data lack what the measures need.
     """
     run = prepared(workdir, num_samples, weights)
     for measure in MAIN:
@@ -245,7 +246,7 @@ def check(workdir: epath.Path, num_samples: int, weights: str | None = None) -> 
 
 
 def main() -> None:
-    """Measure, and write the file."""
+    """Measure and write the file of results."""
     if not _RUNS.value:
         command_line.fail("--runs is empty: name folders of trained runs.")
     num_samples = command_line.NUM_SAMPLES.value or NUM_SAMPLES

@@ -1,16 +1,17 @@
-"""The presets for a GPU or TPU, a few minutes of a machine at a time.
+"""Train the presets for a GPU or TPU in slices of a few minutes of machine time.
 
     python -m experiments.published --store=carried --minutes=9 --set=data.source_dir=data/mnist
     python -m experiments.published --store=carried --status
     python -m experiments.published --self_check
 
-Each call takes the first preset that is not finished, restores its run from the store, trains it,
-packs the newest checkpoint every two minutes and at the end, and evaluates a run whose schedule has
-ended; then the next preset. The store outlasts the machine: a machine lost at any moment costs the
-minutes since the last pack. Its files have at most 15 MB each, with checksums, and a pack is read
-back before the one before it is removed. What machines compiled is kept there too.
-`--status` verifies the whole store and prints how far each run is. `--self_check` carries a tiny
-run over two machines that are lost and compares its weights with those of one that never was.
+Each call takes the first unfinished preset, restores its run from the store, trains it, packs the
+newest checkpoint every two minutes and at the end, and evaluates the run once its schedule has
+ended; then it moves on to the next preset. The store outlasts the machine: if the machine is lost,
+only the minutes since the last pack are lost with it. Files in the store have at most 15 MB each,
+with checksums, and a pack is verified before the previous one is removed. Compiled programs are
+kept there too. `--status` verifies the whole store and prints the progress of each run.
+`--self_check` carries a tiny run over two machines that are lost and compares its weights with
+those of an undisturbed run.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ PRESETS = tuple(
     f"configs/polymnist.py:{name}_published"
     for name in ("paper_b", "paper_a", "mmvae_plus", "cmvae", "mopoe", "mvtcae")
 )
-SAVE_SECONDS = 45.0  # what the last checkpoint and pack may take
+SAVE_SECONDS = 45.0  # allowed for the last checkpoint and pack
 POLL_SECONDS = 0.2
 MEGABYTE = 10**6
 # The run of the self-check.
@@ -59,7 +60,7 @@ CHECKED_FIELDS = {
     "evaluation.classifier_seeds": 1,
     "evaluation.classifier_steps": 20,
 }
-CHECKED_BYTES = 50_000  # of a file, so that the tiny run takes several
+CHECKED_BYTES = 50_000  # per file, so that the tiny run needs several
 
 _STORE = flags.DEFINE_string("store", None, "Folder that outlasts the machine.")
 _SCRATCH = flags.DEFINE_string("scratch", "runs/published", "Folder on the machine.")
@@ -74,35 +75,36 @@ _STATUS = flags.DEFINE_bool("status", False, "Verify the store and print how far
 
 
 class Slice(NamedTuple):
-    """One call: where it works, and until when."""
+    """One call: the folders it works in and its time limit."""
 
     store: Path
     scratch: Path
-    compiled: Path  # what JAX compiled, on the machine
+    compiled: Path  # JAX's compilation cache on the machine
     changes: Sequence[str]  # FIELD=VALUE
-    end: float  # by `time.monotonic`
+    end: float  # on the clock of `time.monotonic`
     most_bytes: int = packs.MOST_BYTES
     pack_seconds: float = 120.0  # between packs while a run trains
-    # Of the self-check: once a checkpoint of this step is packed, the machine ends by this signal.
+    # For the self-check: after a checkpoint of this step is packed, the machine is ended by this
+    # signal.
     ends_at: tuple[int, signal.Signals] | None = None
 
     def left(self) -> float:
-        """Seconds."""
+        """The seconds that are left."""
         return self.end - time.monotonic()
 
 
 def name_of(preset: str) -> str:
-    """Of a preset's folders: "configs/polymnist.py:mopoe" → "polymnist_mopoe"."""
+    """The name of a preset's folders: "configs/polymnist.py:mopoe" → "polymnist_mopoe"."""
     path, _, variant = preset.partition(":")
     return "_".join(part for part in (Path(path).stem, variant) if part)
 
 
 def advance(preset: str, work: Slice) -> str:
-    """Bring one preset's run as far as the time allows; gives what happened, in a few words.
+    """Advance one preset's run as far as time allows; returns a few words on what happened.
 
     Raises:
-      ValueError: the command that trains or evaluates failed, with its last line; or the run's
-        packs are all damaged.
+      ValueError: the command that trains or evaluates failed (with its last line of output), or all
+        packs of the run are damaged.
     """
     store, run = work.store / name_of(preset), work.scratch / name_of(preset)
     known = packs.newest_index(store)
@@ -127,7 +129,7 @@ def advance(preset: str, work: Slice) -> str:
 
 
 def status(presets: Sequence[str], store: Path, most_bytes: int) -> tuple[str, list[str]]:
-    """A table of all runs, and what is wrong with the store."""
+    """A table of all runs, and a list of problems with the store."""
     rows, problems = [], []
     for preset in presets:
         folder = store / name_of(preset)
@@ -146,7 +148,7 @@ def status(presets: Sequence[str], store: Path, most_bytes: int) -> tuple[str, l
 
 
 def _watch(arguments: Sequence[str], preset: str, run: Path, work: Slice) -> None:
-    """Run `experiments.main` until it ends or the time is up, packing what it saves."""
+    """Run `experiments.main` until it ends or time is up, packing its checkpoints meanwhile."""
     store, cache = work.store / name_of(preset), work.compiled
     command = [sys.executable, "-m", "experiments.main", *arguments]
     log_path = work.scratch / f"{name_of(preset)}.log"
@@ -160,7 +162,7 @@ def _watch(arguments: Sequence[str], preset: str, run: Path, work: Slice) -> Non
                 time.sleep(POLL_SECONDS)
                 newest = packs.newest_checkpoint(run)
                 if newest != packed and time.monotonic() - last > work.pack_seconds:
-                    # The run may remove an older checkpoint meanwhile: then the next time.
+                    # The run may be removing an older checkpoint: try again later.
                     with contextlib.suppress(FileNotFoundError):
                         packs.write(run, store, _facts(run), work.most_bytes)
                         packed, last = newest, time.monotonic()
@@ -168,7 +170,7 @@ def _watch(arguments: Sequence[str], preset: str, run: Path, work: Slice) -> Non
                     ending = work.ends_at[1]
                     break
         finally:
-            # Training saves on TERM; an evaluation ends, and is made anew in the next slice.
+            # Training saves on SIGTERM; an evaluation just ends and starts over in the next slice.
             child.send_signal(ending)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(max(1.0, work.left() - SAVE_SECONDS / 3))
@@ -183,7 +185,7 @@ def _watch(arguments: Sequence[str], preset: str, run: Path, work: Slice) -> Non
 
 
 def _facts(run: Path) -> dict[str, Any]:
-    """Of a run's folder: how long its schedule is, and how far it is."""
+    """Length of a run's schedule and its progress, from its folder."""
     step = packs.newest_checkpoint(run)
     num_steps, seconds, finished = 0, 0.0, False
     if step is not None:
@@ -201,7 +203,7 @@ def _facts(run: Path) -> dict[str, Any]:
 
 
 def _carry_compiled(work: Slice, *, back: bool) -> None:
-    """Bring what was compiled from the store to the machine, or what is new back to it."""
+    """Copy compiled programs from the store to the machine, or new ones back to the store."""
     source, target = work.store / "compiled", work.compiled
     if back:
         source, target = target, source
@@ -212,10 +214,10 @@ def _carry_compiled(work: Slice, *, back: bool) -> None:
 
 
 def self_check(folder: Path) -> str:
-    """Carry a tiny run over machines that are lost; gives a line of what was found.
+    """Carry a tiny run over machines that are lost; returns one line with the result.
 
-    The first machine is killed after a pack, the second is stopped by the clock, the third finishes
-    and evaluates; a fourth makes the same run undisturbed.
+    The first machine is killed after a pack, the second is stopped by the clock, and the third
+    finishes and evaluates the run; a fourth trains the same run undisturbed.
 
     Raises:
       ValueError: weights differ, a file is too large, or no run was interrupted.
@@ -263,7 +265,7 @@ def self_check(folder: Path) -> str:
 
 
 def _different_weights(ours: Path, theirs: Path) -> list[str]:
-    """Names of the sampling weights that differ between two runs: bitwise on CPUs, else by 1 %."""
+    """Names of sampling weights that differ between two runs: bitwise on CPUs, else by 1 %."""
     import jax
     import numpy as np
 
@@ -281,7 +283,7 @@ def _different_weights(ours: Path, theirs: Path) -> list[str]:
 
 
 def main() -> None:
-    """One slice, the store's status, or the self-check."""
+    """Run one slice, print the store's status, or run the self-check."""
     if _SELF_CHECK.value:
         with tempfile.TemporaryDirectory() as folder:
             print(self_check(Path(folder)))

@@ -1,12 +1,12 @@
-"""Diff-CMVAE's refiner beside a trained run, and against the run's data energy.
+"""Train Diff-CMVAE's refiner for a trained run, and compare it with the run's data energy.
 
     python -m experiments.refiner --workdir=runs/cmvae --steps=3000
     python -m experiments.refiner --workdir=runs/cmvae --compare
 
-`train` keeps the U-Nets in `WORKDIR/refiner/`; the run's checkpoint stays as it is. `compare` draws
-samples from the run's prior and refines the same ones by diffusion, for several numbers of the
-sampler's steps, and by the data energy where the run has learned one: distance, joint coherence and
-seconds a sample, compilation left out.
+`train` saves the U-Nets in `WORKDIR/refiner/` and leaves the run's checkpoint unchanged. `compare`
+draws samples from the run's prior and refines the same samples by diffusion, for several numbers of
+sampler steps, and by the data energy if the run has learned one. It reports distance, joint
+coherence and seconds per sample, excluding compilation.
 """
 
 import json
@@ -79,7 +79,7 @@ def prepared(workdir: epath.Path) -> training.Run:
 
 
 def train(workdir: epath.Path, settings: RefinerSettings, seed: int) -> None:
-    """Train the U-Nets and keep them.
+    """Train the U-Nets and save them.
 
     Raises:
       FileNotFoundError, ValueError: see `prepared` and `train_refiner`.
@@ -96,7 +96,7 @@ def train(workdir: epath.Path, settings: RefinerSettings, seed: int) -> None:
 
 
 def rows_of(subject: Subject, trained: Refiner, counts: tuple[int, ...]) -> list[dict[str, Any]]:
-    """The same samples, as generated and refined in every way."""
+    """Measure the same samples as generated and as refined by each method."""
     sampler = subject.sampler
 
     def diffusion(count: int) -> Callable[[jax.Array, Mapping[str, Any]], Mapping[str, Any]]:
@@ -107,7 +107,7 @@ def rows_of(subject: Subject, trained: Refiner, counts: tuple[int, ...]) -> list
         steps = subject.settings.chains.data.num_steps
         ways["data energy"] = (steps, lambda key, part: sampler.refine(key, part).position)
     ways |= {f"diffusion, {count} steps": (count, diffusion(count)) for count in counts}
-    rows, far = [], subject.has_distances  # of too few samples a distance tells nothing
+    rows, far = [], subject.has_distances  # with too few samples a distance is meaningless
     for name, (steps, way) in ways.items():
         samples, seconds = refined(way, subject.keys["chain"], subject.generated)
         classes, features = subject.classifiers.predict(samples)
@@ -130,14 +130,14 @@ def refined(
     key: jax.Array,
     samples: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], float]:
-    """All samples refined a chunk at a time, and the seconds of one, compilation left out."""
+    """Refine all samples in chunks; also returns the seconds per sample, without compilation."""
     count = len(next(iter(samples.values())))
     parts, timed, num_timed = [], 0.0, 0
     sizes = []
     for start in range(0, count, CHUNK):
         part = {name: values[start : start + CHUNK] for name, values in samples.items()}
         size = len(next(iter(part.values())))
-        if size not in sizes:  # compiles
+        if size not in sizes:  # compile first
             jax.block_until_ready(dict(way(key, part)))
             sizes.append(size)
         begin = time.monotonic()
@@ -154,17 +154,17 @@ def compare(
     num_samples: int | None = None,
     path: epath.PathLike | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure, print and keep the comparison.
+    """Measure, print and save the comparison.
 
     Args:
-      workdir: of the run and its refiner.
-      counts: of the diffusion's steps.
-      num_samples: None for the run's own number.
-      path: of the file of results; None for `comparison.json` beside the refiner.
+      workdir: folder of the run and its refiner.
+      counts: numbers of diffusion steps.
+      num_samples: number of samples; None for the run's own setting.
+      path: file of results; None for `comparison.json` next to the refiner.
 
     Raises:
-      FileNotFoundError: no refiner, or see `prepared`.
-      ValueError: data without classes, whose distances nothing measures.
+      FileNotFoundError: there is no refiner, or see `prepared`.
+      ValueError: the data have no classes, so that distances cannot be measured.
     """
     run = prepared(workdir)
     trained, settings = load_refiner(workdir)
@@ -194,7 +194,7 @@ def compare(
 
 
 def main() -> None:
-    """Train, or compare."""
+    """Train the refiner, or compare it."""
     if not command_line.WORKDIR.value:
         command_line.fail("--workdir is missing: name the folder of a trained run.")
     workdir = place(command_line.WORKDIR.value)

@@ -3,10 +3,11 @@
     python -m experiments.render            # rewrites what stands between the markers
     python -m experiments.render --check    # only says whether it is current
 
-A figure of `experiments.figures` stands between `<!-- figure: docs/results/figures/NAME.json -->`
-and `<!-- end -->`: its picture, what it shows in a sentence with its numbers, and what made it.
-A table stands between `<!-- table: docs/results/NAME.json COLUMNS -->` and `<!-- end -->`, with
-the columns' names of `COLUMNS` divided by commas. Rows of one method are averaged over seeds.
+A figure of `experiments.figures` goes between `<!-- figure: docs/results/figures/NAME.json -->` and
+`<!-- end -->`: its picture, a sentence that says what it shows, with numbers, and how it was made.
+A table goes between `<!-- table: docs/results/NAME.json COLUMNS -->` and `<!-- end -->`, where
+COLUMNS is a comma-separated list of names from `COLUMNS`. Rows of one method are averaged over
+seeds.
 """
 
 import re
@@ -33,7 +34,7 @@ _CHECK = flags.DEFINE_bool(
 
 
 class Column(NamedTuple):
-    """A column: its head, where a row holds its value (the first path that is there), digits."""
+    """A column: its header, the paths to its value in a row (the first that exists), and digits."""
 
     head: str
     paths: tuple[str, ...]
@@ -120,11 +121,11 @@ COLUMNS = {
 
 
 def rendered(text: str, root: Path = ROOT) -> str:
-    """A Markdown text with every marked table and figure made anew.
+    """A Markdown text with every marked table and figure rendered again.
 
     Raises:
-      FileNotFoundError, ValueError: a file of results that is not there or not to be read, or a
-        marker that names no column or figure.
+      FileNotFoundError, ValueError: a file of results is missing or unreadable, or a marker names
+        an unknown column or figure.
     """
 
     def table(match: re.Match[str]) -> str:
@@ -156,17 +157,17 @@ def rendered(text: str, root: Path = ROOT) -> str:
 
 
 def check_columns(columns: Sequence[str]) -> None:
-    """Refuse a column that there is not.
+    """Refuse unknown columns.
 
     Raises:
-      ValueError: one line that names it.
+      ValueError: one line that names them.
     """
     if unknown := [name for name in columns if name not in COLUMNS]:
         raise ValueError(f"columns {', '.join(unknown)}: choose from {', '.join(COLUMNS)}.")
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """A table of rows, those of one method averaged over seeds; columns are of `COLUMNS`."""
+    """A table of rows, averaged over the seeds of each method; `columns` are names in `COLUMNS`."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     lines = [
         [name, *(_cell([r for r in rows if r["method"] == name], COLUMNS[c]) for c in columns)]
@@ -177,7 +178,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def caption(result: Mapping[str, Any]) -> str:
-    """What made a table, and whether the method has changed since."""
+    """How a table was made, and whether the method has changed since."""
     line = (
         f"Made by `{result['command']}`, version {result['version']}, {result['date']}, on "
         f"{result['machine']}."
@@ -198,7 +199,7 @@ def _cell(rows: Sequence[Mapping[str, Any]], column: Column) -> str:
         return ""
     if isinstance(found[0], str):
         return found[0]
-    if isinstance(found[0], list):  # a mean and its standard deviation, as they were published
+    if isinstance(found[0], list):  # a mean and its standard deviation, as published
         mean, deviation = found[0]
     else:
         mean = statistics.fmean(found)
@@ -224,10 +225,10 @@ def _value(row: Mapping[str, Any], paths: Sequence[str]) -> Any:
 
 
 def main() -> None:
-    """Rewrite, or check."""
+    """Rewrite the pages, or check them."""
     stale = []
     texts = {p: p.read_text() for p in sorted(p for pattern in FILES for p in ROOT.glob(pattern))}
-    # All before any is written: where one cannot be rendered, none is.
+    # Everything is rendered before anything is written, so a failure leaves all pages unchanged.
     for path, new in {path: _rendered_file(path, text) for path, text in texts.items()}.items():
         if new != texts[path]:
             stale.append(str(path.relative_to(ROOT)))

@@ -1,6 +1,6 @@
 """Files of results, `docs/results/NAME.json`: numbers with the command, version and machine.
 
-{"command", "version", "method_revision", "machine", "date", and, where it takes words, "note",
+{"command", "version", "method_revision", "machine", "date", and, if words are needed, "note",
  "rows": [{"method", "seed", "minutes", "passes", …metrics as in evaluation.json}]}
 """
 
@@ -35,14 +35,14 @@ def write(
     made: Mapping[str, str] | None = None,
     note: str = "",
 ) -> None:
-    """Write rows beside what made them.
+    """Write rows together with how they were made.
 
     Args:
-      path: of the file; its folder is made if absent.
-      command: that makes these rows again.
+      path: the file; its folder is created if absent.
+      command: command that makes these rows again.
       rows: one per run, "method" and "seed" first.
-      made: what made the numbers, as `made_now` says; None for now.
-      note: a sentence that the table's caption ends with.
+      made: version, machine and date as from `made_now`; None for now.
+      note: a sentence to append to the table's caption.
     """
     result = {
         "command": command,
@@ -57,7 +57,7 @@ def write(
 
 
 def made_now() -> dict[str, str]:
-    """What makes numbers now: version, machine and date."""
+    """The current version, machine and date."""
     return {
         "version": version(),
         "machine": machine(),
@@ -66,7 +66,7 @@ def made_now() -> dict[str, str]:
 
 
 def read(path: epath.PathLike) -> dict[str, Any]:
-    """A file of results.
+    """Read a file of results.
 
     Raises:
       FileNotFoundError: there is none.
@@ -87,7 +87,7 @@ def read(path: epath.PathLike) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def reading(path: epath.PathLike) -> Iterator[None]:
-    """Name the file whose rows lack, or hold otherwise, what is read from them.
+    """Name the file in errors about missing or malformed entries of its rows.
 
     Raises:
       ValueError: one line.
@@ -103,8 +103,8 @@ def lookup(result: Mapping[str, Any], path: Sequence[str]) -> float | None:
     """The first of the named entries that a result has, or None.
 
     Args:
-      result: a row, as evaluation.json has it.
-      path: an entry, or a section and entries of it in the order of preference.
+      result: a row, in the format of evaluation.json.
+      path: an entry, or a section followed by its entries in order of preference.
     """
     entry = result.get(path[0])
     if len(path) == 1 or entry is None:
@@ -113,7 +113,7 @@ def lookup(result: Mapping[str, Any], path: Sequence[str]) -> float | None:
 
 
 def version() -> str:
-    """The commit of the checkout, with "-dirty" where files have changed; else the version."""
+    """The commit of the checkout, with "-dirty" if files have changed; else the package version."""
     if not (Path(__file__).parents[1] / ".git").exists():
         return VERSION
     done = subprocess.run(
@@ -127,7 +127,7 @@ def version() -> str:
 
 
 def machine() -> str:
-    """The processor, how many of its cores, and JAX's device."""
+    """The processor, its number of available cores, and JAX's device."""
     names = [
         line.partition(":")[2].strip()
         for line in _lines(Path("/proc/cpuinfo"))

@@ -1,4 +1,4 @@
-"""Draw samples of a trained run, jointly or given some modalities."""
+"""Draw samples from a trained run, jointly or conditioned on some modalities."""
 
 import importlib.util
 import io
@@ -19,7 +19,7 @@ from mmebm_jax.storage.places import place
 
 DEFAULT_NUM_SAMPLES = 16
 NUM_DRAWN = 32
-# Of several draws for each given example.
+# Limits of the picture when several draws are made for each given example.
 NUM_DRAWN_SOURCES = 8
 NUM_DRAWN_EACH = 16
 MOST_EXAMPLES = 2**16
@@ -34,23 +34,24 @@ def sample(
     num_steps: int | None = None,
     seed: int = 0,
 ) -> None:
-    """Write `samples.npz` (uint8 images, int32 tokens) and `samples.png` into the run's folder.
+    """Write `samples.npz` (uint8 images, int32 tokens) and `samples.png` into the run folder.
 
-    Without Matplotlib there is no picture, and a line says so.
+    Without Matplotlib no picture is written, and a log line says so.
     The arrays are `[num_samples, *shape]`. With `given` they are `[N, *shape]`, one draw for each
     of its N examples, or `[N, num_samples, *shape]` when `num_samples` is given.
 
     Args:
-      workdir: of a trained run.
-      num_samples: how many, 16 by default; with `given`, how many for each of its examples.
+      workdir: folder of a trained run.
+      num_samples: number of samples, 16 by default; with `given`, the number for each example.
       given: `.npz` file with any subset of the modalities.
-      num_steps: of data-space refinement; 0 is the generator alone, None as configured.
-      seed: of the draws.
+      num_steps: data-space refinement steps; 0 for the generator alone, None for the configured
+        number.
+      seed: seed for sampling.
 
     Raises:
-      FileNotFoundError: no run, no checkpoint or no such file.
-      ValueError: the file is not an .npz of this model's modalities, or more is asked for than
-        `most_examples`; one line that names what.
+      FileNotFoundError: the run, its checkpoint or the given file does not exist.
+      ValueError: the file is not an .npz of this model's modalities, or more samples are requested
+        than `most_examples`; the one-line message names the problem.
     """
     sampler = load(workdir)
     observed = None if given is None else read_given(given, sampler)
@@ -66,7 +67,7 @@ def sample(
             num_samples if observed else count,
             observed,
             num_steps=num_steps,
-            check_values=False,  # `read_given` has.
+            check_values=False,  # Already checked by `read_given`.
         )
     for warning in caught:
         LOGGER.warning("warning: %s", warning.message)
@@ -91,11 +92,11 @@ def sample(
 def picture_blocks(
     samples: Mapping[str, jax.Array], title: str, *, several: bool
 ) -> dict[str, dict[str, np.ndarray]]:
-    """What is drawn, by title: a row of examples, or a block of draws for each given example.
+    """What to plot, by title: a row of examples, or a block of draws for each given example.
 
     Args:
-      samples: name → `[N, *shape]`, or `[N, num_samples, *shape]` of `several`.
-      title: of all.
+      samples: name → `[N, *shape]`, or `[N, num_samples, *shape]` if `several`.
+      title: title of all blocks.
       several: whether there are several draws for each example.
     """
     if not several:
@@ -110,14 +111,14 @@ def picture_blocks(
 
 
 def read_given(path: str, sampler: Sampler) -> dict[str, jax.Array]:
-    """The modalities in an `.npz` file, name → `[N, *shape]` in model range.
+    """Read the modalities in an `.npz` file, name → `[N, *shape]` in model range.
 
     Names, types, shapes and sizes are checked before any values are read, and nothing in the file
     is executed. Memory is bounded by `npz.MOST_BYTES` and `most_examples`.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: it is no `.npz` of this model's modalities, or holds too much; one line.
+      FileNotFoundError: the file does not exist.
+      ValueError: it is not an `.npz` of this model's modalities, or holds too much; one line.
     """
     most = most_examples(sampler)
 
@@ -141,6 +142,6 @@ def read_given(path: str, sampler: Sampler) -> dict[str, jax.Array]:
 
 
 def most_examples(sampler: Sampler) -> int:
-    """How many examples one call may hold: with every modality as float32 they fit the limit."""
+    """The number of examples whose modalities, all stored as float32, fit the memory limit."""
     size = 4 * sum(math.prod(m.shape) for m in sampler.modalities)
     return max(1, min(MOST_EXAMPLES, MOST_BYTES // size))

@@ -1,10 +1,10 @@
-"""Dividing a grid of runs over machines that share a folder: `compare --shard=i/n`.
+"""Divide a grid of runs over machines that share a folder: `compare --shard=i/n`.
 
-Every machine takes its own runs first and then whatever no other has begun or is working on, so a
-machine that is slow or died holds nobody up. A run is claimed by a lock that its operating system
-holds: it is free again as soon as the process ends, however that comes about, and who takes the run
-next resumes it from its newest checkpoint. The folder's file system must support locks, as local
-disks and NFS 4 do; object stores do not.
+Every machine takes its own runs first and then any that no other machine has started or is working
+on, so a slow or dead machine holds nobody up. A run is claimed by a lock held by the operating
+system. The lock is released when the process ends for whatever reason, and the next machine to
+claim the run resumes it from its newest checkpoint. The folder's file system must support locks, as
+local disks and NFS 4 do; object stores do not.
 """
 
 import re
@@ -28,10 +28,10 @@ class Shard(NamedTuple):
 
 
 def parse(text: str) -> Shard:
-    """The shard of a flag like "2/3", the second of three.
+    """Parse a shard flag such as "2/3", the second of three.
 
     Raises:
-      ValueError: it is no such text.
+      ValueError: the text has another form.
     """
     match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
@@ -42,12 +42,12 @@ def parse(text: str) -> Shard:
 def claims(
     folders: Sequence[epath.Path], shard: Shard, is_done: Callable[[epath.Path], bool]
 ) -> Iterator[epath.Path]:
-    """The runs of the grid for this machine to do, one by one, each locked until the next.
+    """Yield the runs for this machine one by one, each locked until the next is requested.
 
     Args:
-      folders: of all runs, in the same order on every machine.
+      folders: folders of all runs, in the same order on every machine.
       shard: this machine.
-      is_done: whether a run needs nothing more; asked once more under the lock.
+      is_done: whether a run is finished; checked again under the lock.
 
     Raises:
       ValueError: the folders are in an object store, which has no locking.
@@ -64,12 +64,12 @@ def claims(
                 if not is_done(folder):
                     yield folder
         except filelock.Timeout:
-            continue  # Another machine works on it.
+            continue  # Another machine is working on it.
 
 
 @contextmanager
 def alone(folder: epath.Path, name: str) -> Iterator[None]:
-    """Wait until no other machine does what has this name, then keep it for this one."""
+    """Wait until no other machine runs the task of this name, then reserve it for this one."""
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / f"{name}.lock"):
         yield

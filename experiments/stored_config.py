@@ -1,4 +1,4 @@
-"""The configuration of a run by its folder, for commands that set fields of it without --config."""
+"""Load a run's configuration from its folder, for commands that set fields without --config."""
 
 from ml_collections import ConfigDict
 
@@ -7,5 +7,5 @@ from mmebm_jax.storage.places import place
 
 
 def get_config(workdir: str) -> ConfigDict:
-    """What the run in `workdir` was made with."""
+    """The configuration of the run in `workdir`."""
     return checkpoint.read_config(place(workdir))

@@ -1,12 +1,12 @@
-"""Learn eight Gaussians on a ring by both energies, and measure long chains against the truth.
+"""Learn eight Gaussians on a ring with both energies, and compare long chains with the truth.
 
     python -m experiments.toy --config=configs/toy.py --workdir=runs/toy
 
-The data energy is that of the run in the folder, trained first where it is not yet. The
-latent energy is fitted to the same points, scaled to variance one, as latents of a prior by itself.
-Then each energy's own kernel runs for thousands of steps, from two starts: the usual one, and a
-single mode. Both see the same noise, so chains that have forgotten their start end at one point:
-`coalesced` is the share that does. Writes `toy.json` and `toy.png`.
+The data energy is that of the run in the folder, which is trained first if necessary. The latent
+energy is fitted to the same points, scaled to unit variance, as the latents of a stand-alone prior.
+Then each energy's own kernel runs for thousands of steps from two starts: the usual one, and a
+single mode. Both see the same noise, so chains that have forgotten their start end at the same
+point; `coalesced` is the share that does. Writes `toy.json` and `toy.png`.
 """
 
 import json
@@ -43,9 +43,9 @@ from mmebm_jax.typing import EnergyFn, Params
 _NUM_CHAINS = flags.DEFINE_integer("num_chains", 2000, "Long chains of each start.", 1)
 _CHAIN_STEPS = flags.DEFINE_integer("chain_steps", 10_000, "Steps of the long chains.", 1)
 
-SEGMENT = 1000  # steps of a compiled piece of a long chain
-LIMIT = 1.05  # of the square that is drawn, in units of the data
-CELLS = 210  # of the square, along each side
+SEGMENT = 1000  # steps of a long chain that are compiled together
+LIMIT = 1.05  # half the side of the plotted square, in units of the data
+CELLS = 210  # along each side of the square
 USUAL, ONE_MODE = "usual start", "one mode"
 NAMES = {"latent": "latent EBM", "data": "data EBM"}
 
@@ -55,21 +55,21 @@ Advance = Callable[[jax.Array, Points, int], Points]
 
 
 class Truth(NamedTuple):
-    """The mixture that the data were drawn from: equal masses, isotropic modes."""
+    """The mixture that generated the data: equal weights, isotropic modes."""
 
     centres: np.ndarray  # shape=[K, 2]
     sigma: float
 
     def log_density(self, points: Points) -> np.ndarray:
-        """Log-density at points `[N, 2]`, `[N]` nats."""
+        """Log-density in nats at points `[N, 2]`, shape `[N]`."""
         squares = np.square(points[:, None] - self.centres).sum(axis=-1)
         each = -0.5 * squares / self.sigma**2 - np.log(2 * np.pi * self.sigma**2)
         return np.logaddexp.reduce(each, axis=1) - np.log(len(self.centres))
 
     def measure(self, points: Points) -> dict[str, Any]:
-        """The share of points `[N, 2]` within 3 sigma of a mode, and each mode's share of all.
+        """The share of points `[N, 2]` within 3 sigma of a mode, and the share of each mode.
 
-        A point belongs to the mode that is nearest. Of the truth itself 98.9 % are within 3 sigma.
+        A point belongs to its nearest mode. For the truth itself, 98.9 % are within 3 sigma.
         """
         distance = np.linalg.norm(points[:, None] - self.centres, axis=-1)
         nearest = np.bincount(distance.argmin(axis=1), minlength=len(self.centres))
@@ -87,15 +87,15 @@ class Truth(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """One learned energy, and where its long chains ended."""
+    """A learned energy, and where its long chains ended."""
 
     ends: dict[str, Points]  # by start
     energy: np.ndarray  # shape=[CELLS²], over `grid`
-    chain: Chain  # of training; the long one has more steps
+    chain: Chain  # as trained; the long chain has more steps
 
 
 def grid() -> Points:
-    """Centres of the cells of the square, `[CELLS², 2]`, x slowest."""
+    """Centres of the square's cells, `[CELLS², 2]`, x varying slowest."""
     side = LIMIT * ((2 * np.arange(CELLS) + 1) / CELLS - 1)
     return np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
 
@@ -103,7 +103,7 @@ def grid() -> Points:
 def long_chains(
     key: jax.Array, starts: Mapping[str, Points], advance: Advance, num_steps: int
 ) -> dict[str, Points]:
-    """Where chains from each of the starts end; all starts meet the same noise."""
+    """Final positions of chains from each of the starts; all starts see the same noise."""
     ends = {}
     for name, points in starts.items():
         for done in range(0, num_steps, SEGMENT):
@@ -129,18 +129,18 @@ def fit_latent(
     num_steps: int,
     penalty: float,
 ) -> Params:
-    """Maximum likelihood of exp(−E_γ(z)) N(z; 0, I), with samples of its own short chains.
+    """Maximum-likelihood fit of exp(−E_γ(z)) N(z; 0, I), with samples from its own short chains.
 
     Args:
       key: PRNG key.
       network: E_γ.
       latents: data, `[N, Z]`.
-      learning_rate: of Adam, at the start of a cosine that falls to zero.
-      chain: of the prior's revision.
+      learning_rate: Adam's initial learning rate; it decays to zero along a cosine.
+      chain: chain of the prior's revision.
       num_candidates: draws from N(0, I) for each start of a chain.
-      batch_size: latents, and samples, a step.
-      num_steps: of Adam.
-      penalty: of squared energies.
+      batch_size: number of latents, and of samples, per step.
+      num_steps: number of Adam steps.
+      penalty: weight of the squared energies.
     """
     init_key, run_key = jax.random.split(key)
     params = network.init(init_key, latents[:1])["params"]
@@ -169,14 +169,14 @@ def fit_latent(
 
 
 def energy_of(network: LatentEnergy, params: Params) -> EnergyFn:
-    """E_γ at fixed parameters."""
+    """E_γ with fixed parameters."""
     return lambda latents: network.apply({"params": params}, latents)  # type: ignore[return-value]
 
 
 def learn_latent(
     key: jax.Array, config: ConfigDict, truth: Truth, points: Points, num_chains: int, steps: int
 ) -> Learned:
-    """Fit a latent energy to points by the settings of `config.prior`, and run long chains."""
+    """Fit a latent energy to points with the settings of `config.prior`, and run long chains."""
     fit_key, start_key, mode_key, chain_key = jax.random.split(key, 4)
     settings, scale = config.prior, float(points.std())
     chain = builders.build_chain(settings.chain)
@@ -215,7 +215,7 @@ def learn_latent(
 def learn_data(
     key: jax.Array, run: train.Run, truth: Truth, num_chains: int, steps: int
 ) -> Learned:
-    """Train the run's model, or read it, and run long chains under its data energy."""
+    """Train the run's model, or load it, and run long chains under its data energy."""
     start_key, mode_key, chain_key = jax.random.split(key, 3)
     train.train(run)
     sampler, _ = train.restore_sampler(run)
@@ -233,13 +233,13 @@ def learn_data(
 
 
 def in_one_mode(key: jax.Array, truth: Truth, num_samples: int) -> Points:
-    """Draws from the first mode alone."""
+    """Draws from the first mode only."""
     noise = np.asarray(jax.random.normal(key, (num_samples, 2)))
     return (truth.centres[0] + truth.sigma * noise).astype(np.float32)
 
 
 def to_points(batch: Mapping[str, Any]) -> Points:
-    """The modalities x and y, `[N, 1]` each, side by side."""
+    """The modalities x and y, `[N, 1]` each, joined into points."""
     return np.concatenate([np.asarray(batch[name]) for name in ("x", "y")], axis=1)
 
 
@@ -249,7 +249,7 @@ def to_batch(points: Points) -> dict[str, np.ndarray]:
 
 
 def report(truth: Truth, splits: DataSplits, learned: Mapping[str, Learned], steps: int) -> Any:
-    """The content of `toy.json`."""
+    """The contents of `toy.json`."""
     result: dict[str, Any] = {"truth": truth.measure(to_points(data.whole(splits.test)))}
     for name, model in learned.items():
         distance = np.linalg.norm(model.ends[USUAL] - model.ends[ONE_MODE], axis=1)
@@ -285,7 +285,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def draw(path: epath.Path, points: Points, learned: Mapping[str, Learned], truth: Truth) -> None:
-    """Samples above, energies below: the truth, the latent EBM, the data EBM."""
+    """Plot samples above, energies below: the truth, the latent EBM, the data EBM."""
     figure = Figure(figsize=(9, 6.2), dpi=120, layout="constrained")
     axes = figure.subplots(2, 3, sharex=True, sharey=True)
     shown = {"truth": points} | {NAMES[k]: m.ends[ONE_MODE] for k, m in learned.items()}
@@ -294,7 +294,7 @@ def draw(path: epath.Path, points: Points, learned: Mapping[str, Learned], truth
     for column, (name, values) in enumerate(shown.items()):
         axes[0, column].scatter(*values.T, s=2, linewidths=0, alpha=0.5)
         axes[0, column].set_title(f"{name}, samples", fontsize=10)
-        # Beyond 12 nats nothing is ever sampled, and the colours would be wasted on it.
+        # Nothing is ever sampled above 12 nats, so no colours are spent on that range.
         above = np.minimum(energies[name] - energies[name].min(), 12)
         picture = axes[1, column].imshow(
             above.reshape(CELLS, CELLS).T,
@@ -310,10 +310,10 @@ def draw(path: epath.Path, points: Points, learned: Mapping[str, Learned], truth
 
 
 def toy(config: ConfigDict, workdir: epath.Path, num_chains: int, steps: int) -> dict[str, Any]:
-    """Learn both energies, measure, draw; gives the content of `toy.json`.
+    """Learn both energies, measure and plot; returns the contents of `toy.json`.
 
     Raises:
-      ValueError: the configuration is not one of the ring with a data energy.
+      ValueError: the configuration is not for the ring data with a data energy.
     """
     if config.data.name != "ring" or not config.energy.learn:
         raise ValueError("toy needs config.data.name ring and config.energy.learn True.")
@@ -342,6 +342,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Here, and not above: a process that imports this file may have a --config of its own.
+    # Defined here, since a process that imports this module may have its own --config.
     config_flags.DEFINE_config_file("config", None, "Configuration file of the run.")
     command_line.run(main)

@@ -3,11 +3,12 @@
 python -m experiments.unpack cub SOURCE TARGET [--split=within_class] [--mirrored]
 python -m experiments.unpack cifar_captions SOURCE TARGET
 
-SOURCE is the collection's folder, TARGET a new one. Of `cub` (64×64 birds, attribute sentences) the
-split is `class_disjoint`, whose species of test are in none of training and so are no label, or
-`within_class`, where they are. The test split of `cifar_captions` is a tenth of the captioned
-pictures, for CIFAR-10's own has no captions. With `--mirrored` each training picture is there a
-second time, left and right exchanged, of which no sentence of these collections speaks.
+SOURCE is the collection's folder, TARGET a new one. For `cub` (64×64 birds, attribute sentences)
+the split is `class_disjoint`, whose test species are not in the training split, so that there are
+no labels, or `within_class`, with the species as labels. The test split of `cifar_captions` is a
+tenth of the captioned pictures, because CIFAR-10's own test split has no captions. `--mirrored`
+adds a left-right mirrored copy of each training picture; no sentence in these collections mentions
+left or right.
 """
 
 import argparse
@@ -29,7 +30,7 @@ _MIRRORED = "mirrored/"  # folder of mirrored copies
 
 
 def cub(source: Path, target: Path, split: str, mirrored: bool) -> None:
-    """Pictures, five sentences each as `text`, 89 ticks of 0 and 1 as `attributes`."""
+    """Pictures, five sentences each as `text`, and 89 binary attributes as `attributes`."""
     with need(source / "split.csv", "the collection's files").open(newline="") as file:
         splits = {row["image"]: row[split] for row in csv.DictReader(file)}
     with need(source / "attributes.csv", "the collection's files").open(newline="") as file:
@@ -68,7 +69,7 @@ def _mirror(folder: Path, name: str) -> None:
 
 
 def cifar_captions(source: Path, target: Path, split: str, mirrored: bool) -> None:
-    """Pictures of 32×32 as `image`, a caption each as `text`, and CIFAR-10's class as `label`."""
+    """Pictures of 32×32 as `image`, one caption each as `text`, and CIFAR-10's class as `label`."""
     del split
     with need(source / "captions.csv", "the collection's files").open(newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: int(row["index"]))

@@ -1,14 +1,14 @@
 """Multimodal energy-based models learned with a multimodal VAE by MCMC revision.
 
-The packages, each importing only those above it:
+The main packages, each importing only those above it:
 
-    cpu          what exists for XLA:CPU's sake
+    cpu          CPU versions of standard operations
     networks     Flax modules
-    modalities   what an example is made of
-    method       the papers
+    modalities   the modalities of an example
+    method       the papers' methods
     data, metrics
-    runs         from a configuration to objects, checkpoints, the sampler
-    training     the loop
+    runs         builds objects from a configuration; checkpoints, the sampler
+    training     the training loop
 """
 
 import importlib
@@ -27,7 +27,7 @@ __version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:
-    # On demand: `import mmebm_jax.method` should not wait for Orbax.
+    # Imported on demand, so that `import mmebm_jax.method` does not wait for Orbax.
     if name in ("data", "training"):
         return importlib.import_module(f"{__name__}.{name}")
     if name in _HOMES:

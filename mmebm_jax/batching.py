@@ -1,6 +1,6 @@
-"""Operations on batches that have nothing to do with what a batch means.
+"""Generic operations on batches, independent of what a batch holds.
 
-Each keeps a batch that is divided over devices where it lies.
+A batch that is sharded over devices is not moved between them.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ def every_nth(tree: Any, stride: int, axis: int = 0) -> Any:
 
 
 def to_rank(values: jax.Array, rank: int) -> jax.Array:
-    """The array with axes of length 1 in front, until it has `rank` of them; never fewer axes."""
+    """The array with leading axes of length 1 added until its rank is at least `rank`."""
     return jnp.expand_dims(values, tuple(range(rank - values.ndim)))
 
 
 def flatly(function: Callable[[Any], Any], tree: Any, leading: tuple[int, ...]) -> Any:
-    """A function of a batch, applied to arrays with the leading axes `[..., B]`.
+    """Applies a function of a batch to arrays with the leading axes `[..., B]`.
 
-    Examples come first in that batch, so that one which is divided over devices stays where it is.
+    Examples come first in the flat batch, so that a batch sharded over devices is not moved.
     """
     others, size = leading[:-1], leading[-1]
     count = prod(others)
@@ -41,8 +41,8 @@ def flatly(function: Callable[[Any], Any], tree: Any, leading: tuple[int, ...]) 
 
 
 def interleave(first: jax.Array, second: jax.Array) -> jax.Array:
-    """Two batches `[B, ...]` as one `[2 B, ...]`, example by example; see `deinterleave`."""
-    # Stacked as rows: a short last axis is slow to copy on a CPU, and the reshape costs nothing.
+    """Two batches `[B, ...]` as one `[2 B, ...]`, alternating; see `deinterleave`."""
+    # Stacked as rows, since a short last axis is slow to copy on a CPU and the reshape is free.
     rows = [values.reshape(len(values), prod(values.shape[1:])) for values in (first, second)]
     return jnp.stack(rows, axis=1).reshape(-1, *first.shape[1:])
 
@@ -54,7 +54,7 @@ def deinterleave(values: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def in_parts(tree: Any, count: int, sharding: jax.sharding.NamedSharding | None) -> Any:
-    """Leaves `[B, ...]` as `[count, B / count, ...]`, every device's examples dealt out evenly."""
+    """Leaves `[B, ...]` as `[count, B / count, ...]`; each part takes equally from each device."""
 
     def divide(values: jax.Array) -> jax.Array:
         parts = values.reshape(-1, count, *values.shape[1:]).swapaxes(0, 1)
@@ -69,7 +69,7 @@ def in_parts(tree: Any, count: int, sharding: jax.sharding.NamedSharding | None)
 
 
 def mean_over(function: Callable[..., Any], keys: jax.Array, parts: Any) -> Any:
-    """The mean of function(key, part) over parts, in the memory of one."""
+    """The mean of function(key, part) over parts, using the memory of one part."""
 
     def add(total: Any, inputs: tuple[jax.Array, Any]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, function(*inputs)), None
@@ -83,12 +83,12 @@ def mean_over(function: Callable[..., Any], keys: jax.Array, parts: Any) -> Any:
 
 
 def placed(tree: Any, sharding: jax.sharding.Sharding | None) -> Any:
-    """The pytree with its examples divided over devices as `sharding` says; None leaves it."""
+    """The pytree with its examples sharded over devices; None leaves it unchanged."""
     return tree if sharding is None else jax.lax.with_sharding_constraint(tree, sharding)
 
 
 def root_mean_square(new: Any, old: Any) -> jax.Array:
-    """Root mean square of the difference of two pytrees, over all their numbers."""
+    """Root mean square of the difference between two pytrees, over all elements of all leaves."""
     squares = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), new, old)
     count = sum(leaf.size for leaf in jax.tree.leaves(new))
     return jnp.sqrt(sum(jax.tree.leaves(squares)) / count)

@@ -3,7 +3,7 @@
 mmebm train --config=configs/polydigits.py:smoke --workdir=runs/smoke
 mmebm sample --workdir=runs/smoke --num_samples=16
 
-A config that is not found from here is looked for among those that come with the library.
+A config that is not found from the working directory is looked up among the library's own.
 """
 
 import importlib
@@ -18,7 +18,7 @@ USAGE_ERROR = 2
 
 
 def main() -> None:
-    """Run the command of this process's arguments."""
+    """Run the command given by this process's arguments."""
     _run(sys.argv[1:])
 
 
@@ -29,11 +29,11 @@ def bundle() -> Path:
 
 
 def arguments(given: Sequence[str], place: Path) -> list[str]:
-    """What `experiments.main` is given for arguments of `mmebm`.
+    """The arguments of `experiments.main` for the arguments of `mmebm`.
 
     Args:
       given: a mode and flags.
-      place: `bundle`.
+      place: the folder that `bundle` returns.
     """
     mode, *rest = given
     return [f"--mode={mode}", *(_with_config(argument, place) for argument in rest)]
@@ -48,13 +48,13 @@ def _run(given: Sequence[str]) -> None:
         print(f"error: {mode}{USAGE}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
     place = bundle()
-    # Of processes that this one starts, too.
+    # PYTHONPATH does the same for processes that this one starts.
     sys.path.insert(0, str(place))
     paths = [str(place), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    # Flags of a config's fields are made from sys.argv.
+    # The flags for a config's fields are made from sys.argv.
     sys.argv = ["mmebm", *arguments(given, place)]
-    # By name: the commands stand above the library, and only this file reaches up.
+    # Imported by name: `experiments` is above the library, and only this file imports upwards.
     command_line = importlib.import_module("experiments.command_line")
     command_line.run(importlib.import_module("experiments.main").main)
 

@@ -1,4 +1,4 @@
-"""Names for the arrays that travel through the library."""
+"""Type names for the arrays that are passed around in the library."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
@@ -9,10 +9,10 @@ Batch = Mapping[str, jax.Array]
 """Modality name → `[B, ...]`: images `[B, H, W, C]` in [-1, 1], text `[B, L, V]`."""
 
 OBSERVED = "observed"
-"""Of a raw batch: which modalities each example has, `bool[B, M]`; absent from complete data."""
+"""Key of a raw batch: which modalities each example has, `bool[B, M]`; absent if all are there."""
 
 Alphabet = str | tuple[str, ...]
-"""What the tokens of a text stand for: characters, or words of which a sentence is made."""
+"""What the tokens of a text stand for: characters, or the words of a sentence."""
 
 Mask = Mapping[str, jax.Array]
 """Modality name → `bool[B]`, true where that modality of that example is observed."""
@@ -24,7 +24,7 @@ EnergyFn = Callable[[Any], jax.Array]
 """A position (any pytree of `[B, ...]` arrays) → energy `[B]`, lower is more likely."""
 
 LatentEnergyFn = Callable[..., jax.Array]
-"""E_γ of z `[B, Z]` alone, or of z and private latents by name; gives `[B]`."""
+"""E_γ(z) for z `[B, Z]`, or E_γ(z, w) with private latents by name; returns `[B]`."""
 
 
 class Diagonal(NamedTuple):
@@ -35,13 +35,13 @@ class Diagonal(NamedTuple):
 
 
 class Latents(NamedTuple):
-    """u = (z, w): what all modalities share, and what each keeps to itself."""
+    """u = (z, w): the latent that all modalities share, and a private one for each."""
 
     shared: jax.Array  # shape=[..., B, Z]
-    private: dict[str, jax.Array]  # name → shape=[..., B, W]; empty in a model without them
+    private: dict[str, jax.Array]  # name → shape=[..., B, W]; empty without private latents
 
     def of(self, names: Collection[str]) -> "Latents":
-        """Without the private latents of other modalities."""
+        """The latents without the private latents of modalities other than `names`."""
         return Latents(self.shared, {n: w for n, w in self.private.items() if n in names})
 
 

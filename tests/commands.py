@@ -1,4 +1,4 @@
-"""The command line in this process, and a small run for it to work on."""
+"""Run commands in this process, and a small run for them to work on."""
 
 import hashlib
 import shutil
@@ -30,11 +30,11 @@ SHRINK = {
     "model.energy_hidden": 8,
 }
 
-SAVED = {}  # of `save_run`: configuration and steps → folder and state
+SAVED = {}  # `save_run`'s cache: configuration and steps → folder and state
 
 
 def digest(folder):
-    """Every path under a folder with its content."""
+    """Every path under a folder with a hash of its content."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         if path.is_file()
@@ -44,7 +44,7 @@ def digest(folder):
 
 
 def small_config(**changes):
-    """The smoke variant, smaller; names of changes have two underscores for a dot."""
+    """A smaller smoke variant; in names of changes, two underscores stand for a dot."""
     config = get_config("smoke")
     config.update_from_flattened_dict(SHRINK)
     config.update_from_flattened_dict({n.replace("__", "."): v for n, v in changes.items()})
@@ -52,9 +52,9 @@ def small_config(**changes):
 
 
 def save_run(folder, config, steps=(0,)):
-    """Save checkpoints of a run at its start; gives the state."""
+    """Save checkpoints of a run at its start; returns the state."""
     key = config.to_json_best_effort(sort_keys=True), tuple(steps)
-    if key not in SAVED:  # most tests of a file begin with the same run
+    if key not in SAVED:  # most tests in a file start with the same run
         kept = tempfile.TemporaryDirectory(prefix="mmebm_run_")
         SAVED[key] = kept, _saved_run(epath.Path(kept.name), config, steps)
     kept, state = SAVED[key]
@@ -79,7 +79,7 @@ def _saved_run(folder, config, steps):
 
 
 def run_here(capsys, *arguments, program=main):
-    """The command `experiments.main`, or another, in this process: (exit status, stderr)."""
+    """Run `experiments.main` or another command in this process: (exit status, stderr)."""
 
     argv = ["main", *map(str, arguments)]
 
@@ -88,7 +88,7 @@ def run_here(capsys, *arguments, program=main):
         command_line.guarded(program.main)
 
     capsys.readouterr()
-    # The flags of a config's fields are made from sys.argv.
+    # The flags for a config's fields are created from sys.argv.
     with flagsaver.flagsaver(), mock.patch.object(sys, "argv", argv):
         try:
             with pytest.raises(SystemExit) as caught:
@@ -99,7 +99,7 @@ def run_here(capsys, *arguments, program=main):
 
 
 def assert_one_line(stderr, *named):
-    """One line of an error, which names all of these."""
+    """Assert that the error is one line and names all of these."""
     assert stderr.startswith("error: "), stderr
     assert stderr.count("\n") == 1, stderr
     assert stderr.endswith("\n")
@@ -108,5 +108,5 @@ def assert_one_line(stderr, *named):
 
 
 def first_files(folder, pattern):
-    """Files under a folder by a pattern."""
+    """Files under a folder that match a pattern, sorted."""
     return [path for path in sorted(Path(folder).rglob(pattern)) if path.is_file()]

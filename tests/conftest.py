@@ -1,4 +1,4 @@
-"""Settings and tiny models that several test files share."""
+"""Settings and tiny models shared by several test files."""
 
 import os
 import tempfile
@@ -15,30 +15,30 @@ from mmebm_jax.networks.joint import Generator, Inference, JointEnergy, LatentEn
 from mmebm_jax.networks.parts import Part, Sizes
 
 jax.config.update("jax_enable_x64", False)
-# No array gains axes without being told to, nor in child processes.
+# Implicit rank promotion is an error, in child processes too.
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# What one test compiled, no other need, nor its child processes: workers and children inherit it.
+# A shared compilation cache, also inherited by xdist workers and child processes.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    COMPILED = tempfile.TemporaryDirectory(prefix="mmebm_tests_")  # lives as long as the tests
+    COMPILED = tempfile.TemporaryDirectory(prefix="mmebm_tests_")  # kept for the session
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-# However short its compilation was: nearly all are under the second from which JAX would keep them.
+# Cache even short compilations: nearly all take less than JAX's threshold of one second.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-# JAX writes there without locks: what another process is still writing is compiled again.
+# JAX writes there without locks; a program that another process is still writing is recompiled.
 os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache"
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def pytest_addoption(parser):
-    """How long the tests that draw their input go on; what the app's picture shows."""
+    """Number of rounds for randomised tests, and what the app's picture shows."""
     parser.addoption("--rounds", type=int, default=None, help="Draws of each such test.")
     parser.addoption("--screenshot", default=None, help="File for the app's picture.")
     parser.addoption("--app_model", default=None, help="Run or export that the app shows.")
 
 
 def pytest_configure(config):
-    """The draws of Hypothesis are the same every time, and their number can be chosen."""
+    """Make the draws of Hypothesis deterministic and their number configurable."""
     hypothesis.settings.register_profile(
         "rounds",
         max_examples=config.getoption("rounds") or 40,
@@ -51,7 +51,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first: else one worker is left alone with one at the end."""
+    """Run the longest files first, so that no worker is left alone with one at the end."""
     longest = ["test_loop.py", "test_update.py", "test_processes.py", "test_chaos.py"]
     rank = {name: place for place, name in enumerate(longest)}
     items.sort(key=lambda item: rank.get(item.path.name, len(longest)))
@@ -59,10 +59,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module", autouse=True)
 def few_programs():
-    """Each compiled program takes several of the memory maps that Linux gives a process.
+    """Clear compiled programs, since each uses several of the memory maps Linux allows a process.
 
-    A worker that keeps the programs of all its files has more than the usual 65,530, and XLA ends
-    the process.
+    A worker that keeps the programs of all its files exceeds the usual limit of 65,530, and XLA
+    aborts the process.
     """
     yield
     jax.clear_caches()
@@ -70,14 +70,14 @@ def few_programs():
 
 @pytest.fixture
 def parsed_flags():
-    """For what reads flags outside a command."""
+    """For tests that read flags outside a command."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["tests"])
 
 
 @pytest.fixture(scope="module")
 def quick_compilation():
-    """For tiny programs, which take longer to compile well than to run."""
+    """For tiny programs, which take longer to optimise than to run."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -119,5 +119,5 @@ def tiny_model():
 
 @pytest.fixture(scope="session")
 def private_model():
-    """Three shared latents, and two of each modality's own."""
+    """Three shared latents, and two private latents per modality."""
     return make_model(num_private=2)

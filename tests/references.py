@@ -1,10 +1,10 @@
-"""Formulas that several test files hold the library against, in NumPy."""
+"""Reference formulas in NumPy that several test files use."""
 
 import numpy as np
 
 
 def consensus_by_inverses(means, scales, correlation):
-    """Means and variances, each [Z], of experts [M, Z] whose errors correlate."""
+    """Means and variances, each [Z], for experts [M, Z] with correlated errors."""
     correlations = np.where(np.eye(len(means)), 1, correlation)
     each = []
     for mean, scale in zip(means.T, scales.T, strict=True):

@@ -28,23 +28,23 @@ CASES = [
     for variant in polydigits.VARIANTS
 ]
 OF_PAPERS = [(papers, variant) for variant in papers.VARIANTS if variant != "smoke"]
-# A config of other data has its own schedule and sizes.
+# Configs for other data have their own schedule and sizes.
 OF_THE_SCHEDULE = ("warmup_steps", "prior.fit_step", "prior.start_step", "energy.start_step")
 OF_THE_SCHEDULE += ("schedule.settle_step", "schedule.freeze_step", "num_steps", "revision_stride")
-# Steps follow the number of values of an example.
+# Step sizes depend on the number of values in an example.
 OF_THE_SCHEDULE += ("energy.chain.step_size", "energy.chain.temperature")
 SIZES = ("model.num_latents", "model.num_private")
-# On pictures alone: a gap to real sentences is none that a chain of pictures could close.
+# Only for pictures: chains on pictures cannot close the gap to real sentences.
 OF_THE_SCHEDULE += ("energy.gap_share",)
-# At sampling alone.
+# Only used for sampling.
 SIZES += ("prior.private_temperature", "posterior.chain.temperature")
-# Latent energies of private_full, on data where they are worth something.
+# Latent energies of private_full, only on data where they help.
 OF_THE_DATA = (("private_full", "prior.learn"), ("private_full", "prior.fit_steps"))
 VAES = ("mmvae", "mmvae_iwae", "mmvae_dreg", "mmvae_plus", "mvae", "mvtcae", "mopoe")
 # The latent energy of private_prior is fitted after the last step.
 VAES += ("wasserstein", "helvae", "code", "private_prior")
 SETTLED = ("private_full",)
-# Until the others stand still, private_full is private_prior.
+# Until the other networks are frozen, private_full equals private_prior.
 VAES += SETTLED
 VAES += ("cmvae", "mwbvae", "mohelvae", "holder", "jmvae")
 WITHOUT_REVISION = (*VAES, "paper_a_variational", "paper_a_no_revision", "ebm_prior")
@@ -56,7 +56,7 @@ WITHOUT_PRIOR_ENERGY += ("paper_b_no_energy", "independent_generators")
 PRIVATE = ("mmvae_plus", "private_prior", "paper_a", "paper_a_variational", "paper_a_no_prior")
 PRIVATE += ("cmvae", "paper_a_no_revision", "independent_generators", "union", *SETTLED)
 
-# Of what is made from the full method, all that has a shared latent.
+# All variants derived from the full method that have shared latents.
 LEARNED_PRIOR = ("full", "union", "smoke", "noise_start", "independent_inference")
 LEARNED_PRIOR += ("cmvae", "steps_0", "steps_10", "steps_30", "steps_60", "paper_a_variational")
 
@@ -81,7 +81,7 @@ def test_every_variant_is_valid_and_begins_and_ends_as_it_says(module, variant):
         assert frozen == Terms(learn_energy=True, fitted_energy=config.prior.learn)
     assert (config.model.num_private > 0) == (variant in PRIVATE)
     if config.warmup_steps:
-        clusters = config.prior.learn_clusters  # which the bound learns from the first step
+        clusters = config.prior.learn_clusters  # these are learned by the bound from the first step
         assert builders.terms_at(config, 0) == Terms(elbo=1.0, elbo_learned_prior=clusters)
 
 
@@ -115,8 +115,8 @@ def test_every_difference_of_a_variant_arrives(module):
             assert functools.reduce(operator.getitem, name.split("."), config) == value
 
 
-# Of the tables of references: likelihood and its scale in [-1, 1], β, family of the latents,
-# shared and private latents, batch, epochs of 60,000, Adam's rate of the generator.
+# From tables in the references: likelihood and its scale in [-1, 1], β, family of the latents,
+# shared and private latents, batch size, epochs of 60,000, Adam's rate for the generator.
 AS_PUBLISHED = {
     "mmvae_plus_published": ("laplace", 1.5, 2.5, "laplace", 32, 32, 128, 250, 1e-3),
     "cmvae_published": ("laplace", 1.5, 2.5, "gaussian", 32, 32, 128, 250, 1e-3),
@@ -130,7 +130,7 @@ AS_PUBLISHED = {
 def test_published_networks_are_residual_where_those_published_were():
     networks = {v: polymnist.get_config(v).model.networks for v in polymnist.PUBLISHED}
     plain = {v for v, name in networks.items() if name == "small"}
-    # The family of MoPoE was published with plain convolutions.
+    # MoPoE and its relatives were published with plain convolutions.
     assert plain == {"mopoe_published", "mvtcae_published"}
     assert set(networks.values()) == {"small", "resnet"}
 
@@ -147,7 +147,7 @@ def test_published_means_published(variant):
         config.optimiser.generator.learning_rate,
     )
     assert config.guard.device == "accelerator"
-    # One rate from the first step to the last, and nothing waits for a warm start.
+    # A constant rate from the first to the last step, and no warm start.
     first, *rest = (
         float(builders.build_schedules(config)["generator"](step))
         for step in (0, 1, config.num_steps // 2, config.num_steps - 1)
@@ -159,7 +159,7 @@ def test_published_means_published(variant):
 def test_the_published_chains():
     chains = {
         "paper_a_published": ("posterior", 20, 0.1, 1.0, "prior", 60, 0.4, 1.0),
-        # Noise of .001 at a step of .5.
+        # Noise of .001 at a step size of .5.
         "paper_b_published": ("posterior", 10, 0.03, 1.0, "energy", 30, 0.5, (0.001 / 0.5) ** 2),
     }
     for variant, expected in chains.items():

@@ -21,7 +21,7 @@ def test_a_config_of_the_library_is_found_from_anywhere(tmp_path, monkeypatch, n
     (place / "configs" / "mine.py").touch()
     found = console.arguments(["train", f"--config={name}:smoke"], place)[1]
     assert found == f"--config={place / 'configs' / 'mine.py'}:smoke"
-    # One's own comes first.
+    # The user's own file takes precedence.
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
     assert console.arguments(["train", f"--config={name}"], place)[1] == f"--config={name}"

@@ -1,4 +1,4 @@
-"""The wheel, installed into a folder of its own, trains, samples and finds its configs."""
+"""The wheel, installed into a separate folder, trains, samples and finds its configs."""
 
 import os
 import shutil
@@ -18,9 +18,9 @@ SOURCES = ("mmebm_jax", "experiments", "configs")
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """What pip installs of a wheel, dependencies left to the tests' own environment."""
+    """What pip installs from a wheel; dependencies come from the tests' own environment."""
     folder = tmp_path_factory.mktemp("package")
-    copy = folder / "source"  # Building leaves its traces beside the sources.
+    copy = folder / "source"  # Building leaves files next to the sources.
     for name in SOURCES:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
@@ -36,7 +36,7 @@ def site(tmp_path_factory):
 
 
 def run(site, cwd, *arguments):
-    """The installed console command, away from the checkout."""
+    """Run the installed console command, away from the checkout."""
     environment = os.environ | {"PYTHONPATH": str(site), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     return subprocess.run(
         [sys.executable, site / "bin" / "mmebm", *map(str, arguments)],

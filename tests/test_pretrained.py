@@ -1,4 +1,4 @@
-"""The models that ship: small, described, and sampled from by a clone that trained nothing."""
+"""The shipped models are small, documented, and can be sampled from a clone without training."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_a_clone_samples_and_completes(name):
         assert np.isfinite(values).all()
         assert np.abs(values).max() <= 1.05
         assert np.std(values) > 0.1
-    # The same start and noise without refinement: the energy's chain lowers the energy.
+    # Same start and noise, without refinement: the chain must have lowered the energy.
     raw = model.sample(jax.random.key(0), num_samples=8, num_steps=0)
     before, after = (model.energy(x, check_values=False).mean() for x in (raw, samples))
     assert after < before - 1

@@ -12,7 +12,7 @@ import pytest
 from experiments.command_line import EXTRA_OF
 
 ROOT = Path(__file__).parents[1]
-# Room → those that it may import, itself included. `method` knows neither data nor runs.
+# Package → those it may import, including itself. `method` knows neither data nor runs.
 GROUND = {"typing", "storage", "batching", "cpu"}
 NETWORKS = {"typing", "cpu", "networks"}
 MODALITIES = NETWORKS | {"batching", "modalities"}
@@ -26,7 +26,7 @@ TRAINING = RUNS | METRICS | DIFFUSION | {"training"}
 MAY_IMPORT = {
     "typing": {"typing"},
     "version": {"version"},
-    "console": {"console"},  # reaches the commands by name
+    "console": {"console"},  # calls commands by name
     "storage": {"storage"},
     "batching": {"typing", "batching"},
     "cpu": {"cpu"},
@@ -41,8 +41,8 @@ MAY_IMPORT = {
     "runs": RUNS,
     "training": TRAINING,
     "experiments": TRAINING | {"configs", "experiments"},
-    "configs": RUNS | {"configs"},  # the schema
-    "__init__": {"version"} | RUNS | TRAINING | {"__init__"},  # on demand
+    "configs": RUNS | {"configs"},  # uses the schema
+    "__init__": {"version"} | RUNS | TRAINING | {"__init__"},  # imported on demand
 }
 FILES = sorted(
     path.relative_to(ROOT)
@@ -58,12 +58,12 @@ def parse(path):
 
 
 def room_of(parts):
-    """Of a module's dotted name as parts."""
+    """The top-level package of a module, given its dotted name in parts."""
     return parts[0] if parts[0] != "mmebm_jax" else (*parts, "__init__")[1]
 
 
 def imported_rooms(tree):
-    """Rooms of this repository that a file imports, anywhere in it, with the line of each."""
+    """The top-level packages of this repository that a file imports anywhere, with line numbers."""
     for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
@@ -120,9 +120,9 @@ def test_the_method_needs_no_more_than_flax_and_optax():
 
 
 def test_a_sampler_needs_no_more_than_the_base_install():
-    """Where no module of the extras can be imported, a model loads and samples all the same.
+    """Without any module of the extras, a model still loads and samples.
 
-    So do the commands that sample; one that trains names the extra.
+    So do the commands that sample; a command that trains names the missing extra.
     """
     absent = sorted(set(EXTRA_OF))
     program = (
@@ -164,7 +164,7 @@ def test_the_method_is_short():
 
 
 def functions(tree):
-    """Name, lines and parameters of every function, `self` and `cls` left out."""
+    """Name, number of lines and of parameters of every function, without `self` and `cls`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             given = node.args

@@ -1,7 +1,7 @@
-"""An app to look at a model with: draws, chains and energies in a browser, on this machine alone.
+"""A browser app to explore a model: draws, chains and energies, served on this machine only.
 
     python -m experiments.app --workdir=runs/demo
 
-`subject` opens a run or an export with test examples, `given` reads what a visitor gives, `draws`
-computes what is shown, `views` makes HTML of it, and `page` is the Gradio page and its server.
+`subject` opens a run or an export with test examples, `given` reads the user's input, `draws`
+computes what is shown, `views` renders it as HTML, and `page` is the Gradio page and its server.
 """

@@ -1,4 +1,4 @@
-"""Serve the app: flags and one call.
+"""Serve the app.
 
 python -m experiments.app --workdir=runs/demo
 python -m experiments.app --workdir=exports/digits --port=7861

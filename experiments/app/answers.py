@@ -1,4 +1,4 @@
-"""From what the page's controls hold to what it shows; what cannot be used is one line."""
+"""Turn the page's inputs into what it shows; invalid input raises a one-line error."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,14 +16,14 @@ NUM_EXCHANGED = 6
 
 
 class Limits(NamedTuple):
-    """Where the sliders end."""
+    """Upper ends of the sliders."""
 
     posterior_steps: int
-    refinement_steps: int  # 0 where no data energy was learned
+    refinement_steps: int  # 0 if no data energy was learned
 
 
 def limits(sampler: Sampler) -> Limits:
-    """How long the chains of a model may be in the app."""
+    """The longest chains that the app allows for a model."""
     settings = sampler.settings
     refinement = subject.most_steps(sampler, settings.chains.data.num_steps)
     return Limits(
@@ -39,17 +39,17 @@ def sample(
     controls: Sequence[Any],
     own: Sequence[Any],
 ) -> tuple[str, str]:
-    """The draws and their chains, two views.
+    """Draw samples; returns two views, of the draws and of their chains.
 
     Args:
       looked_at: the model and its examples.
       example: number of the chosen example, from 1.
       observed: names of the observed modalities.
-      controls: the numbers of `Controls`, in its order.
-      own: for each modality what is given in place of the example's, or nothing; see `given.read`.
+      controls: the numbers of `Controls`, in the same order.
+      own: for each modality, a value to use instead of the example's, or nothing; see `given.read`.
 
     Raises:
-      ValueError, TypeError: something is not what the page offers.
+      ValueError, TypeError: an input is not one that the page offers.
     """
     sampler = looked_at.sampler
     checked = read_controls(controls, limits(sampler))
@@ -64,10 +64,10 @@ def sample(
 
 
 def read_controls(values: Sequence[Any], most: Limits) -> Controls:
-    """The sliders' numbers, checked.
+    """Validate the sliders' numbers.
 
     Raises:
-      ValueError, TypeError: a number is not whole, or out of its slider's range.
+      ValueError, TypeError: a number is not whole, or is outside its slider's range.
     """
     num_draws, posterior, refinement, temperature, seed = values
     if not isinstance(temperature, int | float) or not 0 <= temperature <= HOTTEST:
@@ -84,10 +84,10 @@ def read_controls(values: Sequence[Any], most: Limits) -> Controls:
 def observed_batch(
     looked_at: Subject, example: Any, observed: Any, own: Sequence[Any]
 ) -> dict[str, Any]:
-    """What is observed: of the chosen example, or what is given in its place.
+    """The observed modalities, from the chosen example or from the values given instead.
 
     Raises:
-      ValueError: an unknown modality or example, or something is given that is not observed.
+      ValueError: a modality or example is unknown, or a value is given for an unobserved modality.
     """
     modalities = looked_at.sampler.modalities
     names = [m.name for m in modalities]
@@ -107,7 +107,7 @@ def observed_batch(
         elif raw is None:
             batch[modality.name] = looked_at.examples[modality.name][index : index + 1]
         else:
-            # What a picture or a number is meant to be was checked when it was read.
+            # Pictures and numbers were already checked when they were read.
             batch |= looked_at.sampler.as_batch({modality.name: raw}, check_values=False)
     return batch
 
@@ -132,7 +132,7 @@ def exchange(looked_at: Subject, name: Any) -> str:
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
-    """A slider's number, which may come as a float."""
+    """A slider's number, which may arrive as a float."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return arguments.whole_number(name, value, low, high)

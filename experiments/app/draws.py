@@ -1,4 +1,4 @@
-"""What the app shows, computed: draws, their chains, energies of exchanged modalities."""
+"""Computation behind the app: draws, their chains, and energies of exchanged modalities."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,27 +13,27 @@ Examples = Mapping[str, Any]  # name → `[N, *shape]` in model range
 
 
 class Controls(NamedTuple):
-    """What the sliders say."""
+    """The settings of the sliders."""
 
     num_draws: int
-    posterior_steps: int  # 0 draws from the inference model
-    refinement_steps: int  # 0 is the generator alone
-    temperature: float = 1.0  # of both chains, times that of training
+    posterior_steps: int  # 0 samples from the inference model
+    refinement_steps: int  # 0 for the generator alone
+    temperature: float = 1.0  # of both chains, as a multiple of training's
     seed: int = 0
 
 
 class Draws(NamedTuple):
-    """N draws and how they came about; empty where the model has no such chain."""
+    """N draws and how they were made; fields are empty if the model has no such chain."""
 
-    generated: dict[str, np.ndarray]  # of every modality, the given ones as given
+    generated: dict[str, np.ndarray]  # every modality, the given ones unchanged
     refined: dict[str, np.ndarray]  # the same after refinement
-    trajectory: dict[str, np.ndarray]  # of those not given, `[T + 1, N, *shape]`, the start first
+    trajectory: dict[str, np.ndarray]  # modalities not given, `[T + 1, N, *shape]`, from the start
     energies: np.ndarray  # E_α along the trajectory, shape=[T + 1, N]
     posterior_energies: np.ndarray  # −log p(x, u) before each step, shape=[S, N]
 
 
 def controlled(sampler: Sampler, controls: Controls) -> Sampler:
-    """The same model with its chains as the sliders say."""
+    """The same model with its chains set by the sliders."""
     chains = sampler.settings.chains
     posterior = chains.posterior._replace(
         num_steps=controls.posterior_steps,
@@ -51,12 +51,12 @@ def controlled(sampler: Sampler, controls: Controls) -> Sampler:
 
 
 def draw(sampler: Sampler, given: Examples, controls: Controls) -> Draws:
-    """Draws of what is not given, with their chains; those that `Sampler.sample` gives.
+    """Draw what is not given, as `Sampler.sample` does, and return the chains as well.
 
     Args:
-      sampler: of the model, its chains as configured.
+      sampler: the model, with its chains as configured.
       given: one example `[1, *shape]` in model range of each observed modality; empty for none.
-      controls: of the sliders.
+      controls: the settings of the sliders.
 
     Raises:
       ValueError: every modality is given.
@@ -73,7 +73,7 @@ def draw(sampler: Sampler, given: Examples, controls: Controls) -> Draws:
         completing = sampler.completing
         latents = completing.infer(latent_key, given, method="sample")
         if controls.posterior_steps:
-            # The keys of `infer_latents`, which draws the chain's start by the other half.
+            # The same keys as in `infer_latents`, which uses the other half to draw the start.
             chain = completing.posterior_chain(jax.random.split(latent_key)[1], latents, given)
             latents, posterior_energies = chain.position, np.asarray(chain.info.energy)
     generated = sampler.generate(latents) | given
@@ -101,8 +101,8 @@ def exchanged_energies(
 
     Args:
       energy_fn: a batch of every modality → `[B]`.
-      examples: K of them.
-      name: of the modality that is exchanged.
+      examples: K examples.
+      name: name of the modality to exchange.
 
     Returns:
       `[K, K]`: row i, column j is example i with the modality `name` of example j.

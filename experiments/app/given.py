@@ -1,4 +1,4 @@
-"""What a visitor gives, as raw examples of a modality: a picture, a text, numbers, a category."""
+"""Convert the user's input, a picture, text, numbers or a category, to raw examples."""
 
 import io
 import math
@@ -22,15 +22,15 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def read(value: Any, modality: Modality, alphabet: Alphabet) -> np.ndarray | None:
-    """One raw example `[1, *raw_shape]`; None where nothing is given.
+    """One raw example `[1, *raw_shape]`; None if nothing is given.
 
     Args:
-      value: bytes of a picture file, or a line of text, as the modality's kind asks for.
-      modality: what it is to become.
+      value: bytes of a picture file, or a line of text, depending on the modality's kind.
+      modality: the modality to convert to.
       alphabet: what the tokens of a text stand for.
 
     Raises:
-      ValueError: it cannot be read as such; one line that names the modality.
+      ValueError: the value cannot be converted; one line that names the modality.
     """
     if value is None or value in ("", b"") or (isinstance(value, str) and not value.strip()):
         return None
@@ -45,7 +45,7 @@ def read(value: Any, modality: Modality, alphabet: Alphabet) -> np.ndarray | Non
 
 
 def hint(modality: Modality, alphabet: Alphabet) -> str:
-    """What to give for a modality."""
+    """The instruction shown for a modality's input."""
     count, numbers = modality.shape[0], math.prod(modality.shape)
     if modality.kind == "image":
         megabytes = MOST_FILE_BYTES >> 20
@@ -79,7 +79,7 @@ def _read(value: Any, modality: Modality, alphabet: Alphabet) -> np.ndarray:
 
 
 def _picture(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 `[H, W, C]`, fitted as a data set's pictures are; see `data.pictures`."""
+    """uint8 `[H, W, C]`, fitted like the pictures of a data set; see `data.pictures`."""
     if len(content) > MOST_FILE_BYTES:
         raise ValueError(f"the file is larger than {MOST_FILE_BYTES >> 20} MiB: make it smaller")
     height, width, channels = shape

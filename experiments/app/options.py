@@ -1,4 +1,4 @@
-"""The app's flags, which `experiments.main` has too, and its start."""
+"""The app's flags, shared with `experiments.main`, and its entry point."""
 
 import importlib.util
 

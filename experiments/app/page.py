@@ -1,4 +1,4 @@
-"""The Gradio page and its server; `answers` says what the page shows."""
+"""The Gradio page and its server; `answers` produces what the page shows."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ from mmebm_jax.modalities.modality import Modality
 from mmebm_jax.storage.validation import brief
 
 NUM_DRAWS = 4
-# The page loads from this server alone, whatever Gradio would add to it.
+# Whatever Gradio would add, the page loads resources from this server only.
 POLICY = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -25,14 +25,14 @@ ASK = "<p>Press Sample.</p>"
 
 
 class OwnSourcesOnly:
-    """A server that tells browsers to load nothing from another one."""
+    """Middleware that tells browsers to load nothing from other servers."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Around another server."""
+        """Wrap another server."""
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as the other server does, with the policy; see ASGI."""
+        """Answer as the wrapped server does, with the policy added; see ASGI."""
 
         async def with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -44,19 +44,19 @@ class OwnSourcesOnly:
 
 
 def serve(path: str, host: str, port: int) -> None:
-    """Serve the app of a model until interrupted.
+    """Serve the app for a model until interrupted.
 
     Args:
       path: a run, an export or an address on the Hugging Face Hub.
       host: address to listen on.
-      port: of the host.
+      port: port to listen on.
 
     Raises:
-      ValueError: the port is in use, or the host is no address of this machine.
+      ValueError: the port is in use, or the host is not an address of this machine.
       FileNotFoundError, ConnectionError: see `subject.open_subject`.
     """
     check_port(host, port)
-    # Gradio would tell its makers of every start, and ask them for its newest version.
+    # Otherwise Gradio would report every start to its makers and ask them for its newest version.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     page = build(subject.open_subject(path))
     print(f"the app is at http://{host}:{port} (Ctrl+C ends it).", flush=True)
@@ -74,10 +74,10 @@ def serve(path: str, host: str, port: int) -> None:
 
 
 def check_port(host: str, port: int) -> None:
-    """Refuse a port that is taken, before a model is read.
+    """Refuse a port that cannot be used, before a model is loaded.
 
     Raises:
-      ValueError: it is in use, or may not be listened on.
+      ValueError: the port is in use, or listening on it is not permitted.
     """
     try:
         with socket.create_server((host, port)):
@@ -90,7 +90,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def build(looked_at: Subject) -> gr.Blocks:
-    """The page of a model."""
+    """Build the page for a model."""
     names = [m.name for m in looked_at.sampler.modalities]
     count = len(looked_at.examples[names[0]])
     with gr.Blocks(
@@ -115,7 +115,7 @@ def build(looked_at: Subject) -> gr.Blocks:
             controls, own = rest[:num_sliders], rest[num_sliders:]
             return answers.sample(looked_at, example, observed, controls, own)
 
-        # A move of a slider during an answer is answered after it, and only the last one.
+        # Slider moves made during an answer are answered after it, and only the last one is.
         shared: dict[str, Any] = {"concurrency_id": "model", "api_visibility": "private"}
         for event in (button.click, example.release, *(s.release for s in sliders)):
             event(told(sample), asked, shown, trigger_mode="always_last", **shared)
@@ -126,7 +126,7 @@ def build(looked_at: Subject) -> gr.Blocks:
 
 
 def told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with what it cannot use told in a message on the page."""
+    """Wrap a function so that errors about its input are shown in a message on the page."""
 
     def answer(*values: Any) -> Any:
         try:
@@ -138,7 +138,7 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _sliders(looked_at: Subject) -> list[gr.Slider]:
-    """For the numbers of `Controls`, in its order."""
+    """Sliders for the numbers of `Controls`, in the same order."""
     settings, most = looked_at.sampler.settings, answers.limits(looked_at.sampler)
     configured = settings.chains.data.num_steps if settings.data_energy else 0
     return [
@@ -176,7 +176,7 @@ def _sliders(looked_at: Subject) -> list[gr.Slider]:
 
 
 def _own(modality: Modality, looked_at: Subject) -> gr.components.Component:
-    """Where one's own example of a modality is given."""
+    """An input for the user's own example of a modality."""
     label = f"{modality.name}: {given.hint(modality, looked_at.alphabet)}"
     element = f"own_{modality.name}"
     if modality.kind == "image":

@@ -1,4 +1,4 @@
-"""What the app looks at: a model, and examples to begin with."""
+"""What the app shows: a model, and examples to start from."""
 
 import math
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from mmebm_jax.typing import Alphabet
 NUM_EXAMPLES = 12
 MOST_DRAWS = 8
 MOST_STEPS = 400  # of a chain that is shown
-TIMES_TRAINED = 4  # how much longer than in training a chain may be
-FEWEST_STEPS = 20  # up to which every chain may go
+TIMES_TRAINED = 4  # how many times longer than in training a chain may be
+FEWEST_STEPS = 20  # every chain may be at least this long
 
 
 class Subject(NamedTuple):
@@ -25,14 +25,14 @@ class Subject(NamedTuple):
     sampler: Sampler
     alphabet: Alphabet
     examples: Mapping[str, Any]  # name → `[N, *shape]` in model range
-    note: str  # where the examples come from, if not from the test data
+    note: str  # where the examples come from, if not the test data
 
 
 def open_subject(path: str) -> Subject:
-    """A run, an export or an address on the Hugging Face Hub, with examples.
+    """Open a run, an export or an address on the Hugging Face Hub, with examples.
 
-    Examples are the run's test data, or where these cannot be read, samples of the model. Of an
-    export no path is followed: its data set is opened only where it needs none.
+    The examples are the run's test data or, if these cannot be read, samples from the model. Paths
+    stored in an export are never followed: its data set is opened only if it needs none.
 
     Raises:
       FileNotFoundError, ValueError, ConnectionError: see `mmebm_jax.load`.
@@ -52,7 +52,7 @@ def open_subject(path: str) -> Subject:
 
 
 def most_steps(sampler: Sampler, trained: int) -> int:
-    """The longest chain that is shown: its trajectory fits in memory, for every draw."""
+    """The longest chain that is shown: the trajectories of all draws must fit in memory."""
     size = 4 * sum(math.prod(m.shape) for m in sampler.modalities)
     fitting = pictures.MOST_TRAJECTORY_BYTES // (size * MOST_DRAWS)
     wanted = max(FEWEST_STEPS, TIMES_TRAINED * trained)

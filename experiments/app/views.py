@@ -1,4 +1,4 @@
-"""What is shown, as HTML that refers to nothing outside itself; everything is escaped."""
+"""Views as self-contained HTML, with everything escaped."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def css() -> str:
 
 
 def head(subject: Subject) -> str:
-    """The model's name, and the examples to choose from, numbered from 1."""
+    """The model's name and the examples to choose from, numbered from 1."""
     count = len(next(iter(subject.examples.values())))
     heads = Strip("example", count, lines=tuple(str(n + 1) for n in range(count)))
     title = "Samples of the model" if subject.note else "Test examples"
@@ -53,7 +53,7 @@ def draws(subject: Subject, given: Mapping[str, Any], found: Draws, warning: str
 
 
 def chain(subject: Subject, found: Draws) -> str:
-    """The chain of the draws: an animation, energy curves, and the first draw step by step."""
+    """The chains of the draws: an animation, energy curves, and the first draw step by step."""
     count = len(next(iter(found.generated.values())))
     panels, blocks = [], []
     if len(found.energies):
@@ -76,11 +76,11 @@ def chain(subject: Subject, found: Draws) -> str:
 
 
 def exchange(subject: Subject, name: str, energies: np.ndarray) -> str:
-    """Energies of examples whose modality `name` is another example's, `[K, K]`, as a table."""
+    """A table of energies `[K, K]` of examples with modality `name` taken from another one."""
     count, least = len(energies), energies.argmin(axis=1)
     chosen = {key: values[:count] for key, values in subject.examples.items()}
     kept = {key: values for key, values in chosen.items() if key != name}
-    # What can be drawn as pictures tells examples apart at a glance.
+    # Prefer a modality drawn as pictures, which tell examples apart at a glance.
     own = next((m.name for m in subject.sampler.modalities if m.name in kept), name)
     rows = [
         [(_number(value), j == i, j == least[i]) for j, value in enumerate(row)]
@@ -100,10 +100,10 @@ def exchange(subject: Subject, name: str, energies: np.ndarray) -> str:
 
 
 def animated(modality: Modality, trajectory: np.ndarray, alphabet: Alphabet) -> Strip:
-    """Chains side by side, as an animated PNG; texts as they end.
+    """Chains side by side as an animated PNG; for text, only the last step.
 
     Args:
-      modality: the spec.
+      modality: the modality's spec.
       trajectory: `[T + 1, N, *shape]` in model range; at most `MOST_FRAMES` steps are shown.
       alphabet: what the tokens of a text stand for.
     """
@@ -127,7 +127,7 @@ def animated(modality: Modality, trajectory: np.ndarray, alphabet: Alphabet) -> 
 
 
 def _steps(subject: Subject, found: Draws) -> Block:
-    """The first draw's chain, steps across."""
+    """The chain of the first draw, with steps as columns."""
     total = len(found.energies)
     shown = np.unique(np.linspace(0, total - 1, min(MOST_SHOWN_STEPS, total)).astype(int))
     heads = [
@@ -158,7 +158,7 @@ def _cells(subject: Subject, name: str, values: Any) -> list[Strip]:
 
 
 def _panel(title: str, energies: np.ndarray) -> dict[str, Any]:
-    """A line for each chain of energies `[T, N]`."""
+    """A panel with one line per chain of the energies `[T, N]`."""
     steps = list(range(len(energies)))
     lines = [(n, (steps, energies[:, n].tolist())) for n in range(energies.shape[1])]
     svg, is_cut = figures.curves(lines, title)

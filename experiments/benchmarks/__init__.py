@@ -1,1 +1,1 @@
-"""The parts of `experiments.benchmark`, one a module."""
+"""The parts of `experiments.benchmark`, one per module."""

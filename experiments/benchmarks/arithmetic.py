@@ -1,4 +1,4 @@
-"""What bfloat16 inside the networks does to the losses, and to an update's time."""
+"""Effect of bfloat16 inside the networks on the losses and on the time of an update."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ KINDS = ("float32", "bfloat16")
 
 
 def measure(options: Options) -> Part:
-    """Updates in turn from one state with the same keys, and each loss's largest difference."""
+    """Time interleaved updates from one state and the same keys, and compare their losses."""
     shape = workload.SMALL if options.quick else workload.PAPER
     losses: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
 

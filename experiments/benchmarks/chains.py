@@ -1,4 +1,4 @@
-"""Chains alone, rolled `lax.scan` against fully unrolled, and every network alone."""
+"""Chains on their own, with `lax.scan` rolled or fully unrolled, and each network on its own."""
 
 import time
 from functools import partial
@@ -23,7 +23,7 @@ from mmebm_jax.distributions import mixture_of_experts
 
 
 def measure(options: Options) -> Part:
-    """Both chains and the three networks of paper B."""
+    """Time both chains and the three networks of paper B."""
     shape = workload.SMALL if options.quick else workload.PAPER
     work = workload.build("paper_b", shape, quick=options.quick)
     chain_figures, chain_rows = _chains(work, options)

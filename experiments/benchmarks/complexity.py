@@ -1,4 +1,4 @@
-"""What each method costs by chain length: training, and sampling in one step or in many."""
+"""Cost of each method by chain length: training, and sampling in a single step or in many."""
 
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ QUICK_STEPS = (2, 4)
 
 
 def measure(options: Options, workdir: epath.Path) -> Part:
-    """Draws `complexity.png` into `workdir` as well."""
+    """Measure, and also draw `complexity.png` into `workdir`."""
     shape = workload.SMALL if options.quick else workload.PAPER
     steps = QUICK_STEPS if options.quick else STEPS
     training: list[dict[str, Any]] = []
@@ -65,7 +65,7 @@ def _training(variant: str, count: int, work: Workload, options: Options) -> dic
 def _sampling(
     variant: str, count: int, work: Workload, options: Options, *, alone: bool
 ) -> list[dict[str, Any]]:
-    """Rows of sampling: the generator `alone` once a method, and its chains where it has some."""
+    """Rows for sampling: the generator `alone` once per method, and its chains if it has any."""
     model, weights, size = work.model, work.state.weights, work.shape.batch_size
     settings = builders.build_sampler_settings(work.config)
     trained = sampling.Trained(model, settings, weights)
@@ -87,7 +87,7 @@ def _sampling(
         rows.append(_row(variant, 0, time, flops.counted(direct, key)))
     chains = workload.revisions(work)
     chains.pop("posterior", None)
-    # The prior's chain keeps its length, so without a data energy one row says it all.
+    # The prior's chain has a fixed length, so without a data energy one row is enough.
     if "data" in chains or (chains and alone):
         time = typical(partial(jax.jit(refined), key), options.repeats)
         total = flops.counted(refined, key) + flops.of_repetitions(chains.values())

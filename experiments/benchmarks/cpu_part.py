@@ -1,6 +1,6 @@
-"""What each of the CPU's own versions earns: an update with all of them against one without it.
+"""What each CPU-specific version gains: an update with all of them against one without it.
 
-Two updates: paper B's, most of which is chains, and that of `private_full`'s bound, which has none.
+Two updates are timed: paper B's, which is mostly chains, and `private_full`'s bound, without any.
 """
 
 import inspect
@@ -35,7 +35,7 @@ def _plain_rows(inputs: jax.Array, kernel: jax.Array, pads: Any) -> jax.Array:
 
 
 Patch = tuple[Any, str, Any]
-# Version → its file, and what stands in for it.
+# Version → its source, and the patches that replace it.
 VERSIONS: dict[str, tuple[Any, list[Patch]]] = {
     "convolution": (
         convolution,
@@ -52,7 +52,7 @@ VERSIONS: dict[str, tuple[Any, list[Patch]]] = {
 
 
 def measure(options: Options) -> Part:
-    """One update of each kind without each version in turn."""
+    """Time one update of each kind with each version left out in turn."""
     if jax.default_backend() != "cpu":
         line = "The versions of mmebm_jax/cpu stand in on a CPU alone."
         return Part({"skipped": line}, line)
@@ -90,12 +90,12 @@ def measure(options: Options) -> Part:
 
 
 def _measured(work: workload.Workload, pairs: int) -> dict[str, Spread]:
-    """Name of a version → an update's time without it over that with all."""
+    """Name of a version → time of an update without it, relative to one with all versions."""
     with_all, found = workload.stepper(work), {}
     with_all()
     for name, (_, patches) in VERSIONS.items():
         without = _without(work, patches)
-        seconds(with_all)  # compiling left other work behind
+        seconds(with_all)  # compilation leaves other work behind
         seconds(without)
         times = interleaved({"with": with_all, "without": without}, pairs)
         found[name] = ratios(times["without"], times["with"])
@@ -107,7 +107,7 @@ def _percent(ratio: Spread) -> float:
 
 
 def _without(work: workload.Workload, patches: list[Patch]) -> Callable[[], Any]:
-    """A call that makes one update after another, compiled without a version."""
+    """A function that runs one update after another, compiled without a version."""
     with _patched(patches):
         arguments = work.state, work.raw, jax.random.key(0)
         program = workload.jitted_update(work).lower(*arguments).compile()

@@ -1,6 +1,6 @@
-"""How near the update comes to the machine's limit: FLOPs over seconds, against a matrix product.
+"""How close the update comes to the machine's limit: its FLOP rate, against a matrix product's.
 
-FLOPs are those of XLA's cost analysis of the traced program.
+FLOPs are taken from XLA's cost analysis of the traced program.
 """
 
 from collections.abc import Callable, Iterable
@@ -31,22 +31,22 @@ def of_program(lowered: jax.stages.Lowered) -> float:
 def of_update(work: Workload) -> float:
     """FLOPs of one update.
 
-    The analysis counts the body of a loop once, however often it runs: each chain of n steps lacks
-    n − 1 of them. (Beside the chains the update has one loop with products in it, the squarings of
-    spectral normalisation, under a hundredth of the whole; those are left out.)
+    The analysis counts the body of a loop once, however often it runs, so for each chain of n steps
+    the other n − 1 are added here. (The update's only other loop with products, the squarings of
+    spectral normalisation, is under a hundredth of the total and left out.)
     """
     total = of_program(work.lowered)
     return total + of_repetitions(workload.revisions(work).values())
 
 
 def of_repetitions(revisions: Iterable[Revision]) -> float:
-    """FLOPs of all steps of chains but the first of each."""
+    """FLOPs of all chain steps except the first step of each chain."""
     key = jax.random.key(0)
     return sum((r.chain.num_steps - 1) * counted(r.step, r.arrays, key, r.start) for r in revisions)
 
 
 def matrix_product_rate(repeats: int, size: int = MATRIX_SIZE) -> float:
-    """FLOPs a second of a float32 product of two square matrices, the best of several calls."""
+    """FLOPs per second of a float32 product of two square matrices, the best of several calls."""
     matrix = jnp.ones([size, size])
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(matrix, matrix))
@@ -54,7 +54,7 @@ def matrix_product_rate(repeats: int, size: int = MATRIX_SIZE) -> float:
 
 
 def measure(options: Options) -> Part:
-    """The update and both chains."""
+    """Measure the update and both chains."""
     shape = workload.SMALL if options.quick else workload.PAPER
     work = workload.build("paper_b", shape, quick=options.quick)
     key = jax.random.key(2)

@@ -1,4 +1,4 @@
-"""What training adds to an update: the guard's watch and the input."""
+"""What training adds to the cost of an update: the guard's checks and the input pipeline."""
 
 import tempfile
 from collections.abc import Callable
@@ -18,17 +18,18 @@ from mmebm_jax.runs import builders, sharding
 from mmebm_jax.training import feed
 from mmebm_jax.training.log import Log
 
-NUM_STEPS = 5  # of training, in one timed call of the input
-# The guard should cost less than a machine's noise: many single steps, whose median is steadier.
-GUARD_ROUNDS = 8  # for each pair that is asked for
+NUM_STEPS = 5  # training steps in one timed call, for the input
+# The guard should cost less than a machine's noise, so time many single steps: their median is
+# steadier.
+GUARD_ROUNDS = 8  # per requested pair
 NUM_EXAMPLES = 2000
-# What only the guard asks for; the compiler leaves out what nobody reads.
+# Metrics that only the guard reads; the compiler removes unused ones.
 WATCHED = ("gradient_norm/", "parameter_norm/")
 MOST_OF_GUARD, MOST_OF_INPUT = 1.02, 1.05
 
 
 def measure(options: Options) -> Part:
-    """Steps with and without the guard, and with each way to feed them against a fixed batch."""
+    """Time steps with and without the guard, and each input pipeline against a fixed batch."""
     shape = workload.SMALL if options.quick else workload.PAPER
     work = workload.build("paper_b", shape, quick=options.quick)
     mesh = sharding.data_mesh()
@@ -100,7 +101,7 @@ def _examples(work: Workload) -> ArraySource:
 
 
 def _trainer(work: Workload, log: Log, *, guarded: bool) -> Callable[[Callable[[], Any], int], Any]:
-    """A function (read, number of steps) that trains as the training loop does."""
+    """A function (read, number of steps) that trains like the training loop."""
     update = work.function
 
     def step(*arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Timing, and the arithmetic of its figures."""
+"""Timing, and statistics of the timings."""
 
 import statistics
 import time
@@ -13,27 +13,27 @@ Call = Callable[[], Any]
 
 
 class Options(NamedTuple):
-    """How long to measure."""
+    """How much to measure."""
 
-    pairs: int  # interleaved repetitions of what is compared
-    repeats: int  # calls of what is timed alone
-    quick: bool  # everything small, to see that all parts work
+    pairs: int  # interleaved repetitions for comparisons
+    repeats: int  # calls for separate timings
+    quick: bool  # small sizes, to test that all parts run
 
 
 class Spread(NamedTuple):
-    """The smallest, the middle and the largest of several figures."""
+    """The minimum, median and maximum of several values."""
 
     minimum: float
     median: float
     maximum: float
 
     def __str__(self) -> str:
-        """The three as a table shows them."""
+        """The three values as shown in tables."""
         return f"{self.minimum:.2f} / {self.median:.2f} / {self.maximum:.2f}"
 
 
 class Part(NamedTuple):
-    """Result of a part: figures for `benchmark.json`, Markdown, and rows for `docs/results`."""
+    """Result of a part: values for `benchmark.json`, Markdown, and rows for `docs/results`."""
 
     figures: dict[str, Any]
     markdown: str
@@ -41,22 +41,22 @@ class Part(NamedTuple):
 
 
 def seconds(call: Call) -> float:
-    """Wall-clock seconds of a call, its result awaited."""
+    """Wall-clock seconds of a call, including the wait for its result."""
     begin = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - begin
 
 
 def typical(call: Call, repeats: int) -> float:
-    """The median of several calls, after one that is not counted."""
+    """The median time of several calls, after a warm-up call."""
     seconds(call)
     return statistics.median(seconds(call) for _ in range(repeats))
 
 
 def interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call, in turn (A B B A A B), so that what else a machine does weighs on all.
+    """Seconds of each call, interleaved (A B B A A B) so that other load affects all of them.
 
-    Every second round goes backwards: neither a drift nor what a call leaves behind favours one.
+    Every second round runs in reverse order, so that neither drift nor after-effects favour one.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for index in range(rounds):
@@ -66,24 +66,24 @@ def interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of one or more values."""
+    """The spread of one or more values."""
     return Spread(min(values), statistics.median(values), max(values))
 
 
 def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> Spread:
-    """Spread of the quotients of values measured in pairs.
+    """Spread of the ratios of values measured in pairs.
 
     Raises:
-      ValueError: lists of different lengths.
+      ValueError: the lists have different lengths.
     """
     return spread([a / b for a, b in zip(numerator, denominator, strict=True)])
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """The slope p of cost ∝ size^p: a straight line through the logarithms.
+    """The slope p of cost ∝ size^p, fitted as a straight line through the logarithms.
 
     Raises:
-      ValueError: fewer than two sizes, or one that is not positive.
+      ValueError: there are fewer than two sizes, or one is not positive.
     """
     if len(sizes) < 2 or min(*sizes, *costs) <= 0:
         raise ValueError(f"an exponent needs two or more positive sizes and costs, not {sizes}.")
@@ -91,6 +91,6 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 
 def table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
-    """A Markdown table; floats get three significant digits."""
+    """A Markdown table; floats are shown with three significant digits."""
     shown = [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row] for row in rows]
     return tabulate(shown, headers, tablefmt="github", disable_numparse=True)

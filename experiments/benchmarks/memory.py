@@ -1,4 +1,4 @@
-"""Memory of the compiled update, by XLA's own account."""
+"""Memory of the compiled update, as reported by XLA."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from experiments.benchmarks.measure import Options, Part, table
 
 
 def measure(options: Options) -> Part:
-    """Arguments, results and temporary buffers, MiB."""
+    """Arguments, results and temporary buffers, in MiB."""
     shape = workload.SMALL if options.quick else workload.PAPER
     work = workload.build("paper_b", shape, quick=options.quick)
     analysis: Any = work.update.memory_analysis()

@@ -1,7 +1,7 @@
-"""Modalities looped over in Python, as the library does, against modalities stacked under `vmap`.
+"""Looping over modalities in Python, as the library does, against stacking them under `vmap`.
 
 Stacked networks need equal shapes, as PolyMNIST's modalities have; their convolutions become
-grouped ones. Both evaluate the same energies of both chains.
+grouped convolutions. Both evaluate the same energies in both chains.
 """
 
 from functools import partial
@@ -68,7 +68,7 @@ def stacked(work: Workload) -> dict[str, Revision]:
 
 
 def measure(options: Options) -> Part:
-    """Both chains, looped and stacked in turn."""
+    """Time both chains, looped and stacked, interleaved."""
     shape = workload.SMALL if options.quick else workload.PAPER
     work = workload.build("paper_b", shape, quick=options.quick)
     looped, key = workload.revisions(work), jax.random.key(4)

@@ -1,4 +1,4 @@
-"""Parameters of every choice of networks, and the floating-point operations of an update."""
+"""Parameter counts of every choice of networks, and the FLOPs of an update."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from experiments.benchmarks.workload import PAPER, SMALL, Workload
 from mmebm_jax.data.source import Field
 from mmebm_jax.modalities.kinds import NETWORKS
 
-# PolyMNIST, and a picture of 64 pixels with a sentence; the width of the networks beside each.
+# PolyMNIST, and a 64-pixel picture with a sentence, each with its choices of networks.
 PICTURES = {f"m{index}": Field("image", (28, 28, 3)) for index in range(5)}
 SENTENCE = {"picture": Field("image", (64, 64, 3)), "sentence": Field("text", (32, 2000))}
 CASES = {
@@ -24,7 +24,7 @@ ROLES = ("inference", "generator", "energy")
 
 
 def measure(options: Options) -> Part:
-    """Counts alone: nothing is compiled or run."""
+    """Only count: nothing is compiled or run."""
     shape = SMALL if options.quick else PAPER
     rows: list[dict[str, Any]] = []
     for case, (fields, choices) in CASES.items():

@@ -1,4 +1,4 @@
-"""How an update's cost grows with chain steps, modalities, batch and image size."""
+"""How the cost of an update scales with chain steps, modalities, batch size and image size."""
 
 from functools import cache
 from typing import Any
@@ -18,7 +18,7 @@ QUICK_AXES: dict[str, tuple[int, ...]] = {
     "num_modalities": (2, 3),
     "batch_size": (8, 32),
 }
-# What the design promises: loops over steps and over modalities, and nothing that grows faster.
+# The design promises loops over steps and over modalities, and nothing that grows faster.
 LIMITS = {"num_steps": 1.05, "num_modalities": 1.1}
 NAMES = {
     "num_steps": "steps of both chains",
@@ -29,7 +29,7 @@ NAMES = {
 
 
 def measure(options: Options) -> Part:
-    """Seconds along each axis, the others as they are, and the fitted exponents."""
+    """Seconds along each axis with the others fixed, and the fitted exponents."""
     shape = workload.SMALL if options.quick else workload.PAPER
     figures: dict[str, Any] = {}
     rows = []
@@ -41,7 +41,7 @@ def measure(options: Options) -> Part:
             **{"exponent": fitted, "limit": limit},
         }
         measured = ", ".join(f"{size}: {time:.3g}" for size, time in zip(sizes, times, strict=True))
-        # Small updates are mostly overhead: they show that this part works, not how cost grows.
+        # Small updates are mostly overhead: they test that this part runs, not how cost scales.
         kept = "small sizes" if options.quick else ("kept" if fitted <= (limit or 0) else "MISSED")
         bar = "" if limit is None else f"≤ {limit}: {kept}"
         rows.append([NAMES[axis], measured, f"{fitted:.2f}", bar])
@@ -50,6 +50,6 @@ def measure(options: Options) -> Part:
 
 @cache
 def _seconds(shape: Shape, options: Options) -> float:
-    """Of one update; the axes cross in one shape, which is measured once."""
+    """Seconds of one update; the shape in which the axes cross is measured only once."""
     work = workload.build("paper_b", shape, quick=options.quick)
     return typical(workload.stepper(work), options.repeats)

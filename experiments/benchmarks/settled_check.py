@@ -1,4 +1,4 @@
-"""Whether PyTorch's updates of `private_full` compute what ours do, piece by piece."""
+"""Check piece by piece that PyTorch's updates of `private_full` compute what ours do."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,9 +23,9 @@ BOUND_KEY, NOISE_KEY, CHAIN_KEY = 9, 10, 0
 
 
 def workloads(shape: Shape, *, quick: bool) -> dict[str, Workload]:
-    """`private_full` before its freezing and after it, with the standard prior.
+    """`private_full` before and after its freezing step, with the standard prior.
 
-    What a fitted prior adds is drawn by few small products; PyTorch has no counterpart of it here.
+    A fitted prior adds only a few small products; PyTorch has no counterpart of it here.
     """
     settled = build("private_full", shape, quick=quick)
     last = settled.terms._replace(fitted_energy=False, standard_prior=True)
@@ -36,14 +36,14 @@ def workloads(shape: Shape, *, quick: bool) -> dict[str, Workload]:
 
 
 def torch_update(work: Workload) -> SettledUpdate:
-    """PyTorch's updates at a workload's parameters."""
+    """PyTorch's updates with the parameters of a workload."""
     params = jax.device_get(work.state.params)
     optimisers, device = work.config.optimiser, torch_check.device()
     return SettledUpdate(work.model, params, work.settings, optimisers, device)
 
 
 def differences(work: Workload) -> dict[str, float]:
-    """Piece → largest difference relative to the largest value; chains at temperature 0."""
+    """Piece → largest difference relative to the largest value, with chains at temperature 0."""
     cold = work.settings.chains.data._replace(temperature=0.0)
     chains = work.settings.chains._replace(data=cold)
     work = replace(work, settings=work.settings._replace(chains=chains))
@@ -53,7 +53,7 @@ def differences(work: Workload) -> dict[str, float]:
 
 
 def _chain_ends(work: Workload) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Where the data chain starts, and the data below it whose energies it is to reach."""
+    """The start of the data chain, and lower-energy data whose energies it is to reach."""
     networks = bind(work.plan, work.state.params, work.state.weights.base_prior)
     ends = sorted(
         (torch_check.samples_like(work), work.batch),
@@ -63,7 +63,7 @@ def _chain_ends(work: Workload) -> tuple[dict[str, jax.Array], dict[str, jax.Arr
 
 
 def _ours(work: Workload) -> dict[str, Any]:
-    """The library's own terms and chain, at samples that PyTorch gets as well."""
+    """Our own terms and chain, on the same samples that PyTorch gets."""
     plan, batch, samples = work.plan, work.batch, torch_check.samples_like(work)
     base_prior = work.state.weights.base_prior
     no_latents = Latents(jnp.zeros([0]), {})
@@ -122,7 +122,7 @@ def _theirs(work: Workload) -> dict[str, Any]:
 
 
 def _bound_noise(work: Workload) -> tuple[np.ndarray, ...]:
-    """What `bounds.mmvae` draws from the check's key, as `BoundNoise`."""
+    """The noise that `bounds.mmvae` draws from the check's key, as `BoundNoise`."""
     model, count = work.model, work.shape.batch_size
     names, private = [m.name for m in model.modalities], model.num_private
     key = jax.random.key(BOUND_KEY)
@@ -143,7 +143,7 @@ def _bound_noise(work: Workload) -> tuple[np.ndarray, ...]:
 
 
 def _data_noise(work: Workload) -> torch.Tensor:
-    """What the energy term draws from the check's key for data and for samples."""
+    """The noise that the energy term draws from the check's key, for data and for samples."""
     keys = jax.random.split(jax.random.key(NOISE_KEY), len(work.batch))
     named = list(zip(keys, work.batch.items(), strict=True))
     data = {name: cpu.normal(k, x.shape, x.dtype) for k, (name, x) in named}

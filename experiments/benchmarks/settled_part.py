@@ -1,4 +1,4 @@
-"""Our updates of `private_full` against eager PyTorch's, in one process and in turn."""
+"""Our updates of `private_full` against eager PyTorch's, interleaved in one process."""
 
 import os
 from functools import partial
@@ -20,12 +20,12 @@ from experiments.benchmarks.measure import (
 )
 from experiments.benchmarks.torch_networks import images_first
 
-BAR = 1.3  # PyTorch's seconds over ours, the median of the pairs
+BAR = 1.3  # PyTorch's seconds over ours, median over pairs
 PHASES = {"bound": "the bound", "energy": "the data energy, the rest frozen"}
 
 
 def measure(options: Options) -> Part:
-    """Check that both compute the same, then time them."""
+    """Check that both compute the same results, then time them."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     shape = workload.SMALL if options.quick else workload.PAPER
     figures: dict[str, Any] = {"torch": torch.__version__, "threads": torch.get_num_threads()}
@@ -44,7 +44,7 @@ def measure(options: Options) -> Part:
             "eager": partial(torch_check.awaited, step, raw),
         }
         for call in [*calls.values()] * 2:
-            seconds(call)  # compilation, Adam's states
+            seconds(call)  # compilation, allocation of Adam's states
         pair = interleaved(calls, options.pairs)
         ratio = ratios(pair["eager"], pair["ours"])
         figures[name] = {"ours": spread(pair["ours"]), "eager": spread(pair["eager"])}

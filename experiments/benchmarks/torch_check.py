@@ -1,4 +1,4 @@
-"""Whether the PyTorch update computes what ours does: both on the same numbers, piece by piece."""
+"""Check piece by piece that the PyTorch update computes what ours does on the same numbers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ TOLERANCE = 1e-4
 
 
 def device() -> str:
-    """Where PyTorch runs: on the kind of device that JAX has."""
+    """PyTorch's device, of the same kind as JAX's."""
     if jax.default_backend() == "cpu":
         return "cpu"
     if not torch.cuda.is_available():
@@ -31,7 +31,7 @@ def device() -> str:
 
 
 def torch_update(work: Workload, *, compiled: bool) -> TorchUpdate:
-    """The PyTorch update at a workload's parameters, on `device()`."""
+    """The PyTorch update with the parameters of a workload, on `device()`."""
     networks = converted(work.model, jax.device_get(work.state.params))
     return TorchUpdate(
         work.model,
@@ -54,10 +54,10 @@ def differences(work: Workload) -> dict[str, float]:
 
 
 def assert_equal(work: Workload) -> dict[str, float]:
-    """`differences`, all within the tolerance.
+    """Return `differences` if all are within the tolerance.
 
     Raises:
-      ValueError: the pieces that differ.
+      ValueError: names the pieces that differ.
     """
     found = differences(work)
     refuse_differences(found)
@@ -73,7 +73,7 @@ def refuse_differences(found: Mapping[str, float]) -> None:
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """PyTorch's products and convolutions in float32, where a GPU would round them to TF32."""
+    """Make PyTorch compute products and convolutions in float32, where a GPU would use TF32."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
@@ -91,7 +91,7 @@ def relative(values: Any, expected: Any) -> float:
 
 
 def awaited(step: Callable[[torch.Tensor], Any], raw: torch.Tensor) -> Any:
-    """What a step returns, once a GPU has it."""
+    """The result of a step, after the GPU has finished."""
     found = step(raw)
     if raw.is_cuda:
         torch.cuda.synchronize()
@@ -115,14 +115,14 @@ BOUND_KEY, NOISE_KEY, CHAIN_KEY = 9, 10, 0
 
 
 def _bound_noise(work: Workload) -> jax.Array:
-    """What the bound draws from its key, `[M, B, Z]`."""
+    """The noise that the bound draws from its key, `[M, B, Z]`."""
     key = jax.random.split(jax.random.key(BOUND_KEY), 3)[0]
     shape = (1, len(work.model.modalities), *work.latents.shared.shape)
     return jax.random.normal(key, shape)[0]
 
 
 def _data_noise(work: Workload) -> dict[str, jax.Array]:
-    """What the energy term draws from its key, name → like the batch."""
+    """The noise that the energy term draws from its key, name → shape of the batch."""
     keys = jax.random.split(jax.random.key(NOISE_KEY), len(work.batch))
     return {
         name: jax.random.normal(key, values.shape)
@@ -131,7 +131,7 @@ def _data_noise(work: Workload) -> dict[str, jax.Array]:
 
 
 def _ours(work: Workload) -> dict[str, Any]:
-    """The library's own terms and chains, at samples that PyTorch gets as well."""
+    """Our own terms and chains, on the same samples that PyTorch gets."""
     chains = work.settings.chains
     chains = chains._replace(
         posterior=chains.posterior._replace(temperature=0.0),

@@ -1,6 +1,6 @@
-"""The networks of PolyMNIST in PyTorch, channels first, and how our parameters become theirs.
+"""The networks for PolyMNIST in PyTorch, channels first, with conversion of our parameters.
 
-Channels first is the format that PyTorch runs these small images fastest in on a CPU.
+On CPUs, channels first is PyTorch's fastest format for these small images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ COUNTERPARTS: dict[type, Any] = {
 
 
 def counterpart(network: nn.Module | Any, inputs: Maps | int) -> Any:
-    """PyTorch's sub-network for one of ours."""
+    """The PyTorch counterpart of one of our sub-networks."""
     return COUNTERPARTS[type(network)](network, inputs)
 
 
@@ -48,7 +48,7 @@ def _num_features(module: Any) -> int:
 
 
 class Inference(nn.Module):
-    """Images `[M, B, C, H, W]` → experts' means and scales, each `[M, B, size]`."""
+    """Images `[M, B, C, H, W]` → means and scales of the experts, each `[M, B, size]`."""
 
     def __init__(self, model: Model, size: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Inference(nn.Module):
         return torch.stack(means), torch.stack(scales)
 
     def arrays(self, model: Model, params: Params) -> Arrays:
-        """Our parameters as its own."""
+        """Convert our parameters to this network's."""
         arrays: Arrays = {}
         for index, (expert, modality) in enumerate(
             zip(self.experts, model.modalities, strict=True)
@@ -81,7 +81,7 @@ class Inference(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latents `[B, Z]`, and private ones `[M, B, W]` → images `[M, B, C, H, W]`."""
+    """Latents `[B, Z]`, and private latents `[M, B, W]` → images `[M, B, C, H, W]`."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Generator(nn.Module):
         return torch.stack([decoder(torch.cat([latents, w], dim=1)) for decoder, w in pairs])
 
     def arrays(self, model: Model, params: Params) -> Arrays:
-        """Our parameters as its own."""
+        """Convert our parameters to this network's."""
         arrays: Arrays = {}
         for index, (decoder, modality) in enumerate(
             zip(self.decoders, model.modalities, strict=True)
@@ -122,13 +122,13 @@ class Energy(nn.Module):
         self.last = nn.Linear(hidden, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Energies of a batch, over all modalities jointly."""
+        """Joint energies of a batch over all modalities."""
         features = [trunk(image) for trunk, image in zip(self.trunks, images, strict=True)]
         joint = functional.silu(self.first(torch.cat(features, dim=1)))
         return self.last(functional.silu(self.second(joint)))[:, 0]
 
     def arrays(self, model: Model, params: Params) -> Arrays:
-        """Our parameters as its own."""
+        """Convert our parameters to this network's."""
         arrays: Arrays = {}
         maps: list[Maps] = []
         for index, (trunk, modality) in enumerate(zip(self.trunks, model.modalities, strict=True)):
@@ -139,11 +139,11 @@ class Energy(nn.Module):
 
 
 def converted(model: Model, params: Mapping[str, Params]) -> dict[str, nn.Module]:
-    """The three networks holding our parameters.
+    """The three networks with our parameters.
 
     Args:
-      model: a model of images alone, without private latents.
-      params: ours, by network.
+      model: a model of images only, without private latents.
+      params: our parameters, by network.
 
     Returns:
       "inference", "generator" and "energy".
@@ -157,14 +157,14 @@ def converted(model: Model, params: Mapping[str, Params]) -> dict[str, nn.Module
 
 
 def loaded(network: Any, model: Model, params: Params) -> nn.Module:
-    """A network of this module, holding our parameters."""
+    """Load our parameters into a network of this module."""
     arrays = network.arrays(model, params)
     network.load_state_dict({key: torch.tensor(values) for key, values in arrays.items()})
     return network
 
 
 def private_part(params: Params, names: Sequence[str]) -> dict[str, Any]:
-    """Of the inference network what infers private latents, under the names of the rest."""
+    """The part of the inference network for private latents, renamed like the shared part."""
     return {
         name + ending: params[f"{name}_private{ending}"]
         for name in names

@@ -1,4 +1,4 @@
-"""Our update against PyTorch's, eager and compiled, in one process and in turn."""
+"""Our update against PyTorch's, eager and compiled, interleaved in one process."""
 
 import os
 from functools import partial
@@ -20,7 +20,7 @@ from experiments.benchmarks.measure import (
 )
 from experiments.benchmarks.torch_networks import images_first
 
-# What the design promises, by device: PyTorch's seconds over ours, the median of the pairs.
+# What the design promises, by device: PyTorch's seconds over ours, median over pairs.
 BARS = {
     "cpu": {"eager": 1.3, "torch.compile": 1.0},
     "cuda": {"eager": 3.0, "torch.compile": 1.5},
@@ -29,9 +29,9 @@ RESIDUAL_BARS = {"cpu": {"eager": 1.2}, "cuda": {"eager": 1.2}}
 
 
 def measure(options: Options, networks: str = "small") -> Part:
-    """Check that both compute the same, then time them.
+    """Check that both compute the same results, then time them.
 
-    Quick, and networks other than `small`, leave torch.compile out.
+    With quick, or with networks other than `small`, torch.compile is left out.
     """
     bars_of = BARS if networks == "small" else RESIDUAL_BARS
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -43,7 +43,7 @@ def measure(options: Options, networks: str = "small") -> Part:
     work = workload.build("paper_b", shape, quick=quick, networks=networks)
     device = torch_check.device()
     bars = bars_of[device]
-    # As XLA multiplies in float32 by default: on a GPU's TF32 units, and exactly on a CPU.
+    # As XLA multiplies float32 by default: in TF32 on a GPU, exactly on a CPU.
     torch.set_float32_matmul_precision("highest" if device == "cpu" else "high")
     raw = images_first(work.raw).to(device)
     compile_seconds = seconds(lambda: work.update and None)
@@ -55,7 +55,7 @@ def measure(options: Options, networks: str = "small") -> Part:
     calls |= {name: partial(torch_check.awaited, update, raw) for name, update in updates.items()}
     first = {"ours": compile_seconds} | {name: seconds(calls[name]) for name in updates}
     for call in calls.values():
-        seconds(call)  # what the first call left to settle: Adam's states, recompilation
+        seconds(call)  # finish what the first call left: Adam's states, recompilation
     figures: dict[str, Any] = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

@@ -1,4 +1,4 @@
-"""The networks of `mmebm_jax.networks.image_residual` in PyTorch, and their parameters there."""
+"""The networks of `mmebm_jax.networks.image_residual` in PyTorch, with parameter conversion."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -20,7 +20,7 @@ from mmebm_jax.networks.image_residual import (
 
 
 def leaky_relu(values: Tensor) -> Tensor:
-    """Leaky ReLU of the published slope."""
+    """Leaky ReLU with the published slope."""
     return functional.leaky_relu(values, SLOPE)
 
 
@@ -52,7 +52,7 @@ class Block(nn.Module):
         return kept.add(inner, alpha=self.branch)
 
     def arrays(self, params: Params) -> Arrays:
-        """Our parameters as its own."""
+        """Convert our parameters to this network's."""
         arrays = plain("first", params["Conv_0"]) | plain("second", params["Conv_1"])
         return arrays | (plain("shortcut", params["Conv_2"]) if "Conv_2" in params else {})
 
@@ -77,7 +77,7 @@ class Expert(nn.Module):
         return maps.flatten(1)
 
     def arrays(self, params: Params) -> Arrays:
-        """Our parameters as its own."""
+        """Convert our parameters to this network's."""
         arrays = plain("image", params["Conv_0"])
         for index, block in enumerate(self.blocks):
             own = block.arrays(params[f"ResidualBlock_{index}"])
@@ -86,7 +86,7 @@ class Expert(nn.Module):
 
     @property
     def features(self) -> list[Maps]:
-        """The maps that its features are flattened from."""
+        """Shapes of the maps that its features are flattened from."""
         return [self.maps]
 
 
@@ -113,7 +113,7 @@ class Decoder(nn.Module):
         return self.image(leaky_relu(self.blocks[-1](maps)))
 
     def arrays(self, params: Params) -> Arrays:
-        """Our parameters as its own."""
+        """Convert our parameters to this network's."""
         arrays = to_flat("dense", params["Dense_0"], self.maps) | plain("image", params["Conv_0"])
         for index, block in enumerate(self.blocks):
             own = block.arrays(params[f"ResidualBlock_{index}"])
@@ -143,5 +143,5 @@ class Trunk(nn.Module):
 
     @property
     def features(self) -> list[Maps]:
-        """The maps that its features are flattened from."""
+        """Shapes of the maps that its features are flattened from."""
         return [self.maps]

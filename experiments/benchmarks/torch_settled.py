@@ -1,6 +1,6 @@
-"""Both updates of `private_full` in PyTorch: of the bound, and of the data energy after it.
+"""Both updates of `private_full` in PyTorch: of the bound, and then of the data energy.
 
-What they share with paper B's update stands in `torch_update`, and is written as there.
+Code shared with paper B's update is in `torch_update`; the rest follows the same style.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ from mmebm_jax.networks.joint import SMALLEST_SCALE
 
 
 class PrivateInference(nn.Module):
-    """Experts of the shared and of the private latents, with features of their own.
+    """Experts for shared and private latents, with separate features.
 
     Attributes:
       auxiliary: raw scales of r_m, `[M, W]`.
@@ -52,7 +52,7 @@ class PrivateInference(nn.Module):
         return self.shared(images), self.private(images)
 
     def arrays(self, model: Model, params: Params) -> Arrays:
-        """Our parameters as its own."""
+        """Convert our parameters to this network's."""
         names = [modality.name for modality in model.modalities]
         shared = self.shared.arrays(model, params)
         private = self.private.arrays(model, private_part(params, names))
@@ -65,17 +65,17 @@ class PrivateInference(nn.Module):
 
 
 class BoundNoise(NamedTuple):
-    """The random numbers of the bound."""
+    """Random numbers for the bound."""
 
     strata: Tensor  # dtype=int64, shape=[B]
     shared: Tensor  # shape=[B, Z]
-    own: Tensor  # of each modality's expert, shape=[M, B, W]
-    other: Tensor  # of r_m, shape=[M, B, W]
+    own: Tensor  # for each modality's expert, shape=[M, B, W]
+    other: Tensor  # for r_m, shape=[M, B, W]
     hidden: Tensor  # dtype=bool, shape=[M, B]
 
 
 class SettledUpdate:
-    """Both updates with their state.
+    """Both updates and their state.
 
     Attributes:
       networks: "inference", "generator" and "energy".
@@ -106,7 +106,7 @@ class SettledUpdate:
         self.energy = Trained({"energy": self.networks["energy"]}, optimisers, averaging)
 
     def bound(self, images: Tensor, noise: BoundNoise) -> Tensor:
-        """MMVAE+'s negative bound by one stratum an example, for images `[M, B, C, H, W]`."""
+        """MMVAE+'s negative bound with one stratum per example, for images `[M, B, C, H, W]`."""
         bound, inference = self.settings.bound, self.networks["inference"]
         experts, (means, scales) = inference(images)
         rows = torch.arange(images.shape[1], device=images.device)
@@ -123,7 +123,7 @@ class SettledUpdate:
         return -(log_likelihood(outputs, images, self.scale) + bound.beta * ratio).mean()
 
     def bound_step(self, raw: Tensor) -> Tensor:
-        """One update of inference and generator; returns the loss."""
+        """One update of the inference network and generator; returns the loss."""
         images = raw.float() / 127.5 - 1.0
         num_modalities, num_latents, num_private = self.sizes
         count, device = images.shape[1], images.device
@@ -140,7 +140,7 @@ class SettledUpdate:
         return loss.detach()
 
     def refine(self, samples: Tensor, images: Tensor) -> Tensor:
-        """The data revision of samples, as long as training's is."""
+        """The data revision of samples, for the same time as in training."""
         network, chains = self.networks["energy"], self.settings.chains
         with torch.no_grad():
             weights = normalised(dict(network.named_parameters()), self.gain)
@@ -159,7 +159,7 @@ class SettledUpdate:
         return langevin(samples, energy, chains.data, self.bounds, size)
 
     def contrast(self, images: Tensor, refined: Tensor, noise: Tensor) -> Tensor:
-        """The energy's loss; noise `[2, M, B, C, H, W]` is for data and for samples."""
+        """The energy's loss; noise `[2, M, B, C, H, W]` for data and for samples."""
         settings, network = self.settings, self.networks["energy"]
         both = torch.cat([images, refined], dim=1)
         both = (both + settings.data_noise * torch.cat(list(noise), dim=1)).clamp(*self.bounds)
@@ -169,7 +169,7 @@ class SettledUpdate:
         return (data - samples + penalty).mean()
 
     def energy_step(self, raw: Tensor) -> Tensor:
-        """One update of the data energy, on samples of the standard prior; returns the loss."""
+        """One update of the data energy, on samples from the standard prior; returns the loss."""
         images = raw.float() / 127.5 - 1.0
         num_modalities, num_latents, num_private = self.sizes
         count, device = images.shape[1], images.device

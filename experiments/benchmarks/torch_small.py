@@ -1,4 +1,4 @@
-"""The networks of `mmebm_jax.networks.image` in PyTorch, and their parameters there."""
+"""The networks of `mmebm_jax.networks.image` in PyTorch, with conversion of their parameters."""
 
 import numpy as np
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class Expert(nn.Module):
         return functional.silu(self.dense(maps.flatten(1)))
 
     def arrays(self, params: Params) -> Arrays:
-        """Our parameters as its own."""
+        """Convert our parameters to this network's."""
         dense = from_flat("dense", params["Dense_0"], [self.maps])
         return (
             unshuffled("first", params["Conv_0"]) | unshuffled("second", params["Conv_1"]) | dense
@@ -45,7 +45,7 @@ class Expert(nn.Module):
 
     @property
     def features(self) -> list[Maps]:
-        """The maps that its features are flattened from: of a dense layer's, none."""
+        """Shapes of the maps that its features are flattened from; a dense layer has none."""
         return [(1, 1, self.size)]
 
 
@@ -67,7 +67,7 @@ class Decoder(nn.Module):
         return functional.pixel_shuffle(self.last(maps), 2)
 
     def arrays(self, params: Params) -> Arrays:
-        """Our parameters as its own."""
+        """Convert our parameters to this network's."""
         channels, height, breadth = self.maps
         return (
             plain("first", params["Dense_0"])
@@ -100,10 +100,10 @@ class Trunk(nn.Module):
         return maps.flatten(1)
 
     def arrays(self, params: Params) -> Arrays:
-        """Our parameters as its own."""
+        """Convert our parameters to this network's."""
         return unshuffled("first", params["Conv_0"]) | plain("second", params["Conv_1"])
 
     @property
     def features(self) -> list[Maps]:
-        """The maps that its features are flattened from."""
+        """Shapes of the maps that its features are flattened from."""
         return [self.maps]

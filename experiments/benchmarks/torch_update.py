@@ -1,8 +1,8 @@
-"""Paper B's update in PyTorch: the yardstick for ours, with the same networks and arithmetic.
+"""Paper B's update in PyTorch, the baseline for ours, with the same networks and arithmetic.
 
-Written as PyTorch would have it: gradients with respect to the chain's position alone, detached
-parameters inside chains, foreach and fused optimiser kernels. With `compiled` the energies of both
-chains and the whole of the losses go through `torch.compile`; Adam is one fused kernel anyway.
+It is written as idiomatic PyTorch: gradients only with respect to the chain's position, detached
+parameters inside chains, foreach and fused optimiser kernels. With `compiled`, the energies of both
+chains and all losses go through `torch.compile`; Adam is one fused kernel either way.
 """
 
 import math
@@ -25,14 +25,14 @@ LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class Noise(NamedTuple):
-    """The random numbers of the losses; the chains draw their own."""
+    """Random numbers for the losses; the chains draw their own."""
 
     bound: Tensor  # shape=[M, B, Z]
     data: Tensor  # shape=[M, B, C, H, W]
 
 
 class Targets(NamedTuple):
-    """What the losses learn from, without gradients."""
+    """What the losses are computed on, without gradients."""
 
     images: Tensor  # shape=[M, B, C, H, W], data
     revised: Tensor  # shape=[B, Z], ũ
@@ -41,14 +41,14 @@ class Targets(NamedTuple):
 
 
 def log_normal(values: Tensor, mean: Tensor | float = 0.0, scale: Tensor | None = None) -> Tensor:
-    """Elementwise log-density of a Gaussian, nats; without a scale it is 1."""
+    """Elementwise Gaussian log-density in nats; the scale defaults to 1."""
     if scale is None:
         return -0.5 * ((values - mean).square() + LOG_TWO_PI)
     return -0.5 * (((values - mean) / scale).square() + LOG_TWO_PI) - scale.log()
 
 
 def log_posterior(latents: Tensor, experts: tuple[Tensor, Tensor]) -> Tensor:
-    """log q(z | x) of the mixture of experts (`[M, B, Z]`) at `[..., B, Z]`; gives `[..., B]`."""
+    """log q(z | x) of the mixture of experts (`[M, B, Z]`) at `[..., B, Z]`; returns `[..., B]`."""
     each = log_normal(latents.unsqueeze(-3), *experts).sum(-1)
     return each.logsumexp(-2) - math.log(len(experts[0]))
 
@@ -62,7 +62,7 @@ def log_likelihood(outputs: Tensor, images: Tensor, scale: float) -> Tensor:
 
 def leading_direction(gram: Tensor) -> Tensor:
     """The unit eigenvector of the largest eigenvalue; see `mmebm_jax.networks.spectral`."""
-    if len(gram) == 1:  # Inductor inlines products of single numbers: 2^16 of them.
+    if len(gram) == 1:  # Inductor inlines products of 1×1 matrices, 2^16 of them.
         return torch.ones_like(gram[0])
     power = gram
     for _ in range(NUM_SQUARINGS):
@@ -73,7 +73,7 @@ def leading_direction(gram: Tensor) -> Tensor:
 
 
 def normalised(weights: Mapping[str, Tensor], gain: float) -> Weights:
-    """Every kernel at the spectral norm `gain`; the gradient passes through the norm."""
+    """Normalise every kernel to the spectral norm `gain`; the gradient passes through the norm."""
     result = {}
     for name, kernel in weights.items():
         result[name] = kernel
@@ -99,7 +99,7 @@ def langevin(
 ) -> Tensor:
     """A short run of Langevin dynamics; see `mmebm_jax.method.langevin` for the convention.
 
-    `step_size` takes energies and the gradient, and stands in for the chain's own.
+    `step_size` maps energies and the gradient to a step size, which replaces the chain's own.
     """
     deviation = math.sqrt(chain.temperature)
     for _ in range(chain.num_steps):
@@ -122,10 +122,10 @@ def langevin(
 
 
 class Trained:
-    """Networks with what an update does to them: bounded gradients, Adam, moving averages.
+    """Networks with their optimisation: gradient clipping, Adam, moving averages.
 
     Attributes:
-      networks: name → network; those that an update leaves alone are not among them.
+      networks: name → network, for the networks that the update trains.
       averages: name → moving averages of its parameters.
     """
 
@@ -149,7 +149,7 @@ class Trained:
         }
 
     def step(self, loss: Tensor) -> None:
-        """One step down a loss."""
+        """Take one optimisation step on a loss."""
         loss.backward()
         self.count += 1
         decay = min(self.averaging, self.count / (self.count + 10.0))
@@ -164,11 +164,11 @@ class Trained:
 
 
 class TorchUpdate:
-    """The update with its state.
+    """The update and its state.
 
     Attributes:
-      networks: "inference", "generator" and "energy", as `torch_networks.converted` gives them.
-      trained: the same, with their optimisers.
+      networks: "inference", "generator" and "energy", as returned by `torch_networks.converted`.
+      trained: the same networks with their optimisers.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class TorchUpdate:
 
     @property
     def energy(self) -> Energy:
-        """The data energy, not normalised."""
+        """The data energy, without spectral normalisation."""
         return self.networks["energy"]
 
     def _posterior_energy(self, weights: Weights, latents: Tensor, images: Tensor) -> Tensor:
@@ -236,22 +236,22 @@ class TorchUpdate:
         Args:
           experts: means and scales, `[M, B, Z]`.
           images: data, `[M, B, C, H, W]`.
-          outputs: decoded from the strata, `[K, M, B, C, H, W]`.
-          latents: one draw a stratum, `[K, B, Z]`.
+          outputs: outputs decoded from the strata, `[K, M, B, C, H, W]`.
+          latents: one draw per stratum, `[K, B, Z]`.
         """
         ratio = log_normal(latents).sum(-1) - log_posterior(latents, experts)
         values = log_likelihood(outputs, images, self.scale) + self.settings.bound.beta * ratio
         return -values.mean(0)
 
     def _losses(self, targets: Targets, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of all mean losses, and each by name."""
+        """The sum of all mean losses, and each mean loss by name."""
         images, terms = targets.images, self.terms
         num_modalities, num_examples = images.shape[:2]
         means, scales = self.inference(torch.cat([images, targets.refined], dim=1))
         of_data = means[:, :num_examples], scales[:, :num_examples]
         of_samples = means[:, num_examples:], scales[:, num_examples:]
         strata = of_data[0] + of_data[1] * noise.bound
-        # All that is decoded goes through the generator at once, and so do the energies below.
+        # The generator decodes everything in one batch, and so does the energy below.
         latents = torch.cat([strata.flatten(0, 1), targets.revised, targets.prior_latents])
         decoded = self.generator(latents).unflatten(1, (num_modalities + 2, num_examples))
         decoded = decoded.transpose(0, 1)
@@ -276,7 +276,7 @@ class TorchUpdate:
         return torch.stack(list(parts.values())).sum(), parts
 
     def targets(self, raw: Tensor) -> Targets:
-        """Both chains for a batch of uint8 images `[M, B, C, H, W]`."""
+        """Run both chains for a batch of uint8 images `[M, B, C, H, W]`."""
         with torch.no_grad():
             images = raw.float() / 127.5 - 1.0
             means, scales = self.encode(images)
@@ -293,7 +293,7 @@ class TorchUpdate:
         return Targets(images, revised, prior_latents, refined)
 
     def __call__(self, raw: Tensor) -> dict[str, Tensor]:
-        """One update; returns every loss."""
+        """Perform one update; returns every loss."""
         targets = self.targets(raw)
         shape = (*targets.images.shape[:2], self.num_latents)
         bound = torch.randn(shape, device=raw.device)

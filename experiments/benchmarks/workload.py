@@ -1,4 +1,4 @@
-"""What is timed: a model, a batch of noise and the update, at a config's sizes."""
+"""The benchmarked workload: a model, a batch of noise and the update, at the sizes of a config."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,12 +27,12 @@ from mmebm_jax.typing import EnergyFn, Latents
 
 
 class Shape(NamedTuple):
-    """The sizes that cost depends on."""
+    """The sizes that determine the cost."""
 
     num_modalities: int = 5
     image_size: int = 28
     batch_size: int = 64
-    num_steps: int = 10  # of the posterior and the data chain
+    num_steps: int = 10  # of both the posterior and the data chain
 
 
 PAPER = Shape()
@@ -41,7 +41,7 @@ SMALL = Shape(num_modalities=2, image_size=16, batch_size=8, num_steps=2)
 
 @dataclass(frozen=True)
 class Workload:
-    """A state, a batch and the update between them, at random parameters."""
+    """A state, a batch and the update, with random parameters."""
 
     config: ConfigDict
     model: Model
@@ -74,13 +74,13 @@ class Workload:
 
     @property
     def function(self) -> Update:
-        """The update as training builds it."""
+        """The update, built as in training."""
         optimisers = builders.build_optimisers(self.config)
         return builders.build_update(self.config, self.plan, optimisers)
 
     @cached_property
     def lowered(self) -> jax.stages.Lowered:
-        """The update's program, its state donated as in training."""
+        """The update's lowered program, with its state donated as in training."""
         return jitted_update(self).lower(self.state, self.raw, jax.random.key(0))
 
     @cached_property
@@ -97,22 +97,22 @@ def build(
     arithmetic: str = "float32",
     networks: str = "small",
 ) -> Workload:
-    """The update of a variant of configs/polymnist.py when all of its terms are on.
+    """The update of a variant of configs/polymnist.py with all of its terms active.
 
-    The last two are kept, with their compiled updates.
+    The last two workloads are cached with their compiled updates.
 
     Args:
-      variant: as after the config's colon.
-      shape: sizes; the networks' are the config's.
-      quick: networks an eighth as wide.
-      arithmetic: of the networks, float32 or bfloat16.
-      networks: which, as in `config.model.networks`.
+      variant: the variant, as after the colon in --config.
+      shape: sizes; those of the networks come from the config.
+      quick: use networks an eighth as wide.
+      arithmetic: arithmetic of the networks, float32 or bfloat16.
+      networks: choice of networks, as in `config.model.networks`.
     """
     return _build(variant, shape, quick, arithmetic, networks)
 
 
 def bound_alone(shape: Shape, *, quick: bool = False) -> Workload:
-    """The update of `private_full` before its freezing, which is that of its bound."""
+    """The update of `private_full` before its freezing step, which trains only the bound."""
     settled = build("private_full", shape, quick=quick)
     return replace(settled, terms=builders.terms_at(settled.config, 0))
 
@@ -131,12 +131,12 @@ def _build(variant: str, shape: Shape, quick: bool, arithmetic: str, networks: s
 
 
 def of_fields(config: ConfigDict, fields: dict[str, Field], shape: Shape) -> Workload:
-    """The update of a configuration on images and text of any shapes.
+    """The update of a configuration on images and text of any shape.
 
     Args:
-      config: its batch and the length of its chains become those of `shape`.
+      config: its batch size and chain lengths are replaced by those of `shape`.
       fields: the modalities.
-      shape: of which the batch and the chains' steps are read.
+      shape: provides the batch size and the number of chain steps.
     """
     config.batch_size = shape.batch_size
     config.posterior.chain.num_steps = config.energy.chain.num_steps = shape.num_steps
@@ -162,15 +162,15 @@ def of_fields(config: ConfigDict, fields: dict[str, Field], shape: Shape) -> Wor
 
 
 def _random_state(config: ConfigDict, model: Model, rng: np.random.Generator) -> TrainState:
-    """As `train_state.create` would, but from noise: nothing has to be compiled for it."""
+    """Like `train_state.create`, but random and without compiling anything."""
     components = config.prior.num_components
     shapes = jax.eval_shape(
         lambda key: train_state.create(key, model, builders.build_optimisers(config), components),
         jax.random.key(0),
     )
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    # Off centre: without a gap after its largest singular value a kernel's norm has a gradient that
-    # rounding decides, and no two implementations would agree on it.
+    # Off centre, because if a kernel's largest singular value is not separated from the next,
+    # rounding decides the gradient of its norm and no two implementations would agree.
     params = jax.tree.map(
         lambda x: jnp.asarray(rng.normal(0.01, 0.03, x.shape), x.dtype), shapes.params
     )
@@ -181,7 +181,7 @@ def _random_state(config: ConfigDict, model: Model, rng: np.random.Generator) ->
 
 
 def stepper(work: Workload) -> Callable[[], dict[str, jax.Array]]:
-    """A call that makes one update after another, as training does, and returns its metrics."""
+    """A function that runs one update after another, as in training, and returns the metrics."""
     state, key = jax.tree.map(jnp.array, work.state), jax.random.key(1)
 
     def step() -> dict[str, jax.Array]:
@@ -193,17 +193,17 @@ def stepper(work: Workload) -> Callable[[], dict[str, jax.Array]]:
 
 
 def jitted_update(work: Workload) -> jax.stages.Wrapped:
-    """The update, to be traced anew."""
+    """The jitted update, to be traced anew."""
     return builders.jitted(work.function)
 
 
 def jitted(function: Callable[..., Any]) -> jax.stages.Wrapped:
-    """`jax.jit` with the compiler's options of the update."""
+    """`jax.jit` with the compiler options of the update."""
     return jax.jit(function, compiler_options=cpu.compiler_options())
 
 
 class Revision(NamedTuple):
-    """A chain as the update runs it; arrays are arguments, so that none is a compiled constant."""
+    """A chain as the update runs it; arrays are arguments, so that none becomes a constant."""
 
     arrays: Any  # parameters and data that the energy reads
     start: Any  # a position
@@ -222,7 +222,7 @@ class Revision(NamedTuple):
 
 
 def revisions(work: Workload) -> dict[str, Revision]:
-    """The chains that act, by name: "posterior", "prior", "data"."""
+    """The active chains by name: "posterior", "prior", "data"."""
     model, terms, settings = work.model, work.terms, work.settings
     params, base_prior = work.state.params, work.state.weights.base_prior
 

@@ -1,5 +1,6 @@
 """The papers' figures and ablations on PolyDigits: `python -m experiments.figures NAME`.
 
-`runs` trains and keeps, `figure` says what a figure is, `registry` lists them; the others are one
-figure each: its runs, what is measured of each, how it is drawn, and its sentence.
+`runs` trains and stores the runs, `figure` defines what a figure is, and `registry` lists all
+figures. Every other module is one figure: its runs, what is measured on each, its plot, and its
+sentence.
 """

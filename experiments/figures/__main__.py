@@ -3,9 +3,9 @@
     python -m experiments.figures energy_loss --workdir=runs/figures --seeds=0,1,2 --minutes=3
     python -m experiments.figures all --workdir=runs/smoke --smoke
 
-NAME.json and NAME.png are written to docs/results/figures, with --smoke to the folder of the runs;
-`python -m experiments.render` then renders docs/figures.md. What was trained and measured in the
-folder is not trained or measured again, so a call that was stopped goes on.
+NAME.json and NAME.png are written to docs/results/figures or, with --smoke, to the folder of the
+runs; `python -m experiments.render` then renders docs/figures.md. Runs already trained and measured
+in the folder are reused, so an interrupted call can be repeated to continue.
 """
 
 import json
@@ -27,7 +27,7 @@ from mmebm_jax.storage.places import place
 FOLDER = Path(__file__).parents[2] / "docs" / "results" / "figures"
 WORKDIR = "runs/figures"
 
-# `experiments.compare` has flags of these names too, and tests import both programs.
+# `experiments.compare` defines the same flags, and tests import both modules.
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of the runs.", allow_override=True)
 _MINUTES = flags.DEFINE_float("minutes", 3.0, "Training time of each run.")
 _STEPS = flags.DEFINE_integer("steps", None, "Training steps of each run, in place of --minutes.")
@@ -52,7 +52,7 @@ _PARTIAL = flags.DEFINE_bool(
 
 
 def parse(arguments: Sequence[str]) -> list[str]:
-    """The names of figures, before all flags; bad ones end with one line."""
+    """Parse the figure's name, which precedes all flags; bad input exits with a one-line error."""
     names = [a for a in arguments[1:2] if not a.startswith("-")]
     rest = command_line.parse([arguments[0], *arguments[1 + len(names) :]])
     known = ", ".join(registry.FIGURES)
@@ -64,7 +64,7 @@ def parse(arguments: Sequence[str]) -> list[str]:
 
 
 def changes() -> dict[str, Any]:
-    """The fields of --set, with values as JSON has them, or else as text."""
+    """The fields of --set, with values parsed as JSON if possible, else kept as text."""
     found: dict[str, Any] = {}
     for entry in _SET.value:
         name, equals, value = entry.partition("=")
@@ -78,7 +78,7 @@ def changes() -> dict[str, Any]:
 
 
 def settings() -> Settings:
-    """What the flags say of all runs."""
+    """The settings that the flags give for all runs."""
     for flag in (_MINUTES, _STEPS):
         if flag.value is not None and flag.value <= 0:
             command_line.fail(f"--{flag.name}={flag.value} must be more than 0.")
@@ -96,7 +96,7 @@ def settings() -> Settings:
 
 
 def command(name: str) -> str:
-    """This call, for the file of results."""
+    """The command line of this call, for the file of results."""
     given = [f"--seeds={','.join(_SEEDS.value)}"]
     if _SMOKE.value:
         given.append("--smoke")

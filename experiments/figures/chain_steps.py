@@ -1,7 +1,8 @@
-"""(e) Steps of both chains at sampling time: coherence, distance, diversity and seconds.
+"""(e) Number of steps of both chains at sampling: coherence, distance, diversity, seconds.
 
-Paper B (arXiv:2605.00644): from 10 to 30 steps samples gain clearly, beyond 60 hardly. Chains go on
-from count to count in stretches of 5 steps, so one program and one chain serve all counts.
+Paper B (arXiv:2605.00644): samples improve clearly from 10 to 30 steps, and hardly beyond 60.
+Chains continue from count to count in stretches of 5 steps, so one program and one chain serve all
+counts.
 """
 
 import time
@@ -30,7 +31,7 @@ from mmebm_jax.runs.sampler import Sampler
 
 COUNTS = (0, 5, 10, 30, 60)
 STRETCH = 5
-NUM_SOURCES, NUM_DRAWS = 100, 4  # of conditional samples: for each modality, for each source
+NUM_SOURCES, NUM_DRAWS = 100, 4  # for conditional samples: sources per modality, draws per source
 JOINT, DATA, POSTERIOR = "joint", "data", "posterior"
 COLUMNS = {
     "coherence": "coherence",
@@ -43,11 +44,11 @@ Samples = Mapping[str, Any]
 
 
 class Chain(NamedTuple):
-    """A chain that can be gone on with."""
+    """A chain that can be continued."""
 
     start: Any
-    advance: Callable[[jax.Array, Any], Any]  # (key, position) → the position a stretch later
-    show: Callable[[Any], Samples]  # position → samples of the modalities that are free
+    advance: Callable[[jax.Array, Any], Any]  # (key, position) → the position one stretch later
+    show: Callable[[Any], Samples]  # position → samples of the modalities not given
 
 
 def trials(settings: Settings) -> list[Trial]:
@@ -56,7 +57,7 @@ def trials(settings: Settings) -> list[Trial]:
 
 
 def measure(one: Trial, settings: Settings) -> list[Row]:
-    """A row a chain and a number of steps."""
+    """One row per chain and number of steps."""
     finished = trained(one, settings)
     subject = Subject(finished.run, finished.sampler, classifiers(finished.run, settings))
     facts: Row = {"num_steps": finished.step, "num_samples": subject.num_samples}
@@ -74,9 +75,9 @@ def measure(one: Trial, settings: Settings) -> list[Row]:
 
 
 def snapshots(key: jax.Array, chain: Chain) -> Iterator[tuple[int, dict[str, np.ndarray], float]]:
-    """Samples after each number of steps, and the seconds of the chain until there."""
+    """Samples after each number of steps, with the chain's seconds so far."""
     position, seconds, done = chain.start, 0.0, 0
-    jax.block_until_ready(chain.advance(key, position))  # compiles
+    jax.block_until_ready(chain.advance(key, position))  # compile first
     for count in COUNTS:
         while done < count:
             begin = time.monotonic()
@@ -87,7 +88,7 @@ def snapshots(key: jax.Array, chain: Chain) -> Iterator[tuple[int, dict[str, np.
 
 
 def joint_rows(subject: Subject) -> list[Row]:
-    """Refinement of samples from the prior."""
+    """The data chain on samples from the prior."""
     sampler = subject.sampler
     start = sampler.generate(sampler.prior_latents(subject.keys["prior"], subject.num_samples))
     chain = Chain(
@@ -105,7 +106,7 @@ def joint_rows(subject: Subject) -> list[Row]:
 
 
 def data_chain(sampler: Sampler, key: jax.Array, given: dict[str, Any]) -> Chain:
-    """Refinement of what an expert's draw makes of the other modalities."""
+    """The data chain on the other modalities, generated from an expert's draw."""
     made = sampler.generate(sampler.infer(key, given, method="sample"))
     free = {name: values for name, values in made.items() if name not in given}
 
@@ -116,7 +117,7 @@ def data_chain(sampler: Sampler, key: jax.Array, given: dict[str, Any]) -> Chain
 
 
 def posterior_chain(sampler: Sampler, key: jax.Array, given: dict[str, Any]) -> Chain:
-    """Revision of an expert's draw under the generator's posterior of what is given."""
+    """The posterior chain from an expert's draw, given one modality."""
     stretch = sampler.completing.with_posterior_steps(STRETCH)
 
     def show(latents: Any) -> Samples:
@@ -133,7 +134,7 @@ def posterior_chain(sampler: Sampler, key: jax.Array, given: dict[str, Any]) -> 
 def conditional_rows(
     subject: Subject, begin: Callable[[Sampler, jax.Array, dict[str, Any]], Chain]
 ) -> list[Row]:
-    """Cross coherence, distance and diversity of several draws for each source."""
+    """Cross coherence, distance and diversity of several draws per source."""
     count = min(NUM_SOURCES, subject.num_samples)
     labels = np.repeat(subject.labels[:count], NUM_DRAWS)
     found: dict[int, dict[str, tuple[Any, Any]]] = {steps: {} for steps in COUNTS}
@@ -159,7 +160,7 @@ def conditional_rows(
 
 
 def _diversity(subject: Subject, features: Mapping[str, Samples], count: int) -> float | None:
-    """The mean ratio over sources and targets; None where no class has two real examples."""
+    """The mean ratio over sources and targets; None if no class has two real examples."""
     real, real_labels = subject.all_test
     ratios = [
         diversity_ratio(
@@ -173,7 +174,7 @@ def _diversity(subject: Subject, features: Mapping[str, Samples], count: int) ->
 
 
 def draw(rows: Sequence[Row]) -> Picture:
-    """A panel a measure, a line a chain and seed."""
+    """One panel per measure, one line per chain and seed."""
     picture = Picture(figsize=(9, 6), dpi=110, layout="constrained")
     labels = {
         JOINT: "data chain, from the prior",
@@ -197,7 +198,7 @@ def draw(rows: Sequence[Row]) -> Picture:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """What 0, 10, 30 and 60 steps of each chain give."""
+    """Report the results after 0, 10, 30 and 60 steps of each chain."""
 
     def mean(chain: str, steps: int, name: str) -> float | None:
         values = [row.get(name) for row in rows if (row["chain"], row["steps"]) == (chain, steps)]

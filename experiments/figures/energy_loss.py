@@ -1,7 +1,7 @@
-"""(a) The data energy's loss: one shared generator, a generator each, and chains from noise.
+"""(a) The data energy's loss: shared generator, independent generators, and chains from noise.
 
-Paper B (arXiv:2605.00644), figure 1: under independent generators, and under chains that start from
-noise, learning the energy is said to be unstable.
+Paper B (arXiv:2605.00644), figure 1, says that learning the energy is unstable with independent
+generators, and with chains that start from noise.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ LOGGED = ("loss/energy", "energy_gap", "data_displacement")
 
 
 def trials(settings: Settings) -> list[Trial]:
-    """Paper B, the same with a generator for each modality, and from noise with longer chains.
+    """Paper B; a variant with a generator per modality; and longer chains from noise.
 
     Raises:
       ValueError: the call sets the chain's number of steps.
@@ -51,7 +51,7 @@ def trials(settings: Settings) -> list[Trial]:
 
 
 def measure(one: Trial, settings: Settings) -> list[Row]:
-    """The curves of a run's energy, and how it ends."""
+    """The energy's curves over training, and its loss at the end."""
     finished = trained(one, settings)
     curves = curve(one.folder, LOGGED)
     end = last_quarter(curves["loss/energy"])
@@ -70,7 +70,7 @@ def measure(one: Trial, settings: Settings) -> list[Row]:
 
 
 def draw(rows: Sequence[Row]) -> Picture:
-    """The loss and what the chain moves, over steps; one line a method, seeds thin."""
+    """Plot the loss and the chain's displacement over steps, one colour per method."""
     picture = Picture(figsize=(9, 3.8), dpi=110, layout="constrained")
     loss, moved = picture.subplots(1, 2)
     for index, (method, runs) in enumerate(by_method(rows).items()):
@@ -82,7 +82,7 @@ def draw(rows: Sequence[Row]) -> Picture:
     lowest = rows[0]["lowest_loss"]
     loss.axhline(lowest, color="grey", linestyle=":", linewidth=1)
     style = {"fontsize": 7, "color": "grey", "ha": "left", "va": "bottom"}
-    across = loss.get_yaxis_transform()  # x in shares of the width, y in data
+    across = loss.get_yaxis_transform()  # x as a fraction of the width, y in data coordinates
     loss.text(0.02, lowest, "data and samples told apart", transform=across, **style)
     loss.set(xlabel="step", ylabel="energy loss, with its penalty")
     moved.set(xlabel="step", ylabel="displacement by the chain (RMS)", yscale="log")
@@ -95,7 +95,7 @@ def draw(rows: Sequence[Row]) -> Picture:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Whether independent generators and chains from noise are less stable here."""
+    """Say whether independent generators and chains from noise are less stable here."""
     methods = by_method(rows)
 
     def mean(method: str, name: str) -> float:

@@ -1,4 +1,4 @@
-"""What a figure is, and how one is made: runs, rows, a file of results, a picture, a sentence."""
+"""Define a figure and make it: runs, rows, a file of results, a picture, a sentence."""
 
 import os
 import statistics
@@ -20,25 +20,25 @@ from mmebm_jax.training import plotting
 
 
 class Figure(NamedTuple):
-    """A figure; `measure` gives rows of plain numbers, from which the other functions work."""
+    """A figure; `measure` returns rows of plain numbers, which `draw` and `sentence` read."""
 
     title: str
     trials: Callable[[Settings], list[Trial]]
     measure: Callable[[Trial, Settings], Sequence[Row]]
     draw: Callable[[Sequence[Row]], Picture]
     sentence: Callable[[Sequence[Row]], str]
-    equal_steps: bool = False  # whether the first run's budget gives all runs their steps
+    equal_steps: bool = False  # whether the first run's budget sets the number of steps for all
 
 
 def settled(figure: Figure, settings: Settings) -> Settings:
-    """The settings of the figure's runs, measured from the first where all take equal steps."""
+    """The settings of the figure's runs; if steps are equal, the first run sets their number."""
     if not figure.equal_steps:
         return settings
     return runs.steps_of_budget(figure.trials(settings)[0], settings)
 
 
 def rows_of(name: str, figure: Figure, settings: Settings) -> list[Row]:
-    """Every run's rows, from what is kept or measured now.
+    """The rows of all runs, read from their files or measured now.
 
     Raises:
       ValueError: a configuration or a folder does not fit; one line that names it.
@@ -54,13 +54,13 @@ def rows_of(name: str, figure: Figure, settings: Settings) -> list[Row]:
 
 
 def own(figure: Figure, shard: Shard) -> Figure:
-    """The figure of this shard's runs alone."""
+    """The figure with the runs of this shard only."""
     place, total = shard
     return figure._replace(trials=lambda settings: figure.trials(settings)[place::total])
 
 
 def finished(name: str, figure: Figure) -> Figure:
-    """The figure of those runs alone that are measured already."""
+    """The figure with only those runs that have been measured."""
 
     def trials(settings: Settings) -> list[Trial]:
         return [one for one in figure.trials(settings) if runs.kept_path(one, name).exists()]
@@ -71,18 +71,18 @@ def finished(name: str, figure: Figure) -> Figure:
 def measure_in_shards(
     figure: Figure, settings: Settings, command: Sequence[str], jobs: int
 ) -> None:
-    """Measure all runs in processes of their own, `jobs` at a time, each on its share of cores.
+    """Measure all runs in `jobs` parallel processes, each on its own share of the cores.
 
     Args:
-      figure: whose runs are measured and kept.
-      settings: of the runs.
-      command: arguments of Python that measure a shard; "--shard=i/n" is added.
-      jobs: how many processes.
+      figure: the figure whose runs are measured and stored.
+      settings: settings of the runs.
+      command: Python arguments that measure a shard; "--shard=i/n" is added.
+      jobs: number of processes.
 
     Raises:
-      ValueError: one failed; what it printed stands in its log.
+      ValueError: a process failed; its output is in its log.
     """
-    # Once, before the processes would each train their own.
+    # Once, so that the processes do not each train their own.
     first = figure.trials(settings)[0]
     runs.classifiers(training.prepare(first.config, settings.workdir / "none"), settings)
     cores = sorted(os.sched_getaffinity(0))
@@ -90,7 +90,7 @@ def measure_in_shards(
     try:
         for place in range(jobs):
             log = settings.workdir / f"shard{place + 1}.log"
-            os.sched_setaffinity(0, cores[place::jobs])  # the process that starts inherits it
+            os.sched_setaffinity(0, cores[place::jobs])  # the process started here inherits it
             with log.open("w") as file:
                 arguments = [sys.executable, *command, f"--shard={place + 1}/{jobs}"]
                 process = subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT)
@@ -109,10 +109,10 @@ def write(name: str, figure: Figure, folder: epath.Path, command: str, rows: lis
 
 
 def redraw(name: str, figure: Figure, folder: epath.Path) -> None:
-    """Draw NAME.png anew from NAME.json.
+    """Redraw NAME.png from NAME.json.
 
     Raises:
-      FileNotFoundError, ValueError: there is no such file, or it cannot be drawn; one line.
+      FileNotFoundError, ValueError: the file is missing or cannot be drawn; one line.
     """
     path = folder / f"{name}.json"
     rows = results.read(path)["rows"]
@@ -122,7 +122,7 @@ def redraw(name: str, figure: Figure, folder: epath.Path) -> None:
 
 
 def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by method, in the order in which they come."""
+    """Rows grouped by method, in the order in which methods first appear."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row["method"], []).append(row)
@@ -130,13 +130,13 @@ def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """A mean, with its standard deviation over seeds where there are several."""
+    """The mean, with its standard deviation over seeds if there are several."""
     mean = f"{statistics.fmean(values):.{digits}f}"
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def company(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How long and how often: what every sentence begins with."""
+    """The number of steps and seeds, which every sentence begins with."""
     steps = sorted({row["num_steps"] for row in rows})
     seeds = len({row["seed"] for row in rows})
     length = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"

@@ -1,6 +1,6 @@
-"""(b) The generator's losses with joint inference, and with each expert learning by itself.
+"""(b) The generator's losses with joint inference, and with each expert learning on its own.
 
-Paper B (arXiv:2605.00644): with independent inference networks learning is said to be less stable.
+Paper B (arXiv:2605.00644) says that learning is less stable with independent inference networks.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ LOSSES = {
 
 
 def trials(settings: Settings) -> list[Trial]:
-    """Paper B, and the same where each expert learns from the revised latents by itself."""
+    """Paper B, and a variant where each expert learns on its own from the revised latents."""
     joint = PAPER_B | ENERGY_EARLY
     apart = joint | {"posterior.independent_inference": True}
     found = []
@@ -40,7 +40,7 @@ def trials(settings: Settings) -> list[Trial]:
 
 
 def measure(one: Trial, settings: Settings) -> list[Row]:
-    """The curves of a run's generator, per example and without their weights."""
+    """The generator's loss curves of a run, per example and without loss weights."""
     finished = trained(one, settings)
     curves = curve(one.folder, tuple(LOSSES))
     row: Row = {"num_steps": finished.step, "train_seconds": round(finished.seconds, 1)}
@@ -54,7 +54,7 @@ def measure(one: Trial, settings: Settings) -> list[Row]:
 
 
 def draw(rows: Sequence[Row]) -> Picture:
-    """Both losses over steps; one line a run."""
+    """Plot both losses over steps, one line per run."""
     picture = Picture(figsize=(9, 3.6), dpi=110, layout="constrained")
     for axes, (name, (_, label)) in zip(picture.subplots(1, 2), LOSSES.items(), strict=True):
         for index, (method, runs) in enumerate(by_method(rows).items()):
@@ -69,7 +69,7 @@ def draw(rows: Sequence[Row]) -> Picture:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Whether joint inference makes the generator's loss lower or steadier here."""
+    """Say whether joint inference makes the generator's loss lower or steadier here."""
     methods = by_method(rows)
 
     def values(method: str, name: str, part: str) -> list[float]:

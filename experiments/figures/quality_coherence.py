@@ -1,7 +1,7 @@
 """(d) Quality against coherence, over methods and seeds.
 
-Paper A (arXiv:2408.10467): its prior and its inference lift coherence and quality over MMVAE+;
-paper B (arXiv:2605.00644): the joint energy lifts quality over a multimodal VAE.
+Paper A (arXiv:2408.10467) claims that its prior and inference improve coherence and quality over
+MMVAE+; paper B (arXiv:2605.00644) that the joint energy improves quality over a multimodal VAE.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ CLAIMS = (("paper A", "paper_a", "mmvae_plus"), ("paper B", "paper_b", "mmvae"))
 
 
 def trials(settings: Settings) -> list[Trial]:
-    """Every method and seed, or those that the call names.
+    """Every method and seed, or only the methods named by the call.
 
     Raises:
       ValueError: the family has no such method.
@@ -33,12 +33,12 @@ def trials(settings: Settings) -> list[Trial]:
     if unknown := [name for name in names if name not in polydigits.METHODS]:
         known = ", ".join(polydigits.METHODS)
         raise ValueError(f"--methods={','.join(unknown)}: choose from {known}.")
-    # By method: what is compiled serves all seeds.
+    # Grouped by method, so that all seeds share compiled programs.
     return [trial(settings, name, seed, variant(name)) for name in names for seed in settings.seeds]
 
 
 def measure(one: Trial, settings: Settings) -> list[Row]:
-    """The whole evaluation; also of the control of a model without a learned prior."""
+    """The full evaluation of a run and, without a learned prior, of its control."""
     finished = trained(one, settings)
     judges = classifiers(finished.run, settings)
     samplers = {one.method: finished.sampler}
@@ -56,7 +56,7 @@ def measure(one: Trial, settings: Settings) -> list[Row]:
 
 
 def draw(rows: Sequence[Row]) -> Picture:
-    """A point a seed; a control is a square of its model's colour, the floor a line."""
+    """One point per seed; a control is a square in its model's colour, the floor a line."""
     picture = Picture(figsize=(8.5, 4.6), dpi=110, layout="constrained")
     axes = picture.add_subplot()
     colours: dict[str, object] = {}
@@ -81,7 +81,7 @@ def draw(rows: Sequence[Row]) -> Picture:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Both papers' methods against the VAEs that they stand on, and who is best."""
+    """Compare both papers' methods with the VAEs that they build on, and name the best."""
     methods = by_method(rows)
 
     def values(method: str, path: Sequence[str]) -> list[float]:

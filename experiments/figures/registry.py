@@ -1,4 +1,4 @@
-"""The figures by name, in the order of the page."""
+"""All figures by name, in the order of the page."""
 
 from experiments.figures import (
     chain_steps,

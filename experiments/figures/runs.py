@@ -1,7 +1,7 @@
-"""The runs that figures are made of: configured, trained without pictures, kept in folders.
+"""The runs behind the figures: configured, trained without pictures, stored in folders.
 
-A run stands in `WORKDIR/<name>/seed<n>` and serves every figure that asks for the same one. What a
-figure measured of it stands beside its checkpoints, as `figure_<name>.json`.
+A run is stored in `WORKDIR/<name>/seed<n>` and shared by all figures that ask for it. What a figure
+measures on it is stored next to its checkpoints, as `figure_<name>.json`.
 """
 
 import json
@@ -27,31 +27,31 @@ from mmebm_jax.training.schedule import scaled
 
 Row = dict[str, Any]
 RECORD = "trained.json"
-NUM_POINTS = 100  # of a curve in a file of results
-# In paper B every network learns from the beginning. Here the bound alone makes a generator first,
-# in the first quarter, so that the energy does not learn from noise.
+NUM_POINTS = 100  # per curve in a file of results
+# In paper B every network learns from the start. Here the first quarter trains a generator with the
+# bound alone, so that the energy does not learn from noise.
 ENERGY_EARLY = {"warmup_steps": 1500, "energy.start_step": 1500}
 
 
 class Settings(NamedTuple):
-    """What all runs of a call share."""
+    """Settings shared by all runs of a call."""
 
     workdir: epath.Path
     seeds: tuple[int, ...] = (0,)
     minutes: float | None = None  # training time of each run
     num_steps: int | None = None  # training steps of each run; None for the configuration's
-    changes: Mapping[str, Any] = MappingProxyType({})  # fields of every configuration
-    methods: tuple[str, ...] = ()  # of the figure that compares methods; all when empty
+    changes: Mapping[str, Any] = MappingProxyType({})  # fields changed in every configuration
+    methods: tuple[str, ...] = ()  # for the figure that compares methods; all if empty
 
 
 class Trial(NamedTuple):
     """One run of a figure."""
 
-    method: str  # as the figure calls it
+    method: str  # the name used in the figure
     seed: int
     config: ConfigDict
     folder: epath.Path
-    facts: Mapping[str, Any] = MappingProxyType({})  # what the figure varies, for its rows
+    facts: Mapping[str, Any] = MappingProxyType({})  # what the figure varies, copied to its rows
 
 
 class Finished(NamedTuple):
@@ -60,23 +60,23 @@ class Finished(NamedTuple):
     run: Run
     sampler: Sampler
     step: int
-    seconds: float  # of training
+    seconds: float  # training time
 
 
 def trial(
     settings: Settings, name: str, seed: int, differences: Mapping[str, Any], *, method: str = ""
 ) -> Trial:
-    """A run of a variant of PolyDigits.
+    """A run of a variant on PolyDigits.
 
     Args:
-      settings: of the call.
-      name: of the run's folder, one for each choice of `differences`.
-      seed: of the run.
+      settings: settings of the call.
+      name: name of the run folder, unique to the choice of `differences`.
+      seed: seed of the run.
       differences: field → value, where the run differs from the schema's defaults.
-      method: as the figure calls it; the name when empty.
+      method: the name used in the figure; `name` if empty.
 
     Raises:
-      ValueError: a field has another type.
+      ValueError: a value has the wrong type for its field.
     """
     config = methods.build("experiments/figures", {name: dict(differences)}, name)
     for field, value in settings.changes.items():
@@ -92,7 +92,7 @@ def trial(
 
 
 def refuse_changes(settings: Settings, varied: Iterable[str]) -> None:
-    """Refuse a change of every run where the figure varies that field from run to run.
+    """Refuse to set a field for all runs if the figure varies it from run to run.
 
     Raises:
       ValueError: one line that names the field.
@@ -102,15 +102,15 @@ def refuse_changes(settings: Settings, varied: Iterable[str]) -> None:
 
 
 def variant(name: str) -> dict[str, Any]:
-    """What a method of the family changes, as configs/polydigits.py has it."""
+    """The fields that a method of the family changes, as in configs/polydigits.py."""
     return dict(polydigits.METHODS[name])
 
 
 def steps_of_budget(one: Trial, settings: Settings) -> Settings:
-    """Settings in which every run takes the steps that this run's budget of minutes gives.
+    """Settings in which all runs take as many steps as this run's budget of minutes allows.
 
-    Curves and grids are compared at equal steps; a budget for each run would measure the machine
-    anew every time.
+    Curves and grids are compared at equal steps; a budget per run would measure the machine anew
+    each time.
     """
     if settings.minutes is None:
         return settings
@@ -122,16 +122,16 @@ def steps_of_budget(one: Trial, settings: Settings) -> Settings:
 def trained(
     one: Trial, settings: Settings, updates_for: Callable[[Run], Updates] | None = None
 ) -> Finished:
-    """Train a run, or resume it, or read it if it is finished.
+    """Train a run, resume it, or load it if it is finished.
 
     Args:
       one: the run.
-      settings: of the call.
-      updates_for: gives the run's compiled steps, where several runs share them.
+      settings: settings of the call.
+      updates_for: returns the compiled steps of a run, if several runs share them.
 
     Raises:
       FloatingPointError: the run exploded.
-      ValueError: the folder holds another run, or one that another revision of the method made.
+      ValueError: the folder holds another run, or one made by another revision of the method.
     """
     _check_folder(one, settings)
     record = read_record(one.folder)
@@ -151,7 +151,7 @@ def trained(
 
 
 def kept_path(one: Trial, name: str) -> epath.Path:
-    """Where what a figure measured of a run is kept."""
+    """The file that stores what a figure measured on a run."""
     return one.folder / f"figure_{name}.json"
 
 
@@ -161,11 +161,11 @@ def kept(
     settings: Settings,
     measure: Callable[[Trial, Settings], Sequence[Row]],
 ) -> list[Row]:
-    """The rows that a figure measured of a run before, or measures now.
+    """The rows that a figure measured on a run, read from their file or measured now.
 
     Raises:
-      ValueError: the folder holds another run, or one that another revision of the method made, or
-        what was measured by another protocol.
+      ValueError: the folder holds another run, a run made by another revision of the method, or
+        measurements made with another protocol.
     """
     path, protocol = kept_path(one, name), one.config.evaluation.to_dict()
     if path.exists():
@@ -187,17 +187,17 @@ def kept(
 
 
 def _check_folder(one: Trial, settings: Settings) -> None:
-    """Refuse a folder of another run, or of another revision of the method."""
+    """Refuse a folder with another run, or with one made by another revision of the method."""
     read_record(one.folder)
     seconds = None if settings.minutes is None else 60 * settings.minutes
     budget.checked(one.config, one.folder, seconds)
 
 
 def read_record(folder: epath.Path) -> Row | None:
-    """What was written of a finished run; None of one that is not.
+    """The record of a finished run; None if the run is not finished.
 
     Raises:
-      ValueError: another revision of the method made it.
+      ValueError: the run was made by another revision of the method.
     """
     path = folder / RECORD
     if not path.exists():
@@ -212,29 +212,29 @@ def read_record(folder: epath.Path) -> Row | None:
 
 
 def write_record(folder: epath.Path, facts: Row) -> None:
-    """Write that a run is finished."""
+    """Record that a run is finished."""
     folder.mkdir(parents=True, exist_ok=True)
     record = {"method_revision": method.REVISION, **facts}
     write_whole(folder / RECORD, json.dumps(record) + "\n")
 
 
 def classifiers(run: Run, settings: Settings) -> Classifiers:
-    """The classifiers of all runs of a call; trained once."""
+    """The classifiers shared by all runs of a call, trained once."""
     folder = settings.workdir / "classifiers"
     folder.mkdir(parents=True, exist_ok=True)
     return Classifiers(run, folder)
 
 
 def floor(subject: Subject) -> Row:
-    """The Fréchet distance that as many training examples have, where there are enough."""
+    """The Fréchet distance of as many training examples, if there are enough."""
     return {} if lack(distance_floor, subject.run) else distance_floor(subject)["frechet"]
 
 
 def curve(folder: epath.Path, names: Sequence[str]) -> dict[str, list[float]]:
-    """The logged quantities of a run that has one of these names, and their steps.
+    """Steps and values of logged quantities over training.
 
-    Of at most `NUM_POINTS` points, each the mean of rows that follow each other. Rows that lack
-    one of the names, as those before the energy learns, are left out.
+    Has at most `NUM_POINTS` points, each the mean over consecutive rows. Rows without one of these
+    quantities, such as those before the energy learns, are left out.
     """
     rows = [row for row in read_rows(folder) if all(name in row for name in names)]
     parts = np.array_split(np.arange(len(rows)), min(NUM_POINTS, len(rows) or 1))

@@ -1,9 +1,9 @@
-"""(f) Sensitivity of the full method to what its energies are set to.
+"""(f) Sensitivity of the full method to the settings of its energies.
 
-The step size of the data chain against its temperature, its number of steps, the width of the
-latent energy and the spectral gain of the data energy, each apart from the defaults: a grid of 36
-runs. Step size and temperature are arguments of the compiled programs, so a run compiles only where
-steps, width or gain are new.
+The step size of the data chain is varied together with one other setting at a time: its
+temperature, its number of steps, the width of the latent energy or the spectral gain of the data
+energy; a grid of 36 runs. Step size and temperature are arguments of the compiled programs, so a
+run compiles only for a new number of steps, width or gain.
 """
 
 import functools
@@ -41,7 +41,7 @@ from mmebm_jax.training.compiled_update import Updates, compiled_update
 from mmebm_jax.training.schedule import phases
 
 STEP_SIZE = "energy.chain.step_size"
-TIMES = ("energy.sampling_time", "energy.fit_sampling_time")  # would hide the step size
+TIMES = ("energy.sampling_time", "energy.fit_sampling_time")  # these would override the step size
 STEP_SIZES = (0.175, 0.7, 2.8, 11.2)
 FACTORS: dict[str, tuple[float, ...]] = {
     "energy.chain.temperature": (5e-7, 5e-3),
@@ -64,14 +64,14 @@ SHORT = {
     "schedule.settle_step": 4200,
     "guard.retries": 0,
 }
-ARGUMENTS = (STEP_SIZE, "energy.chain.temperature")  # of the compiled programs
-# A chain that takes its samples this much farther from the data, or leaves them this share of their
-# joint coherence, has diverged.
+ARGUMENTS = (STEP_SIZE, "energy.chain.temperature")  # arguments of compiled programs, not constants
+# A chain has diverged if it increases its samples' distance from the data by this factor, or leaves
+# less than this share of their joint coherence.
 FARTHER, LESS_COHERENT = 2.0, 0.5
 
 
 def columns() -> list[tuple[str, dict[str, float]]]:
-    """The grid's columns: a label, and what differs from the defaults beside the step size."""
+    """The grid's columns: a label, and the changes to the defaults other than the step size."""
     found: list[tuple[str, dict[str, float]]] = [("defaults", {})]
     for field, values in FACTORS.items():
         for value in values:
@@ -82,7 +82,7 @@ def columns() -> list[tuple[str, dict[str, float]]]:
 
 
 def trials(settings: Settings) -> list[Trial]:
-    """One run a cell and seed.
+    """One run per cell and seed.
 
     Raises:
       ValueError: the call sets a field that the grid varies.
@@ -90,7 +90,7 @@ def trials(settings: Settings) -> list[Trial]:
     refuse_changes(settings, [*TIMES, STEP_SIZE, *FACTORS])
     found = []
     for seed in settings.seeds:
-        # By column: what is compiled serves all step sizes.
+        # Grouped by column, so that all step sizes share compiled programs.
         for index, (label, changed) in enumerate(columns()):
             for step_size in STEP_SIZES:
                 differences = variant("full") | SHORT | changed | {STEP_SIZE: step_size}
@@ -102,7 +102,7 @@ def trials(settings: Settings) -> list[Trial]:
 
 
 def varied(chains: Chains, values: Any) -> Chains:
-    """Chains whose data chain has this step size and temperature, numbers or traced ones."""
+    """Chains with this step size and temperature of the data chain, numbers or traced values."""
     step_size, temperature = values
     return chains._replace(data=chains.data._replace(step_size=step_size, temperature=temperature))
 
@@ -113,13 +113,13 @@ def _varied_plan(plan: Plan, values: Any) -> Plan:
 
 
 class SharedUpdates:
-    """Compiled updates that serve all runs which differ in `ARGUMENTS` alone."""
+    """Compiled updates shared by all runs that differ only in `ARGUMENTS`."""
 
     def __init__(self) -> None:
         self._compiled: dict[tuple[str, Terms], jax.stages.Wrapped] = {}
 
     def __call__(self, run: Run) -> Updates:
-        """The updates of a run, at its own values."""
+        """The updates of a run, with its own values as arguments."""
         fields = json.loads(run.config.to_json_best_effort())
         chain = fields["energy"]["chain"]
         values = np.float32(chain.pop("step_size")), np.float32(chain.pop("temperature"))
@@ -145,7 +145,7 @@ def _sample(
     settings: SamplerSettings,
     num_samples: int,
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Samples of the prior, and the same refined."""
+    """Samples from the prior, before and after refinement."""
     latent_key, chain_key = jax.random.split(key)
     acting = settings._replace(chains=varied(settings.chains, values))
     trained = Trained(model, acting, weights)
@@ -155,7 +155,7 @@ def _sample(
 
 
 def measure(one: Trial, settings: Settings, updates_for: SharedUpdates) -> list[Row]:
-    """Distance and coherence before and after refinement, or at which step the run exploded."""
+    """Distance and coherence before and after refinement, or the step at which the run exploded."""
     try:
         finished = trained(one, settings, updates_for)
     except FloatingPointError as error:
@@ -167,7 +167,7 @@ def measure(one: Trial, settings: Settings, updates_for: SharedUpdates) -> list[
         sampler.weights,
         (np.float32(chain.step_size), np.float32(chain.temperature)),
         model=sampler.model,
-        # Of one value, so that every cell shares the program.
+        # Constants, so that every cell shares the program.
         settings=sampler.settings._replace(chains=varied(sampler.settings.chains, (0.0, 0.0))),
         num_samples=subject.num_samples,
     )
@@ -194,7 +194,7 @@ def has_diverged(row: Row) -> bool:
 
 
 def draw(rows: Sequence[Row]) -> Picture:
-    """The distance after refinement as colour, with the coherence; a cross where it diverged."""
+    """Distance after refinement as colour, joint coherence as text, crosses where runs diverged."""
     labels = list(dict.fromkeys(row["column"] for row in rows))
     sizes = sorted({row["step_size"] for row in rows})
     values = np.full([len(sizes), len(labels)], np.nan)
@@ -234,7 +234,7 @@ def draw(rows: Sequence[Row]) -> Picture:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """How many runs diverged, where, and what the settings are worth."""
+    """Say how many runs diverged, where, and how far refinement helps the others."""
     diverged = [row for row in rows if has_diverged(row)]
     exploded = sum("exploded" in row for row in rows)
     fine = [row for row in rows if not has_diverged(row)]

@@ -1,4 +1,4 @@
-"""(c) Where the chains go: from the initialiser to the last step, as rows of pictures.
+"""(c) Trajectories of the chains, from the initial sample to the last step, as rows of pictures.
 
 Paper B (arXiv:2605.00644), figure 2: both revisions move their starts towards the data.
 """
@@ -20,15 +20,15 @@ from mmebm_jax import batching, data
 from mmebm_jax.modalities.image import IMAGE
 from mmebm_jax.runs.sampler import Sampler
 
-NUM_CHAINS = 100  # of which numbers are means
-NUM_SHOWN = 4  # of which pictures are drawn
+NUM_CHAINS = 100  # averaged over
+NUM_SHOWN = 4  # shown as pictures
 NUM_COLUMNS = 6
 
 Steps = list[dict[str, np.ndarray]]  # examples by modality, at every step from 0 on
 
 
 def trials(settings: Settings) -> list[Trial]:
-    """The full method, one seed: pictures have no mean."""
+    """The full method with one seed, since pictures cannot be averaged."""
     return [trial(settings, "full", settings.seeds[0], variant("full"))]
 
 
@@ -45,7 +45,7 @@ def measure(one: Trial, settings: Settings) -> list[Row]:
 
 
 def data_chain(sampler: Sampler, key: jax.Array) -> Row:
-    """The generator's samples under the joint energy."""
+    """The data chain, from the generator's samples under the joint energy."""
     latent_key, chain_key = jax.random.split(key)
     start = sampler.generate(sampler.prior_latents(latent_key, NUM_CHAINS))
     chain = sampler.refine(chain_key, start, keep_trajectory=True)
@@ -61,7 +61,7 @@ def data_chain(sampler: Sampler, key: jax.Array) -> Row:
 
 
 def posterior_chain(sampler: Sampler, key: jax.Array, batch: dict[str, jax.Array]) -> Row:
-    """What the generator makes of latents, from the inference model's draw on."""
+    """The posterior chain, decoded at every step, from a draw of the inference model."""
     num_steps, stepping = (
         sampler.settings.chains.posterior.num_steps,
         sampler.with_posterior_steps(1),
@@ -69,7 +69,7 @@ def posterior_chain(sampler: Sampler, key: jax.Array, batch: dict[str, jax.Array
     start_key, *keys = jax.random.split(key, num_steps + 2)
     latents = sampler.infer(start_key, batch, method="sample")
     steps, energies = [jax.device_get(sampler.generate(latents))], []
-    # One step more than the chain has: it tells the energy of the last position.
+    # One step more than the chain has, to get the energy of the last position.
     for index, step_key in enumerate(keys):
         result = stepping.posterior_chain(step_key, latents, batch)
         energies.append(float(np.asarray(result.info.energy).mean()))
@@ -97,12 +97,12 @@ def _told(steps: Steps, energies: Sequence[float]) -> Row:
 
 
 def _distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
-    """Root of the mean square difference, per value."""
+    """Root-mean-square difference per value."""
     return float(batching.root_mean_square(jax.tree.map(jnp.asarray, one), other))
 
 
 def _strip(steps: Steps, example: int) -> str:
-    """A PNG in base64: steps across, modalities down."""
+    """A base64-encoded PNG, with steps as columns and modalities as rows."""
     columns = [
         np.concatenate([IMAGE.draw(values[example][None], "")[0] for values in step.values()])
         for step in steps
@@ -117,7 +117,7 @@ def _picture(text: str) -> np.ndarray:
 
 
 def draw(rows: Sequence[Row]) -> Picture:
-    """A block a chain: examples down, steps across, and the data where there are any."""
+    """One block per chain: examples as rows, steps as columns, then the data if there are any."""
     picture = Picture(figsize=(9, 7), dpi=110, layout="constrained")
     blocks = picture.subfigures(1, len(rows), squeeze=False)[0]
     for block, row in zip(blocks, rows, strict=True):
@@ -149,7 +149,7 @@ def draw(rows: Sequence[Row]) -> Picture:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """What each chain lowers and moves."""
+    """Say by how much each chain lowers the energy and moves its samples."""
     parts = []
     for row in rows:
         energy, last = row["energy"], len(row["energy"]) - 1

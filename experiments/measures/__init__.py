@@ -1,8 +1,8 @@
-"""What an evaluation measures: each function of `MEASURES` adds its part of `evaluation.json`.
+"""What an evaluation measures: each function in `MEASURES` adds its part to `evaluation.json`.
 
-A new metric is a pure function in `mmebm_jax/metrics`, called by a measure in the file of its
-topic here. A measure says by `needs` what it cannot do without. `config.evaluation.measures`
-chooses: "all" are those that a run has everything for, and a list is taken at its word.
+A new metric is a pure function in `mmebm_jax/metrics`, called by a measure in the file of its topic
+here. A measure declares its requirements with `needs`. `config.evaluation.measures` selects
+measures: "all" runs those whose requirements the run meets; a list runs exactly those named.
 """
 
 from experiments.classifiers import read_published
@@ -41,7 +41,7 @@ MEASURES: tuple[Measure, ...] = (
     *likelihood.MEASURES,
     *calibration.MEASURES,
 )
-# What the main columns of the tables are read from.
+# The main columns of the tables come from these.
 MAIN: tuple[Measure, ...] = (
     samples.joint_samples,
     coherence.drawn_samples,
@@ -49,16 +49,16 @@ MAIN: tuple[Measure, ...] = (
     distances.distance_floor,
     distances.conditional_distances,
 )
-# The one that all tables are read from, whatever else is chosen, where the data have classes.
+# Always measured if the data have classes, whatever else is chosen: every table reads it.
 ALWAYS = samples.joint_samples
 
 
 def chosen(run: Run) -> tuple[Measure, ...]:
-    """The measures that the configuration asks for and the run has everything for.
+    """The measures that the configuration asks for and the run has the requirements for.
 
     Raises:
-      ValueError: a name that is none, or a measure asked for by its name that the data, the model
-        or the configuration cannot give; one line that says what is missing.
+      ValueError: a name is unknown, or the data, model or configuration lack what a measure asked
+        for by name needs; one line that says what is missing.
     """
     asked = run.config.evaluation.measures
     if asked == ALL:
@@ -78,10 +78,10 @@ def chosen(run: Run) -> tuple[Measure, ...]:
 
 
 def check(run: Run) -> None:
-    """Refuse what cannot be measured, and weights that are not the ones meant, before training.
+    """Refuse, before training, measures that cannot run and weights that are not the expected ones.
 
     Raises:
-      ValueError, OSError: as `chosen`, or as the files of weights are read.
+      ValueError, OSError: see `chosen`, or reading a weights file failed.
     """
     settings, measures = run.config.evaluation, chosen(run)
     for field, measure, load in (
@@ -98,7 +98,7 @@ def check(run: Run) -> None:
 
 
 def absent(run: Run) -> dict[str, str]:
-    """Name → why, of the measures that "all" leaves out."""
+    """Name → reason, for the measures that "all" leaves out."""
     if run.config.evaluation.measures != ALL:
         return {}
     return {measure.__name__: problem for measure in MEASURES if (problem := lack(measure, run))}

@@ -26,29 +26,29 @@ from mmebm_jax.modalities.modality import simulate
 from mmebm_jax.runs.sampler import Sampler
 from mmebm_jax.typing import Batch, Latents, Mask
 
-NUM_DRAWS = 19  # of each posterior: ranks take 20 values
-NUM_CANDIDATES = 100  # draws of p_0 for each draw of a tilted prior
-LONGER = 5  # the second length of the chain, in lengths of training's
+NUM_DRAWS = 19  # per posterior, so that ranks take 20 values
+NUM_CANDIDATES = 100  # draws from p_0 for each draw from a tilted prior
+LONGER = 5  # the chain is also run at this multiple of its training length
 CHAINS_AT_A_TIME = 1000
 _STATIC = ("model", "settings")
 
 
 class Case(NamedTuple):
-    """A posterior to check: what it is given, and how it is drawn from."""
+    """A posterior to check: what it is conditioned on, and how it is sampled."""
 
     given: tuple[str, ...]
-    method: str  # of `sampling.METHODS`, or "prior"
+    method: str  # one of `sampling.METHODS`, or "prior"
     sampler: Sampler
 
 
 @needs(shared_latents)
 def posterior_calibration(subject: Subject) -> Part:
-    """Ranks and coverage of experts, aggregate and revised draws, on data of the model's own.
+    """Ranks and coverage of expert, aggregate and revised draws, on data simulated by the model.
 
-    Latents are drawn from the prior (where it is tilted, by resampling many draws of its base),
-    data from the likelihoods, noise included. Beside them "prior": draws that ignore the data,
-    whose ranks of latents are uniform, and of densities not. A posterior whose chain diverges is
-    absent, and named as such.
+    Latents are drawn from the prior (if it is tilted, by resampling many draws from its base) and
+    data from the likelihoods, noise included. The entry "prior" is a control whose draws ignore the
+    data: its latent ranks are uniform, but its density ranks are not. A posterior whose chain
+    diverges is left out and listed under "absent".
     """
     count = subject.run.config.evaluation.calibration_examples
     draw_key, chain_key = jax.random.split(subject.keys["calibration"])
@@ -87,7 +87,7 @@ def _cases(subject: Subject) -> dict[str, Case]:
 
 
 def _resampling(sampler: Sampler) -> Sampler:
-    """A sampler whose prior is drawn by resampling; of its chain, which may be cold, no step."""
+    """A sampler that draws from the prior by resampling, without its chain, which may be cold."""
     sampler = of_the_prior_itself(sampler)
     chains = sampler.settings.chains
     chains = chains._replace(
@@ -97,17 +97,17 @@ def _resampling(sampler: Sampler) -> Sampler:
 
 
 def _scores(subject: Subject, key: jax.Array, truth: Latents, batch: Batch, case: Case) -> Part:
-    """What the ranks of the truth among the draws of a posterior say.
+    """Calibration scores from the ranks of the truth among the draws of a posterior.
 
     Raises:
-      FloatingPointError: draws hold NaN or infinity.
+      FloatingPointError: draws contain NaN or infinity.
     """
     count = len(truth.shared)
     mask = {name: np.full(count, name in case.given) for name in batch}
     size = min(max(CHAINS_AT_A_TIME // NUM_DRAWS, 1), count)
     parts = []
     for start in range(0, count, size):
-        # The last part is filled up from the first, so that one shape is compiled.
+        # The last part is padded with the first examples, so that only one shape is compiled.
         rows = np.arange(start, start + size) % count
         repeated, shown = (
             {name: np.repeat(np.asarray(v)[rows], NUM_DRAWS, 0) for name, v in side.items()}
@@ -144,7 +144,7 @@ def _scores(subject: Subject, key: jax.Array, truth: Latents, batch: Batch, case
 
 
 def _by_text(coverage: Mapping[float, float]) -> dict[str, float]:
-    """As JSON holds it."""
+    """The same with string keys, for JSON."""
     return {str(level): share for level, share in coverage.items()}
 
 
@@ -164,7 +164,7 @@ def _draws(
 def _simulate(
     key: jax.Array, weights: Weights, latents: Latents, *, model: Model, settings: SamplerSettings
 ) -> dict[str, jax.Array]:
-    """Data of the generator given latents."""
+    """Simulate data from the generator given latents."""
     outputs = Trained(model, settings, weights).networks().decode_frozen(latents)
     return simulate(key, model.modalities, outputs)
 

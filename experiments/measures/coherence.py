@@ -12,14 +12,14 @@ from mmebm_jax.training import Run
 
 # With more observed subsets than this, coherence by number of inputs is too expensive.
 MOST_SUBSETS = 40
-MOST_SOURCES = 500  # of each subset
+MOST_SOURCES = 500  # per subset
 
 
 @needs(labels, two_modalities)
 def cross_samples(subject: Subject) -> Part:
     """Cross coherence from one input: an expert's draw, its mean, and a revised draw.
 
-    A revised draw whose chain diverges is absent.
+    The revised draw is left out if its chain diverges.
     """
     drawn = {source: judged.classes for source, judged in subject.crossed.items()}
     of_draws = coherence.cross_coherence(drawn, subject.source_labels)
@@ -45,7 +45,7 @@ def cross_samples(subject: Subject) -> Part:
 
 @needs(labels, two_modalities)
 def drawn_samples(subject: Subject) -> Part:
-    """Cross coherence of what `sample(given=…)` draws for one input."""
+    """Cross coherence of the draws of `sample(given=…)` for one input."""
     classes = {source: judged.classes for source, judged in subject.drawn.items()}
     found = coherence.cross_coherence(classes, subject.source_labels)
     drawn = {"drawn": found["mean"], "drawn_by_target": found["by_target"]}
@@ -54,7 +54,7 @@ def drawn_samples(subject: Subject) -> Part:
 
 @needs(labels, two_modalities)
 def coherence_floors(subject: Subject) -> Part:
-    """Both coherences of real pairs, of shuffled pairs, and of a guess."""
+    """Joint and cross coherence of real pairs, shuffled pairs and chance."""
     found = coherence.coherence_floors(
         subject.judged_test.classes,
         subject.labels,
@@ -66,7 +66,7 @@ def coherence_floors(subject: Subject) -> Part:
 
 @needs(labels, two_modalities)
 def coherence_by_judge(subject: Subject) -> Part:
-    """Both coherences as classifiers of several seeds, and published ones, see them."""
+    """Joint and cross coherence as judged by classifiers of several seeds and by published ones."""
     if len(subject.classifiers.by_judge) < 2:
         return {}
     samples = subject.judged_samples.by_judge
@@ -89,7 +89,7 @@ def coherence_by_judge(subject: Subject) -> Part:
 
 
 def _spread(found: Part) -> Part:
-    """Mean and standard deviation over the seeds."""
+    """Mean and standard deviation over the classifiers' seeds."""
     of_seeds = [values for judge, values in found.items() if judge.startswith("seed")]
     if len(of_seeds) < 2:
         return {}
@@ -112,7 +112,7 @@ def _few_subsets(run: Run) -> str:
 
 @needs(labels, two_modalities, _few_subsets)
 def coherence_by_inputs(subject: Subject) -> Part:
-    """Cross coherence by the number of observed modalities, and by what is observed."""
+    """Cross coherence by the number of observed modalities, and by observed subset."""
     names, classes_of = subject.names, subject.source_labels[:MOST_SOURCES]
     key = partial(jax.random.fold_in, subject.keys["count"])
     subsets = [s for size in range(1, len(names)) for s in itertools.combinations(names, size)]

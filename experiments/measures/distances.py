@@ -1,4 +1,4 @@
-"""Fréchet distances: of classifier features, of Inception's (FID) and of other backbones'."""
+"""Fréchet distances on features of classifiers, Inception (FID) and other backbones."""
 
 import hashlib
 from collections.abc import Mapping
@@ -31,14 +31,14 @@ ByModality = Mapping[str, np.ndarray]
 
 @needs(labels)
 def reconstruction(subject: Subject) -> Part:
-    """Of what the generator makes of test examples, all modalities given."""
+    """Fréchet distance of reconstructions of test examples, given all modalities."""
     images = subject.conditional(subject.keys["reconstruction"], tuple(subject.names), "revised")
     return {"frechet": {"reconstruction": subject.distance(subject.classifiers.predict(images)[1])}}
 
 
 @needs(labels, enough_for_distances)
 def distance_floor(subject: Subject) -> Part:
-    """Of training examples in the place of samples."""
+    """Fréchet distance of training examples in place of samples."""
     floor = _floor(subject, subject.num_samples)
     return {
         "frechet": {"floor": floor["mean"]},
@@ -48,10 +48,10 @@ def distance_floor(subject: Subject) -> Part:
 
 @needs(labels, two_modalities, enough_for_distances, enough_sources_for_distances)
 def conditional_distances(subject: Subject) -> Part:
-    """By source and target: what an expert's draw gives, and what `sample(given=…)` draws.
+    """By source and target: Fréchet distances of an expert's draw and of `sample(given=…)`.
 
-    The expert's with the source's own reconstruction, as papers average, and without it; the
-    sampler returns the source as it is, so there it is left out.
+    The expert's distances are averaged with the source's own reconstruction, as in papers, and
+    without. The sampler returns the source unchanged, so its distances leave the source out.
     """
     crossed = {source: judged.features for source, judged in subject.crossed.items()}
     drawn = {
@@ -111,7 +111,7 @@ def _enough_pictures(num_features: int) -> Need:
     inception_file, pictures, _enough_pictures(inception.NUM_FEATURES), as_many_training_examples
 )
 def fid(subject: Subject) -> Part:
-    """FID, of samples from the prior and for one input, with its floor."""
+    """FID of samples from the prior and given one input, with its floor."""
     return image_distances(subject, *inception_backbone(subject.run))
 
 
@@ -119,12 +119,12 @@ def fid(subject: Subject) -> Part:
     mobilenet_file, pictures, _enough_pictures(mobilenet.NUM_FEATURES), as_many_training_examples
 )
 def mobilenet_distance(subject: Subject) -> Part:
-    """The same of MobileNet's features, under its own name."""
+    """The same distances on MobileNet features, under their own name."""
     return image_distances(subject, *mobilenet_backbone(subject.run))
 
 
 def inception_backbone(run: Run) -> tuple[Backbone, str]:
-    """FID's backbone and the SHA-256 of its weights; into a folder they are downloaded.
+    """FID's backbone and the SHA-256 of its weights, downloaded if the path is a folder.
 
     Raises:
       OSError, ValueError: see `inception.load_inception` and `fetch_inception`.
@@ -139,7 +139,8 @@ def mobilenet_backbone(run: Run) -> tuple[Backbone, str]:
     """MobileNet's backbone and the SHA-256 of its weights.
 
     Raises:
-      OSError, ValueError: see `mobilenet.load_mobilenet`; a file that is not its names its hash.
+      OSError, ValueError: see `mobilenet.load_mobilenet`; for a wrong file, the message gives its
+        hash.
     """
     path = Path(run.config.evaluation.mobilenet_weights)
     try:
@@ -149,18 +150,19 @@ def mobilenet_backbone(run: Run) -> tuple[Backbone, str]:
 
 
 def image_distances(subject: Subject, backbone: Backbone, sha256: str) -> Part:
-    """Distances of a backbone's features, mean over modalities of pictures.
+    """Fréchet distances on a backbone's features, averaged over picture modalities.
 
-    The references, all test examples, are kept beside the classifiers.
+    The reference statistics, of all test examples, are cached in the folder of the classifiers.
 
     Args:
       subject: the model.
       backbone: the network.
-      sha256: of its weights, for the record and for what is kept.
+      sha256: hash of its weights, for the record and the cache.
 
     Returns:
-      The name of the distance → "generator" and "energy", samples from the prior; "floor", as many
-      training examples; "conditional", from an expert's draw by source and target; "weights".
+      The name of the distance → "generator" and "energy" for samples from the prior, "floor" for as
+      many training examples, "conditional" for an expert's draw by source and target, and
+      "weights".
     """
     names = _pictures(subject.run)
     reference = {name: _reference(subject, backbone, sha256, name) for name in names}

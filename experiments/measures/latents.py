@@ -1,4 +1,4 @@
-"""What the latents hold: classes that a line reads off them, and clusters."""
+"""What the latents encode: linearly decodable classes, and clusters."""
 
 from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ from mmebm_jax.fitting.base_prior import fit_mixture
 from mmebm_jax.metrics import clustering
 from mmebm_jax.training import Run
 
-NUM_EXAMPLES = 5000  # of each split
+NUM_EXAMPLES = 5000  # per split
 MIXTURE_ITERATIONS = 100
 
 Encoded = tuple[dict[str, np.ndarray], np.ndarray]
@@ -29,16 +29,16 @@ Encoded = tuple[dict[str, np.ndarray], np.ndarray]
 
 @needs(labels, shared_latents)
 def linear_probes(subject: Subject) -> Part:
-    """Accuracy of linear classifiers of the posterior means, of every latent and every expert."""
+    """Accuracy of linear probes on the posterior means, for every latent and every expert."""
     (train, train_labels), (test, test_labels) = _encoded(subject)
-    # The threads of BLAS and of XLA would otherwise wait for each other.
+    # Otherwise the BLAS and XLA threads would wait for each other.
     with threadpool_limits(1):
         found = clustering.linear_probes(train, train_labels, test, test_labels)
     return {"linear_probe": found["shared"], "linear_probes": found}
 
 
 def _enough_for_mixture(run: Run) -> str:
-    """Needs two training examples a class."""
+    """Needs two training examples per class."""
     wanted = 2 * run.splits.num_classes
     if len(run.splits.train) >= wanted:
         return ""
@@ -47,10 +47,11 @@ def _enough_for_mixture(run: Run) -> str:
 
 @needs(labels, shared_latents, _enough_for_mixture)
 def latent_clusters(subject: Subject) -> Part:
-    """How clusters of the shared latents' posterior mean agree with the classes.
+    """How well clusters of the shared latents' posterior mean agree with the classes.
 
-    Of a mixture with as many components as classes, and of the run's own where it fitted one;
-    beside them the first modality's classifier, and the same clusters in another order.
+    Clusters come from a mixture with as many components as classes, and from the run's own mixture
+    if it has one; for reference, also from the first modality's classifier and from shuffled
+    clusters.
     """
     (train, _), (test, classes) = _encoded(subject)
     num_classes = subject.run.splits.num_classes
@@ -74,7 +75,7 @@ def latent_clusters(subject: Subject) -> Part:
 
 
 def _encoded(subject: Subject) -> tuple[Encoded, Encoded]:
-    """Latents of training and test examples by name, and their labels."""
+    """Latents of training and test examples by name, with their labels."""
     splits = subject.run.splits
     return subject.once(
         "encoded", lambda: (_encode(subject, splits.train), _encode(subject, splits.test))

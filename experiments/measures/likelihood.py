@@ -1,4 +1,4 @@
-"""Log-likelihoods of the model, joint and conditional, and the normaliser of its latent energy."""
+"""Joint and conditional log-likelihoods of the model, and the normaliser of its latent energy."""
 
 from functools import partial
 
@@ -26,15 +26,15 @@ from mmebm_jax.metrics.likelihood import Estimate, importance_weighted_bound
 from mmebm_jax.metrics.targets import model_target
 from mmebm_jax.typing import Batch, Mask
 
-LATENTS_AT_A_TIME = 4000  # decoded at once
+LATENTS_AT_A_TIME = 4000  # decoded in one batch
 NUM_CHAINS = 500
-FEWEST_EXACT = 20  # starts of the reverse chains; with fewer they start at the prior's chain
+FEWEST_EXACT = 20  # exact starts of reverse chains; with fewer, they start from the prior's chain
 ANNEALING = annealing.Annealing(num_temperatures=100, step_size=0.3)
 
 
 @needs(shared_latents, complete_training_examples)
 def log_likelihood(subject: Subject) -> Part:
-    """The importance-weighted bound of test and training examples, and log Z."""
+    """The importance-weighted bound for test and training examples, and log Z."""
     normaliser = log_normaliser(subject)
     low, high = normaliser.get("lower", 0.0), _highest(normaliser)
     part: Part = {
@@ -50,17 +50,17 @@ def log_likelihood(subject: Subject) -> Part:
             "standard_error": _standard_error(value),
             "effective_sample_size": float(np.median(bound.effective_sample_size)),
         }
-        if normaliser:  # how much of it is not known of Z
+        if normaliser:  # shows how uncertain Z is
             part[split]["mean_at_lowest_normaliser"] = float(value.mean() - low)
     return {"log_likelihood": part} | ({"log_normaliser": normaliser} if normaliser else {})
 
 
 @needs(shared_latents, two_modalities, complete_training_examples)
 def conditional_log_likelihood(subject: Subject) -> Part:
-    """log p(x_T | x_s) of all others T given one modality s, beside log p(x_T) with nothing given.
+    """log p(x_T | x_s) of all other modalities T given one modality s, next to log p(x_T).
 
-    A difference of bounds, which is itself none. What is known with nothing given is the floor: a
-    source that tells nothing of the others gains nothing.
+    It is a difference of two bounds, so it is not a bound itself. The unconditional log p(x_T) is
+    the floor: a source that says nothing about the others gains nothing.
     """
     high = _highest(log_normaliser(subject))
     both = _bound(subject, "test", tuple(subject.names))
@@ -87,7 +87,7 @@ def conditional_log_likelihood(subject: Subject) -> Part:
 
 
 def log_normaliser(subject: Subject) -> dict[str, float]:
-    """log Z of the latent energy from both sides, once; empty for a prior without one."""
+    """Lower and upper estimates of log Z of the latent energy, computed once; empty without one."""
     if not subject.settings.prior_energy:
         return {}
     return subject.once("log_normaliser", lambda: _log_normaliser(subject))
@@ -133,7 +133,7 @@ def _log_normaliser(subject: Subject) -> dict[str, float]:
 
 
 def _highest(normaliser: dict[str, float]) -> float:
-    """log Z from above, so that a bound from below stays one; 0 without a latent energy."""
+    """The highest estimate of log Z, so that a lower bound stays one; 0 without a latent energy."""
     if not normaliser:
         return 0.0
     return max(normaliser["lower"], normaliser.get("upper", normaliser.get("from_chain", -np.inf)))
@@ -156,7 +156,7 @@ def _estimate(
 
 
 def _bound(subject: Subject, split: str, names: tuple[str, ...]) -> Estimate:
-    """The bound of log p(x_S), not yet normalised, for examples of a split; once for each S."""
+    """The unnormalised bound on log p(x_S) for examples of a split, computed once for each S."""
 
     def compute() -> Estimate:
         count = _num_examples(subject)
@@ -165,7 +165,7 @@ def _bound(subject: Subject, split: str, names: tuple[str, ...]) -> Estimate:
             subject.keys["likelihood"],
             subject.sampler.weights,
             {name: values[:count] for name, values in source.items()},
-            # A mask, not fewer modalities: one program serves all subsets.
+            # A mask instead of fewer modalities, so that one program serves all subsets.
             {name: np.full(count, name in names) for name in source},
             model=subject.sampler.model,
             settings=subject.settings,

@@ -1,8 +1,9 @@
-"""Pairs without classes: retrieval by a learned judge, and attributes of what is generated.
+"""Pairs without classes: retrieval by a learned judge, and attributes of generated pictures.
 
-Sides of every part: "real" test pairs, the ceiling; "joint" samples of the prior; "pictures_drawn"
-given the other modality and "others_drawn" given the picture, as `sample(given=…)` draws. All are
-brought to raw data before they are judged, so that no judge sees probabilities.
+Every part compares these sides: "real" test pairs, the ceiling; "joint" samples from the prior;
+"pictures_drawn" given the other modality; and "others_drawn" given the picture, both by
+`sample(given=…)`. All are converted to raw data before judging, so that no judge sees
+probabilities.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,8 +21,8 @@ from experiments.measures.subject import (
 from mmebm_jax.metrics import attributes, matching
 from mmebm_jax.training import Run
 
-# A word is visible where the classifier finds it in real test pictures whose sentence names it so
-# much more often than in others, and where so many name it.
+# A word counts as visible if the classifier finds it more often, by this margin, in real test
+# pictures whose sentence names it than in others, and if at least this many sentences name it.
 VISIBLE, FEWEST = 0.1, 10
 MEAN = "mean"
 
@@ -30,13 +31,13 @@ Side = tuple[np.ndarray, np.ndarray]
 
 
 def pictures_and_others(run: Run) -> str:
-    """Needs pictures, and a modality of another kind to hold against them."""
+    """Needs pictures, and a modality of another kind to compare with them."""
     return "" if pairs(run) else "the data have no pictures beside text, vectors or categories"
 
 
 @needs(pictures_and_others, complete_training_examples)
 def pair_retrieval(subject: Subject) -> Part:
-    """How often a judge finds the partner of an example among 100, both ways."""
+    """How often a judge finds an example's partner among 100 candidates, in both directions."""
     found: Part = {}
     for pair in pairs(subject.run):
         judge = PairJudge(subject.run, subject.classifiers.folder, pair)
@@ -66,7 +67,7 @@ def pair_retrieval(subject: Subject) -> Part:
 
 @needs(pictures_and_others, complete_training_examples)
 def attribute_agreement(subject: Subject) -> Part:
-    """Do generated pictures show what was asked, and is what is drawn for pictures right?"""
+    """Do generated pictures show what was asked for, and is what is drawn for pictures right?"""
     values: Part = {}
     words: Part = {}
     for pair in pairs(subject.run):
@@ -84,7 +85,7 @@ def attribute_agreement(subject: Subject) -> Part:
 
 
 def _of_values(subject: Subject, judge: AttributeJudge) -> Part:
-    """Of attributes that every example has: accuracies, and the majority's."""
+    """Accuracies for attributes that every example has, next to the majority class's."""
     source, picture = judge.source.name, judge.picture.name
     sides = _pictures(subject, judge)
     asked = sides["real"][1]
@@ -100,7 +101,7 @@ def _of_values(subject: Subject, judge: AttributeJudge) -> Part:
 
 
 def _of_words(subject: Subject, judge: AttributeJudge) -> Part:
-    """Of words: how often the classifier finds those that a sentence names."""
+    """For words: how often the classifier finds those that a sentence names."""
     sides = _pictures(subject, judge)
     table, visible = {}, []
     for index, name in enumerate(judge.labels.names):
@@ -125,7 +126,7 @@ def _of_words(subject: Subject, judge: AttributeJudge) -> Part:
 
 
 def _pictures(subject: Subject, judge: AttributeJudge) -> dict[str, Side]:
-    """What the classifier sees in pictures, and what was asked of them."""
+    """What the classifier sees in pictures, and what was asked for."""
     source, picture, read = judge.source.name, judge.picture.name, judge.labels.read
     test, joint = _test(subject), _joint(subject)
     asked = read(test[source])
@@ -137,7 +138,7 @@ def _pictures(subject: Subject, judge: AttributeJudge) -> dict[str, Side]:
 
 
 def _rates(sides: Mapping[str, Side], index: int, *, only_named: bool = False) -> dict[str, float]:
-    """Each side's agreement on one attribute and its floor; of words, where they are named."""
+    """Each side's agreement on one attribute, with its floor; words count only where named."""
     rates: dict[str, float] = {}
     for name, (seen, asked) in sides.items():
         among = asked[:, index] > 0 if only_named else None
@@ -163,7 +164,7 @@ def _joint(subject: Subject) -> Raw:
 
 
 def _drawn(subject: Subject, source: str) -> Raw:
-    """What `sample(given=…)` draws for the test examples of one modality, and that one."""
+    """The draws of `sample(given=…)` for one modality of the test examples, as raw data."""
     return subject.once(("raw draws", source), lambda: subject.sampler.as_raw(subject.draw(source)))
 
 

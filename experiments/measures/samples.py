@@ -1,4 +1,4 @@
-"""Samples from the prior and for one input: quality, diversity, classes and energies."""
+"""Samples from the prior and given one input: quality, diversity, classes and energies."""
 
 from collections.abc import Mapping
 
@@ -18,8 +18,8 @@ from experiments.measures.subject import (
 from mmebm_jax.metrics import coherence, diversity, prdc
 from mmebm_jax.runs.sampler import Sampler
 
-NUM_SOURCES, NUM_DRAWS = 125, 4  # of conditional diversity: per modality, per source
-NUM_NEIGHBOURS_OF = 2000  # examples whose neighbours are looked for
+NUM_SOURCES, NUM_DRAWS = 125, 4  # for conditional diversity: sources per modality, draws per source
+NUM_NEIGHBOURS_OF = 2000  # examples whose neighbours are searched for
 
 
 @needs(labels)
@@ -49,7 +49,7 @@ def joint_samples(subject: Subject) -> Part:
 
 @needs(labels, two_modalities)
 def conditional_diversity(subject: Subject) -> Part:
-    """How far draws of `sample(given=…)` for one input differ, over data of its class."""
+    """How much draws of `sample(given=…)` for one input vary, relative to data of its class."""
     count = min(NUM_SOURCES, subject.num_sources)
     features: list[float] = []
     pixels: list[float] = []
@@ -95,9 +95,9 @@ def diversity_ratio(
 
     Args:
       draws: `[S, D, ...]`, D draws for each of S sources.
-      classes: of the sources, `[S]`.
+      classes: classes of the sources, `[S]`.
       real: real data, `[N, ...]`.
-      real_classes: of them, `[N]`.
+      real_classes: classes of the real data, `[N]`.
     """
     known_classes, counts = np.unique(real_classes, return_counts=True)
     known = np.isin(classes, known_classes[counts >= 2])
@@ -111,7 +111,8 @@ def diversity_ratio(
 def fidelity(subject: Subject) -> Part:
     """Precision, recall, density, coverage, and distance to the nearest training example.
 
-    On the classifiers' features of all modalities together; beside each what training data have.
+    Computed on the concatenated classifier features of all modalities, for samples and, as a
+    reference, for training data.
     """
     sides = (subject.all_test[0], subject.judged_samples.features, subject.train_features)
     test, samples, train = (
@@ -127,7 +128,7 @@ def fidelity(subject: Subject) -> Part:
 
 @needs(labels)
 def class_balance(subject: Subject) -> Part:
-    """How evenly samples from the prior fall on the classes, mean over modalities, and data."""
+    """How evenly prior samples cover the classes, averaged over modalities, next to real data."""
     num_classes = subject.run.splits.num_classes
 
     def mean(predicted: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -141,7 +142,7 @@ def class_balance(subject: Subject) -> Part:
 
 
 def energies(subject: Subject) -> Part:
-    """Energies of data and samples, and a warning where a long chain has left them."""
+    """Energies of data and samples, with a warning if a long chain has left their range."""
     if not subject.settings.data_energy:
         return {}
     ranges, warnings = measure_energies(
@@ -157,17 +158,17 @@ def measure_energies(
     refined: Mapping[str, np.ndarray],
     num_steps: int | None,
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Joint energies of data and samples, and a line if a longer chain left the usual ones.
+    """Joint energies of data and samples, and a warning if a longer chain left the usual range.
 
     Args:
       sampler: the model with its weights.
       test: test examples, name → `[N, *shape]` in model range.
       generated: samples before refinement.
-      refined: the same after refinement.
-      num_steps: of the refinement; None for the configured number.
+      refined: the same samples after refinement.
+      num_steps: number of refinement steps; None for the configured number.
 
     Returns:
-      Lowest, mean and highest energy of each; and the warnings.
+      The lowest, mean and highest energy of each, and the warnings.
     """
 
     def energies(batch: Mapping[str, np.ndarray]) -> np.ndarray:

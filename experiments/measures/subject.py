@@ -1,4 +1,4 @@
-"""A model under evaluation, and what a measure may need of it."""
+"""A model under evaluation, and what measures may need from it."""
 
 from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
@@ -14,7 +14,7 @@ from mmebm_jax.networks.classifier import NUM_FEATURES
 from mmebm_jax.runs.sampler import Sampler, Stages
 from mmebm_jax.training import Run
 
-CHUNK = 500  # examples at a time: programs are compiled for this number and the last, smaller one
+CHUNK = 500  # examples at a time; programs are compiled for this size and for a smaller last chunk
 KEYS = ("prior", "base", "chain", "cross", "mean", "revised", "count", "probe")
 LATER_KEYS = (
     *("drawn", "diversity", "reconstruction", "shuffle", "likelihood", "normaliser"),
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Subject:
-    """A model under evaluation: what several measures read is computed once."""
+    """A model under evaluation; results that several measures share are computed only once."""
 
     def __init__(
         self,
@@ -40,13 +40,13 @@ class Subject:
         classifiers: Classifiers,
         num_steps: int | None = None,
     ) -> None:
-        """Take the test examples, as many as the configuration asks for.
+        """Load the number of test examples that the configuration asks for.
 
         Args:
           run: the run's data and configuration.
           sampler: the model with its weights.
           classifiers: one per modality and seed.
-          num_steps: of data-space refinement; None for the configured number.
+          num_steps: data-space refinement steps; None for the configured number.
         """
         self.run, self.sampler, self.classifiers, self.num_steps = (
             run,
@@ -64,11 +64,11 @@ class Subject:
         for number, name in enumerate(LATER_KEYS, 1):
             self.keys[name] = jax.random.fold_in(seed, number)
         raw = data.whole(data.complete(run.splits.test), self.num_samples)
-        self.labels = raw.get("label", np.zeros(0, np.int32))  # none without classes
+        self.labels = raw.get("label", np.zeros(0, np.int32))  # empty without classes
         self.test = jax.device_get(sampler.as_batch(without_label(raw), check_values=False))
         self.sources = {name: values[: self.num_sources] for name, values in self.test.items()}
         self.source_labels = self.labels[: self.num_sources]
-        # With fewer samples than features a Fréchet distance tells of the samples' number alone.
+        # With fewer samples than features, a Fréchet distance reflects only the number of samples.
         self.has_distances = self.num_samples > classifiers.num_features
 
     @cached_property
@@ -86,12 +86,12 @@ class Subject:
 
     @cached_property
     def train_features(self) -> ByModality:
-        """Their features."""
+        """Classifier features of `train`."""
         return self.classifiers.predict(self.train)[1]
 
     @cached_property
     def judged_test(self) -> Judged:
-        """What the classifiers say of the test examples: a ceiling for samples."""
+        """The classifiers' predictions for the test examples: a ceiling for samples."""
         return self.classifiers.judge(self.test)
 
     @cached_property
@@ -101,7 +101,7 @@ class Subject:
 
     @cached_property
     def stages(self) -> Stages:
-        """Samples from the prior, from the generator's to what `sample()` returns."""
+        """Samples from the prior at every stage, from the generator to the result of `sample()`."""
 
         def one(key: jax.Array, start: int, count: int) -> Stages:
             return self.sampler.stages(key, count, num_steps=self.num_steps)
@@ -115,12 +115,12 @@ class Subject:
 
     @property
     def refined(self) -> dict[str, Any]:
-        """The same, refined under the joint energy."""
+        """The same samples after refinement under the joint energy."""
         return self.stages.refined
 
     @property
     def samples(self) -> dict[str, Any]:
-        """The model's samples, as `sample()` draws them: refined, and chosen among candidates."""
+        """The model's samples as `sample()` draws them: refined, then chosen among candidates."""
         return self.stages.chosen
 
     @property
@@ -130,39 +130,39 @@ class Subject:
 
     @property
     def _samples_at_a_time(self) -> int:
-        """So that chains see CHUNK candidates at a time, as they see CHUNK examples elsewhere."""
+        """Samples per chunk, so that chains process CHUNK candidates at a time, as elsewhere."""
         return max(1, CHUNK // self.settings.candidates) if self.has_choice else CHUNK
 
     @cached_property
     def judged_samples(self) -> Judged:
-        """What the classifiers say of them."""
+        """The classifiers' predictions for `samples`."""
         return self.classifiers.judge(self.samples)
 
     @cached_property
     def drawn(self) -> dict[str, Judged]:
-        """Source → what the classifiers say of what `sample(given=…)` draws."""
+        """Source → the classifiers' predictions for the draws of `sample(given=…)`."""
         return {s: self.classifiers.judge(self.draw(s)) for s in self.names}
 
     @cached_property
     def crossed(self) -> dict[str, Judged]:
-        """Source → what they say of what the generator makes of a draw of its expert."""
+        """Source → the classifiers' predictions for outputs generated from a draw of its expert."""
         return {s: self.classifiers.judge(self.cross(s, "sample")) for s in self.names}
 
     def once(self, name: Hashable, compute: Callable[[], T]) -> T:
-        """What several measures of one file share, computed at the first call."""
+        """Compute a value at the first call and cache it; the measures of one file share it."""
         if name not in self._known:
             self._known[name] = compute()
         return self._known[name]
 
     def draw(self, source: str) -> dict[str, np.ndarray]:
-        """What `sample(given=…)` draws for the sources' examples of one modality."""
+        """Draws of `sample(given=…)` for the source examples of one modality."""
         key = jax.random.fold_in(self.keys["drawn"], self.names.index(source))
         return self.once(
             ("draws", source), lambda: self.complete(key, source, self.sources[source])
         )
 
     def complete(self, key: jax.Array, source: str, values: np.ndarray) -> dict[str, np.ndarray]:
-        """What `sample(given=…)` draws, once for each of the values of one modality."""
+        """Draws of `sample(given=…)`, one for each of the values of one modality."""
 
         def one(key: jax.Array, start: int, count: int) -> Mapping[str, jax.Array]:
             given = {source: values[start : start + count]}
@@ -189,7 +189,7 @@ class Subject:
     def conditional(
         self, key: jax.Array, given: tuple[str, ...], method: str, most: int | None = None
     ) -> dict[str, np.ndarray]:
-        """The generator's outputs for latents of the sources, or the first ones, given a subset."""
+        """The generator's outputs for latents inferred from a subset of the modalities."""
 
         def one(key: jax.Array, start: int, count: int) -> Mapping[str, jax.Array]:
             observed = {name: self.sources[name][start : start + count] for name in given}
@@ -198,7 +198,7 @@ class Subject:
         return in_chunks(one, key, min(most or self.num_sources, self.num_sources))
 
     def distances(self, features: ByModality) -> dict[str, float]:
-        """Fréchet distance of each modality to all test examples."""
+        """Fréchet distance to all test examples, by modality."""
         return {
             name: frechet.frechet_distance(
                 frechet.gaussian_statistics(features[name]), self.reference[name]
@@ -207,12 +207,12 @@ class Subject:
         }
 
     def distance(self, features: ByModality) -> float:
-        """Mean Fréchet distance over modalities to all test examples."""
+        """Fréchet distance to all test examples, averaged over modalities."""
         return float(np.mean(list(self.distances(features).values())))
 
 
 def needs(*wanted: Need) -> Callable[[M], M]:
-    """Mark a measure by what it needs of a run."""
+    """Declare what a measure needs from a run."""
 
     def mark(measure: M) -> M:
         measure.needs = wanted  # type: ignore[attr-defined]
@@ -222,30 +222,30 @@ def needs(*wanted: Need) -> Callable[[M], M]:
 
 
 def lack(measure: Measure, run: Run) -> str:
-    """What a run lacks of what a measure needs, or ""."""
+    """The first thing a measure needs that a run lacks, or ""."""
     found = (need(run) for need in getattr(measure, "needs", ()))
     return next((problem for problem in found if problem), "")
 
 
 def labels(run: Run) -> str:
-    """Needs classes, of examples that a classifier can be trained on."""
+    """Needs classes that a classifier can be trained on."""
     return lacks_classes(run)
 
 
 def complete_training_examples(run: Run) -> str:
-    """Needs training examples that lack nothing."""
+    """Needs training examples with every modality."""
     if len(data.complete(run.splits.train)):
         return ""
     return "no training example has every modality"
 
 
 def two_modalities(run: Run) -> str:
-    """Needs something to generate from something else."""
+    """Needs at least two modalities, to generate one from another."""
     return "" if len(run.model.modalities) > 1 else "the data have one modality"
 
 
 def shared_latents(run: Run) -> str:
-    """Needs z."""
+    """Needs shared latents z."""
     return "" if run.model.num_latents else "the model has no shared latents (model.num_latents 0)"
 
 
@@ -255,12 +255,12 @@ def enough_for_distances(run: Run) -> str:
 
 
 def enough_sources_for_distances(run: Run) -> str:
-    """Needs more completed examples than a classifier has features."""
+    """Needs more source examples than a classifier has features."""
     return more_sources_than(NUM_FEATURES, run)
 
 
 def as_many_training_examples(run: Run) -> str:
-    """Needs training examples in the place of samples, for the floor."""
+    """Needs as many training examples as samples, for the floor."""
     count = num_samples(run)
     if (found := len(data.complete(run.splits.train))) >= count:
         return ""
@@ -271,12 +271,12 @@ def as_many_training_examples(run: Run) -> str:
 
 
 def more_samples_than(num_features: int, run: Run) -> str:
-    """What is wrong with the number of samples for a Fréchet distance of so many features."""
+    """Why there are too few samples for a Fréchet distance with this many features, or ""."""
     return _too_few(num_features, run, "num_samples", num_samples(run))
 
 
 def more_sources_than(num_features: int, run: Run) -> str:
-    """The same for a distance of completions."""
+    """The same for the source examples of completions."""
     return _too_few(num_features, run, "num_sources", num_sources(run))
 
 
@@ -290,22 +290,22 @@ def _too_few(num_features: int, run: Run, name: str, count: int) -> str:
 
 
 def num_samples(run: Run) -> int:
-    """Samples of each kind: as the configuration says, at most the test examples."""
+    """Number of samples of each kind: as configured, but at most the number of test examples."""
     return min(run.config.evaluation.num_samples, len(data.complete(run.splits.test)))
 
 
 def num_sources(run: Run) -> int:
-    """Test examples that are completed: as the configuration says, at most the samples."""
+    """Number of test examples to complete: as configured, but at most `num_samples`."""
     return min(run.config.evaluation.num_sources, num_samples(run))
 
 
 def of_the_prior_itself(sampler: Sampler) -> Sampler:
-    """The sampler that draws from p_0 itself, without temperatures of the draws alone."""
+    """The sampler that draws from p_0 itself, without the temperatures used only for drawing."""
     return at_temperatures(sampler, shared_temperature=1.0, token_temperature=1.0)
 
 
 def at_temperatures(sampler: Sampler, **temperatures: Any) -> Sampler:
-    """The sampler at other temperatures of its draws, by their names in `Chains`."""
+    """The sampler with other temperatures for its draws, named as in `Chains`."""
     chains = sampler.settings.chains._replace(**temperatures)
     return sampler.with_weights(sampler.weights, sampler.settings._replace(chains=chains))
 
@@ -316,10 +316,10 @@ def in_chunks(
     num_samples: int,
     size: int = CHUNK,
 ) -> Any:
-    """Concatenate what `function(key, start, count)` returns, trees of arrays, over chunks.
+    """Concatenate the trees of arrays that `function(key, start, count)` returns, over chunks.
 
     Raises:
-      FloatingPointError: something of it is not finite.
+      FloatingPointError: some values are not finite.
     """
     chunks = []
     for start in range(0, num_samples, size):
@@ -331,15 +331,15 @@ def in_chunks(
 
 
 def check_finite(draws: Any) -> None:
-    """Refuse a tree of arrays that are not numbers throughout.
+    """Refuse a tree of arrays with values that are not finite.
 
     Raises:
-      FloatingPointError: something of it is NaN or infinite.
+      FloatingPointError: some values are NaN or infinite.
     """
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(draws)):
         raise FloatingPointError("draws hold NaN or infinity: a chain has diverged.")
 
 
 def without_label(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The modalities of raw examples."""
+    """The modalities of raw examples, without their labels."""
     return {name: values for name, values in raw.items() if name != "label"}

@@ -1,1 +1,1 @@
-"""Libraries that no one here wrote, held beside this one."""
+"""Comparisons with third-party libraries."""

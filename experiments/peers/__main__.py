@@ -1,10 +1,11 @@
-"""MultiVae beside this library.
+"""Compare this library with MultiVae.
 
     python -m experiments.peers bounds
 
-prints, for identical weights, data and latents, every bound of ours beside theirs and the relative
-difference; the status is 1 where one is above 1e-4. With --results the rows go to that file, from
-which docs/methods.md is rendered. MultiVae comes with the extra `peers`.
+This prints our bounds and theirs for identical weights, data and latents, with the relative
+difference; the exit status is 1 if any difference is above 1e-4. With --results the rows are
+written to that file, from which docs/methods.md is rendered. MultiVae is installed by the extra
+`peers`.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""Whether our bounds are MultiVae's: identical weights, data and latents, the loss of each.
+"""Check that our bounds equal MultiVae's, given identical weights, data and latents.
 
-Latents are those that our bound draws; MultiVae's draws are replaced by them in its own order.
+The latents are drawn by our bound and replace MultiVae's draws, in its own order.
 """
 
 import math
@@ -36,13 +36,13 @@ Draws = list[Latents]
 
 
 class Peer(NamedTuple):
-    """One of MultiVae's models and our way of the same."""
+    """One of MultiVae's models and our equivalent."""
 
-    variant: str  # of configs/methods.py
-    theirs: str  # class in multivae.models; its record is named …Config
+    variant: str  # in configs/methods.py
+    theirs: str  # class in multivae.models; its config class is …Config
     ours: dict[str, Any]  # fields of our config
     options: dict[str, Any]  # of their config
-    order: Callable[[Draws], list[np.ndarray]]  # our latents as theirs draws them
+    order: Callable[[Draws], list[np.ndarray]]  # our latents in MultiVae's order of drawing
     is_sum: bool = False  # whether their loss is a sum over the batch, not its mean
     note: str = ""
 
@@ -52,7 +52,7 @@ def _each(draws: Draws) -> list[np.ndarray]:
 
 
 def _strata(draws: Draws) -> list[np.ndarray]:
-    """Of stratum after stratum: z `[S, B, Z]`, its own w, and the w of every other modality."""
+    """For each stratum in turn: z `[S, B, Z]`, its own w, and the w of every other modality."""
     (latents,) = draws
     shape = (BATCH, NUM_SAMPLES, len(NAMES), -1)
     shared = np.asarray(latents.shared).reshape(shape).transpose(2, 1, 0, 3)
@@ -96,7 +96,7 @@ PEERS = (
 
 
 class Compared(NamedTuple):
-    """One bound: both values and how far they lie apart."""
+    """One bound: both values and their difference."""
 
     name: str
     ours: float
@@ -105,12 +105,12 @@ class Compared(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """Relative to ours."""
+        """The difference relative to our value."""
         return abs(self.theirs - self.ours) / max(abs(self.ours), 1e-12)
 
 
 def compare(peers: Sequence[Peer] = PEERS) -> list[Compared]:
-    """Every bound, ours and theirs."""
+    """Compute every bound, ours and theirs."""
     models = multivae.load()
     found = []
     for peer in peers:
@@ -121,7 +121,7 @@ def compare(peers: Sequence[Peer] = PEERS) -> list[Compared]:
 
 
 def rows(found: Sequence[Compared]) -> list[dict[str, Any]]:
-    """What was compared, for a file of results."""
+    """The comparison as rows for a file of results."""
     return [
         {
             "method": c.name,
@@ -135,7 +135,7 @@ def rows(found: Sequence[Compared]) -> list[dict[str, Any]]:
 
 
 def table(found: Sequence[Compared]) -> str:
-    """A Markdown table of what was compared."""
+    """The comparison as a Markdown table."""
     lines = [
         [c.name, f"{c.ours:.6g}", f"{c.theirs:.6g}", f"{c.difference:.1e}", c.note] for c in found
     ]
@@ -144,7 +144,7 @@ def table(found: Sequence[Compared]) -> str:
 
 
 def _ours(peer: Peer) -> tuple[Model, Any, dict[str, np.ndarray], float, Draws]:
-    """Model, parameters, batch, the mean negative bound, and the latents that it decoded."""
+    """Model, parameters, batch, our mean negative bound, and the latents it decoded."""
     config = polydigits.get_config(peer.variant)
     config.model.update(num_latents=NUM_SHARED, width=4, hidden=16)
     config.likelihood.image.scale = SCALE
@@ -195,7 +195,7 @@ def _theirs(
     batch: dict[str, np.ndarray],
     draws: Draws,
 ) -> float:
-    """Their loss, per example, at our weights and latents."""
+    """Their loss per example with our weights and latents."""
     options = {
         "n_modalities": len(NAMES),
         "latent_dim": NUM_SHARED,
@@ -226,10 +226,10 @@ def _dataset_type() -> Any:
 
 @contextmanager
 def _drawing(values: list[np.ndarray]) -> Iterator[None]:
-    """Gaussians of PyTorch draw these values, in order, and all of them.
+    """Make PyTorch's Gaussians draw exactly these values, in order.
 
     Raises:
-      ValueError: more or fewer draws, or of other shapes.
+      ValueError: the number or the shapes of the draws differ.
     """
     left = list(values)
 

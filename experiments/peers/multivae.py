@@ -1,8 +1,9 @@
-"""MultiVae's models around our networks: the same weights, in PyTorch.
+"""MultiVae's models wrapped around our networks: the same weights, in PyTorch.
 
-MultiVae's models need its `data.datasets.base` alone; the package around that also imports loaders
-of public data sets, which need torchvision. Where torchvision does not load, as beside a PyTorch
-for CPUs, that one `__init__` is left out: the models and their base class are MultiVae's own.
+MultiVae's models need only its `data.datasets.base`; the package around that also imports loaders
+for public data sets, which need torchvision. If torchvision cannot be loaded, as with some CPU
+builds of PyTorch, that one `__init__` is skipped: the models and their base class are still
+MultiVae's own.
 """
 
 import importlib
@@ -30,10 +31,10 @@ INSTALL = (
 
 
 def load() -> Any:
-    """The module `multivae.models`, with `multivae.data` beside it.
+    """The module `multivae.models`, together with `multivae.data`.
 
     Raises:
-      ValueError: it is not installed.
+      ValueError: MultiVae is not installed.
     """
     found = importlib.util.find_spec("multivae")
     if found is None or not found.submodule_search_locations:
@@ -54,16 +55,16 @@ def load() -> Any:
 
 
 class Diagonal(nn.Module):
-    """One of our experts: images, channels first, → mean and logarithm of the variance."""
+    """One of our experts: channels-first images → mean and log-variance."""
 
     def __init__(self, model: Model, params: Params, names: list[str], key: str) -> None:
         """Copy our weights.
 
         Args:
-          model: ours, of images.
-          params: of our inference network.
-          names: of the parts whose features are read, as "m0" or "m0_private".
-          key: of the heads, as "m0" or "joint".
+          model: our model, of images.
+          params: parameters of our inference network.
+          names: parts whose features are read, such as "m0" or "m0_private".
+          key: name of the heads, such as "m0" or "joint".
         """
         super().__init__()
         by_name = {m.name: m for m in model.modalities}
@@ -84,7 +85,7 @@ class Diagonal(nn.Module):
             head.load_state_dict({name[2:]: value for name, value in arrays.items()})
 
     def forward(self, *images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the variance, `[B, Z]` each."""
+        """Mean and log-variance, `[B, Z]` each."""
         pairs = zip(self.features, images, strict=True)
         features = torch.cat([network(image) for network, image in pairs], dim=1)
         scale = functional.softplus(self.scale(features)) + SMALLEST_SCALE
@@ -92,7 +93,7 @@ class Diagonal(nn.Module):
 
 
 def networks(model: Model, params: dict[str, Params]) -> dict[str, Any]:
-    """MultiVae's `encoders`, `decoders` and `joint_encoder` (None without one) from our weights."""
+    """MultiVae's `encoders`, `decoders` and `joint_encoder` (or None) with our weights."""
     theirs = importlib.import_module("multivae.models.nn.base_architectures")
     pythae = importlib.import_module("pythae.models.nn.base_architectures")
     output = importlib.import_module("pythae.models.base.base_utils").ModelOutput

@@ -1,1 +1,1 @@
-"""What the world does to long runs, done on purpose."""
+"""Deliberate faults of the kind that long runs meet in practice."""

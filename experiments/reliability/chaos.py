@@ -1,10 +1,10 @@
-"""Disturb training at random moments and compare what comes out with an undisturbed run.
+"""Disturb training at random moments and compare the result with an undisturbed run.
 
-Every round trains `configs/chaos.py` in child processes: some are killed, asked to stop, denied
-disk space, fed a NaN or an explosion; between them checkpoint files are truncated or deleted. Then
-the same command runs until it ends by itself. Kills, stops, damage and full disks must leave no
-trace: parameters, optimisers and metrics bitwise those of the undisturbed run. After a NaN or an
-explosion the run must have recovered: every step once, all numbers finite.
+Every round trains `configs/chaos.py` in child processes. Some are killed, asked to stop, denied
+disk space, or fed a NaN or an explosion; between them checkpoint files are truncated or deleted.
+Then the same command runs until it finishes. Kills, stops, damage and full disks must leave no
+trace: parameters, optimisers and metrics must equal those of the undisturbed run bit for bit. After
+a NaN or an explosion the run must have recovered: every step exactly once, all numbers finite.
 
 python -m experiments.reliability.chaos --workdir=runs/chaos --rounds=50 --parallel=2
 """
@@ -49,11 +49,11 @@ _RETRIES = flags.DEFINE_integer("retries", 3, "Of --plant: how often an explosio
 
 # Faults that must leave no trace.
 TRACELESS = ("kill", "terminate", "truncate", "delete", "disk")
-# Faults that a child process plants in itself.
+# Faults that a child process injects into itself.
 PLANTED = ("nan_batch", "nan_gradient", "explosion")
 KINDS = (*TRACELESS, *PLANTED)
-LONGEST_RUN = 600.0  # seconds, after which a child counts as hanging
-MOST_ATTEMPTS = 3  # to finish once nothing disturbs
+LONGEST_RUN = 600.0  # seconds before a child counts as hanging
+MOST_ATTEMPTS = 3  # to finish once the disturbances are over
 ASKED_TO_STOP = 128 + signal.SIGTERM
 
 Contents = Mapping[str, np.ndarray]
@@ -61,43 +61,43 @@ _READING = threading.Lock()
 
 
 class Stop(NamedTuple):
-    """A run that was asked to stop while it trained."""
+    """A run that was asked to stop during training."""
 
-    seconds: float  # until it had ended
+    seconds: float  # until the process had exited
     usable: bool  # whether its newest checkpoint can be read
 
 
 class Outcome(NamedTuple):
-    """What became of a round."""
+    """The result of a round."""
 
     round: int
     faults: list[str]
     finished: bool
     each_step_once: bool
-    unchanged: bool  # bitwise the undisturbed run's results
+    unchanged: bool  # whether the results equal the undisturbed run's bit for bit
     finite: bool
     stops: list[Stop]
-    messages: list[str]  # last lines of children that ended in error
+    messages: list[str]  # last lines of children that failed
 
     @property
     def traceless(self) -> bool:
-        """Whether every fault should leave no trace."""
+        """Whether all faults of the round must leave no trace."""
         return set(self.faults) <= set(TRACELESS)
 
     @property
     def passed(self) -> bool:
-        """Whether the round shows what it should."""
+        """Whether the round ended as it should."""
         kept = self.unchanged if self.traceless else self.finite
         return self.finished and self.each_step_once and kept and all(s.usable for s in self.stops)
 
 
 class Child:
-    """A training process in a folder."""
+    """A training process in a run folder."""
 
     def __init__(
         self, workdir: epath.Path, cache: epath.Path, plant: str = "", file_limit: int = 0
     ) -> None:
-        """Start it, with a fault planted in it or a limit, in bytes, on every file it writes."""
+        """Start the process, with an injected fault or a size limit in bytes on its files."""
         workdir.parent.mkdir(parents=True, exist_ok=True)
         module = "chaos" if plant else "main"
         command = [sys.executable, "-m", f"experiments.{module}", f"--workdir={workdir}"]
@@ -115,27 +115,27 @@ class Child:
             resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, limits)
 
     def wait(self, seconds: float) -> None:
-        """Let it run for so long, unless it ends before."""
+        """Wait for this many seconds, or until the process exits."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
 
     def end(self) -> int:
-        """Its exit status, negative for a signal that ended it; one that hangs is killed."""
+        """Wait for the exit status, negative for a signal; a process that hangs is killed."""
         self.wait(LONGEST_RUN)
         self._process.kill()
         return self._process.wait()
 
     def signal(self, number: int) -> None:
-        """Send a signal, which a process that has ended does not mind."""
+        """Send a signal; does nothing if the process has exited."""
         self._process.send_signal(number)
 
     def last_line(self) -> str:
-        """The end of what it printed."""
+        """The last line of its output."""
         return self._errors.read_text().rstrip().splitlines()[-1]
 
 
 def main() -> None:
-    """Run all rounds, or be the child of one."""
+    """Run all rounds, or act as the child process of one."""
     if command_line.WORKDIR.value is None:
         command_line.fail("--workdir is missing: name a folder for the runs.")
     workdir = place(command_line.WORKDIR.value)
@@ -148,7 +148,7 @@ def main() -> None:
     if workdir.exists():
         command_line.fail(f"{workdir} exists: name a new folder with --workdir.")
 
-    # The first compiles, the second tells how long a run takes.
+    # The first run compiles, the second shows how long a run takes.
     for name in ("reference", "repeated"):
         begin = time.monotonic()
         child = Child(workdir / name, workdir / "compiled")
@@ -177,7 +177,7 @@ def main() -> None:
 
 
 def train_with(plant: str, workdir: epath.Path) -> None:
-    """Train with a fault, "KIND:NUMBER", planted at a batch or an update of that number."""
+    """Train with a fault, "KIND:NUMBER", injected at the batch or update of that number."""
     kind, _, number = plant.partition(":")
     if kind not in PLANTED or not number.isdigit():
         command_line.fail(f"--plant={plant}: give one of {', '.join(PLANTED)}, a colon, a number.")
@@ -201,18 +201,19 @@ def play(
     duration: float,
     expected: Contents,
 ) -> Outcome:
-    """One round: one to three faults, then the same command until it ends by itself."""
+    """Play one round: one to three faults, then the same command until it finishes."""
     folder, cache = workdir / "rounds" / str(index), workdir / "compiled"
     generator = np.random.default_rng([_SEED.value, index])
     chosen = [str(kind) for kind in generator.choice(kinds, size=generator.integers(1, 4))]
-    # A run with a planted fault recovers and goes on to its end: what came after would meet none.
+    # A run recovers from an injected fault and trains to its end, so these faults come last: any
+    # later fault would find nothing left to disturb.
     chosen.sort(key=lambda kind: kind in PLANTED)
     stops: list[Stop] = []
     messages: list[str] = []
     for fault in chosen:
         begin = None
         if fault in PLANTED:
-            # The energies learn in the last half of the steps alone.
+            # The energies learn only in the last half of the steps.
             most = get_config().num_steps // 2
             child = Child(folder, cache, plant=f"{fault}:{generator.integers(most)}")
         elif fault == "disk":
@@ -256,7 +257,7 @@ def play(
 
 
 def damage(folder: epath.Path, generator: np.random.Generator, *, delete: bool) -> None:
-    """Halve or delete a file of the newest checkpoint, if an older one is left to go back to."""
+    """Halve or delete a file of the newest checkpoint, if there is an older one to fall back to."""
     found = Path(folder / "checkpoints").glob("*")
     steps = sorted((path for path in found if path.name.isdigit()), key=lambda path: int(path.name))
     if len(steps) < 2:
@@ -279,7 +280,7 @@ def _is_usable(folder: epath.Path) -> bool:
 
 @functools.cache
 def _template() -> TrainState:
-    """A fresh state of the runs."""
+    """A new training state, as the runs have it."""
     config = get_config()
     model = builders.build_model(config, builders.build_data(config).fields)
     optimisers = builders.build_optimisers(config)
@@ -287,12 +288,12 @@ def _template() -> TrainState:
 
 
 def restore(folder: epath.Path) -> TrainState:
-    """The state that a run would go on from.
+    """The state from which a run would resume.
 
     Raises:
       ValueError: the newest checkpoint cannot be read.
     """
-    # Restoring changes what the process does with messages of other libraries: one at a time.
+    # Restoring changes how the process handles other libraries' messages, so one at a time.
     with _READING, checkpoint.open_manager(folder) as manager:
         newest = manager.latest_step()
         restored = checkpoint.restore(manager, _template())
@@ -302,12 +303,12 @@ def restore(folder: epath.Path) -> TrainState:
 
 
 def contents(folder: epath.Path) -> Contents:
-    """All that a run has learned and written: its newest checkpoint, its rows, its events.
+    """Everything a run has learned and written: its newest checkpoint, metrics and events.
 
     Values that depend on the clock are left out.
 
     Raises:
-      ValueError, OSError: the newest checkpoint or the rows cannot be read.
+      ValueError, OSError: the newest checkpoint or the metrics cannot be read.
     """
     leaves = jax.tree_util.tree_leaves_with_path(restore(folder))
     found = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
@@ -322,14 +323,14 @@ def contents(folder: epath.Path) -> Contents:
 
 
 def same(left: Contents, right: Contents) -> bool:
-    """Whether two runs left the same, bit by bit."""
+    """Whether the results of two runs are identical bit for bit."""
     return left.keys() == right.keys() and all(
         np.array_equal(left[name], right[name]) for name in left
     )
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """How often each kind struck and what came of those rounds, as Markdown."""
+    """How often each kind of fault struck and how those rounds ended, as Markdown."""
     rows = []
     for kind in KINDS:
         struck = [outcome for outcome in outcomes if kind in outcome.faults]

@@ -1,6 +1,6 @@
-"""Faults that a run plants in itself, for `experiments.reliability.chaos` and for tests.
+"""Faults injected into a run, for `experiments.reliability.chaos` and for tests.
 
-Each strikes once: what a run tries again after it is sound.
+Each fault strikes once: when the run retries, nothing is wrong.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,10 +21,10 @@ from mmebm_jax.training import Run
 
 
 class NanSource:
-    """A source one of whose batches holds a NaN, the first time it is read."""
+    """A source with a NaN in one of its batches, the first time it is read."""
 
     def __init__(self, source: Source, batch_size: int, number: int) -> None:
-        """Spoil the batch that is read as the `number`-th, counted from 0."""
+        """Corrupt the `number`-th batch that is read, counted from 0."""
         self._source, self._batch_size, self._left = source, batch_size, number
 
     def __len__(self) -> int:
@@ -45,20 +45,20 @@ class NanSource:
 
 
 def with_nan_in_batch(run: Run, number: int) -> Run:
-    """The run with a NaN in the `number`-th batch that it reads; its data must hold vectors."""
+    """A run with a NaN in the `number`-th batch that it reads; its data must contain vectors."""
     return run._replace(train_source=NanSource(run.train_source, run.config.batch_size, number))
 
 
 @contextmanager
 def nan_in_gradient(count: int, network: str = "generator") -> Iterator[None]:
-    """A NaN in the gradient of a network at its update number `count`, once."""
+    """Put a NaN into a network's gradient at its update number `count`, once."""
     with _changed_optimiser(network, count, lambda update: update + jnp.nan, before=True):
         yield
 
 
 @contextmanager
 def explosion(count: int, network: str = "energy") -> Iterator[None]:
-    """A network's update number `count` is a million times too large, once."""
+    """Make a network's update number `count` a million times too large, once."""
     with _changed_optimiser(network, count, lambda update: 1e6 * update, before=False):
         yield
 
@@ -67,7 +67,7 @@ def explosion(count: int, network: str = "energy") -> Iterator[None]:
 def _changed_optimiser(
     network: str, count: int, change: Callable[[jax.Array], jax.Array], *, before: bool
 ) -> Iterator[None]:
-    """While open, the first optimisers that are built change a network's update `count` so."""
+    """In this context, change update `count` of a network in the first optimisers built."""
     build = builders.build_optimisers
     struck = False
 

@@ -1,10 +1,10 @@
-"""Whether every variant still computes the losses it did: 20 steps of each, against a file.
+"""Regression test: train every variant for 20 steps and compare its losses with a stored file.
 
     python -m experiments.reliability.reference_losses --workdir=runs/reference_losses
     python -m experiments.reliability.reference_losses --only=polydigits:full,polymnist:paper_b
 
-The file, `reference_losses.json` beside this one, holds the losses of version 2dd2224. A change of
-the method that is meant writes it anew (`--write`) and says so in its commit.
+The file, `reference_losses.json` next to this module, holds the losses of version 2dd2224. An
+intended change to the method rewrites it (`--write`) and says so in its commit.
 """
 
 import json
@@ -33,14 +33,14 @@ _WRITE = flags.DEFINE_bool("write", False, "Write the file instead of comparing 
 FILE = epath.Path(__file__).parent / "reference_losses.json"
 TOLERANCE = 1e-5
 NUM_STEPS = 20
-WEIGHTS_NORM = "weights_norm"  # of the moving averages, after the last step
+WEIGHTS_NORM = "weights_norm"  # of the moving averages after the last step
 MISSING = ("mvae", "mopoe", "mmvae_plus", "paper_a", "paper_b", "full")
 
 Rows = list[dict[str, float]]
 
 
 def cases() -> dict[str, tuple[Callable[[str], ConfigDict], str]]:
-    """Case → the config's function and its variant."""
+    """Case → the config's `get_config` function and the variant."""
     named = [("polydigits", polydigits, variant) for variant in polydigits.VARIANTS]
     named += [("polydigits", polydigits, f"{variant}_missing") for variant in MISSING]
     named += [("polymnist", polymnist, variant) for variant in ("full", "paper_a", "paper_b")]
@@ -49,7 +49,7 @@ def cases() -> dict[str, tuple[Callable[[str], ConfigDict], str]]:
 
 
 def run_losses(config: ConfigDict, name: str) -> Rows:
-    """The losses of every step of a shortened run, and the norm of its averaged weights."""
+    """The losses at every step of a shortened run, and the norm of its averaged weights."""
     config = _shortened(config)
     if name.startswith("polymnist"):
         splits = _noise()
@@ -91,13 +91,13 @@ def run_losses(config: ConfigDict, name: str) -> Rows:
 
 
 def largest_difference(rows: Rows, expected: Rows) -> tuple[float, str]:
-    """The largest relative difference of a loss, and where it is."""
+    """The largest relative difference of a loss, and where it occurs."""
     worst, place = 0.0, "nowhere"
     for step, (row, other) in enumerate(zip(rows, expected, strict=True)):
         if row.keys() != other.keys():
             return math.inf, f"step {step}: {sorted(row)} instead of {sorted(other)}"
         for name, value in row.items():
-            # Losses that cross zero are compared with the size of the largest.
+            # A loss that crosses zero is compared on the scale of the largest loss.
             size = max(abs(other[name]), 1e-3 * max(map(abs, other.values())))
             difference = abs(value - other[name]) / size if size else abs(value)
             if not difference <= worst:
@@ -124,7 +124,7 @@ def _shortened(config: ConfigDict) -> ConfigDict:
 
 
 def _noise() -> DataSplits:
-    """Pictures of PolyMNIST's shapes."""
+    """Random pictures of PolyMNIST's shapes."""
     rng = np.random.default_rng(0)
     names = [f"m{index}" for index in range(5)]
 
@@ -148,7 +148,7 @@ def _batches(run: train.Run) -> Iterator[Any]:
 
 
 def main() -> None:
-    """Compare, or write the file; ends with status 1 where a case differs."""
+    """Compare, or write the file; exits with an error if a case differs."""
     known = cases()
     if unknown := sorted(set(_ONLY.value) - set(known)):
         raise ValueError(f"--only={','.join(unknown)}: choose from {', '.join(known)}.")
@@ -167,8 +167,8 @@ def main() -> None:
             expected[name] = rows
             write_whole(FILE, json.dumps(expected, separators=(",", ":")) + "\n")
             continue
-        # The latent energy's last fit, after all losses, has left a tenth of the latents out since
-        # b05ea78, to tell its worth on them: what it fits is not compared.
+        # Since b05ea78 the final fit of the latent energy, after all losses, holds out a tenth of
+        # the latents to measure its benefit on them, so its result is not compared.
         fits_energy = config.prior.learn and config.prior.fit_steps
         compared = NUM_STEPS if fits_energy else NUM_STEPS + 1
         difference, place = largest_difference(rows[:compared], expected[name][:compared])

@@ -2,10 +2,10 @@
 
     python -m experiments.main --mode=report --workdir=runs/compare
 
-`collect` reads the folders, `findings` says what to beware of, `pictures` draws samples from the
+`collect` reads the run folders, `findings` lists warnings, `pictures` draws samples from the
 checkpoints, `figures` draws curves and histograms, `contents` lays out the sections, and `render`
-fills the template. It reads what the runs wrote and, to draw conditional samples, test data where
-they are at hand; it writes `report.html` alone.
+fills the template. The report reads what the runs wrote and, for conditional samples, the test data
+if they are available; it writes only `report.html`.
 """
 
 import importlib.util
@@ -25,11 +25,11 @@ def can_write() -> bool:
 
 
 def write(workdir: epath.Path, *, seed: int = 0) -> epath.Path:
-    """Write `report.html` into a folder; gives its path.
+    """Write `report.html` into a folder; returns its path.
 
     Args:
-      workdir: a run's folder, or one that holds runs below it, as that of a comparison.
-      seed: of the samples.
+      workdir: a run folder, or a folder with runs below it, such as that of a comparison.
+      seed: seed for sampling.
 
     Raises:
       FileNotFoundError: there is no run.

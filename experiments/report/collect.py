@@ -1,4 +1,4 @@
-"""What the folders of runs hold, as plain data; nothing is computed anew and nothing is written."""
+"""Read run folders into plain data; nothing is recomputed and nothing is written."""
 
 import datetime
 import json
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from experiments.control import CONTROL, CONTROL_FOLDER
 from mmebm_jax.runs import checkpoint
 
-# Where a folder of several runs keeps them, the nearest first.
+# Where runs may be below a folder, the nearest first.
 PLACES = ("config.json", "*/config.json", "*/*/config.json")
 SEED_FOLDER = re.compile(r"seed\d+")
 
@@ -23,20 +23,20 @@ class Evaluation(NamedTuple):
 
     method: str
     seed: int | None
-    numbers: dict[str, float]  # by path, as "frechet.floor"; finite ones alone
+    numbers: dict[str, float]  # by path such as "frechet.floor"; finite values only
     words: dict[str, str]  # by path
     warnings: tuple[str, ...]
-    date: str  # of the file
+    date: str  # modification date of the file
 
 
 class Run(NamedTuple):
-    """A run's folder; what is absent or damaged is empty, and `problems` says so."""
+    """The contents of a run folder; missing or damaged parts are empty and listed in `problems`."""
 
     folder: epath.Path
     method: str
     seed: int | None
     config: ConfigDict | None
-    evaluations: tuple[Evaluation, ...]  # its own, then that of its control
+    evaluations: tuple[Evaluation, ...]  # its own, then its control's
     rows: tuple[dict[str, float], ...]  # of metrics.jsonl
     diagnostics: tuple[dict[str, float], ...]
     num_explosions: int
@@ -45,12 +45,12 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The method and the seed."""
+        """The method, and the seed if there is one."""
         return self.method if self.seed is None else f"{self.method}, seed {self.seed}"
 
 
 def find_runs(workdir: epath.Path) -> list[epath.Path]:
-    """The folder itself if it holds a run, else those below it that do.
+    """The folder itself if it holds a run, else the runs below it.
 
     Raises:
       FileNotFoundError: there is none.
@@ -65,20 +65,20 @@ def find_runs(workdir: epath.Path) -> list[epath.Path]:
 
 
 def collect(workdir: epath.Path) -> list[Run]:
-    """Every run of a folder.
+    """Read every run in a folder.
 
     Raises:
-      FileNotFoundError: it holds none.
+      FileNotFoundError: there is none.
     """
     return [read_run(folder, workdir) for folder in find_runs(workdir)]
 
 
 def read_run(folder: epath.Path, workdir: epath.Path) -> Run:
-    """What a run's folder holds.
+    """Read a run folder.
 
     Args:
-      folder: of the run.
-      workdir: of the report: a run is named by its folder's path below it.
+      folder: run folder.
+      workdir: folder of the report; a run is named by its path relative to it.
     """
     problems: list[str] = []
     config = None
@@ -116,10 +116,10 @@ def read_run(folder: epath.Path, workdir: epath.Path) -> Run:
 
 
 def read_evaluation(path: epath.Path, method: str, seed: int | None) -> Evaluation:
-    """An `evaluation.json`, flattened.
+    """Read an `evaluation.json` and flatten it.
 
     Raises:
-      ValueError: it holds no JSON object; one line that names the file.
+      ValueError: it is not a JSON object; one line that names the file.
     """
     tree = _parse(path.read_text())
     if not isinstance(tree, dict):
@@ -137,7 +137,7 @@ def read_evaluation(path: epath.Path, method: str, seed: int | None) -> Evaluati
 
 
 def _method(folder: epath.Path, workdir: epath.Path) -> str:
-    """A run's folder below the report's, without the folders of seeds."""
+    """A run's path relative to the report's folder, without seed folders."""
     parts = folder.relative_to(workdir).parts
     named = [part for part in parts if not SEED_FOLDER.fullmatch(part)]
     return "/".join(named) or folder.absolute().name
@@ -146,7 +146,7 @@ def _method(folder: epath.Path, workdir: epath.Path) -> str:
 def _read_metrics(
     path: epath.Path,
 ) -> tuple[tuple[dict[str, float], ...], tuple[dict[str, float], ...], int]:
-    """Rows, diagnostics, and the number of explosions; damaged lines are passed over."""
+    """Metrics, diagnostics and the number of explosions; damaged lines are skipped."""
     rows: list[dict[str, float]] = []
     diagnostics: list[dict[str, float]] = []
     num_explosions = 0

@@ -1,4 +1,4 @@
-"""What stands on the page, section by section, as plain values for the template."""
+"""The contents of the page, section by section, as plain values for the template."""
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from experiments.report.pictures import Drawn
 
 
 class Results(NamedTuple):
-    """Everything that evaluations say."""
+    """All results of the evaluations."""
 
     tables: tuple[tables.Table, ...]
     scatters: tuple[Panel, ...]
@@ -24,11 +24,11 @@ class Results(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """The page."""
+    """The contents of the page."""
 
     title: str
-    command: str  # that makes the page again
-    made: dict[str, str]  # what made it: version, machine and date
+    command: str  # recreates the page
+    made: dict[str, str]  # version, machine and date
     legend: tuple[Key, ...]
     findings: dict[str, list[findings.Finding]]  # by run
     setups: tuple[setups.Setup, ...]
@@ -41,12 +41,12 @@ class Contents(NamedTuple):
 def contents(
     workdir: epath.Path, runs: Sequence[Run], draw: Callable[[Run], Drawn], made: dict[str, str]
 ) -> Contents:
-    """The page of these runs.
+    """Collect the page for these runs.
 
     Args:
-      workdir: of the page.
-      runs: at least one.
-      draw: the samples of a run with a checkpoint; asked for the first run of each method.
+      workdir: folder of the page.
+      runs: at least one run.
+      draw: returns the samples of a run with a checkpoint; called for the first run of each method.
       made: version, machine and date.
     """
     colours = {name: number for number, name in enumerate(dict.fromkeys(r.method for r in runs))}
@@ -88,7 +88,7 @@ def _results(runs: Sequence[Run], colours: dict[str, int]) -> Results:
 
 
 def _not_measured(evaluations: Sequence[Evaluation]) -> Iterator[str]:
-    """What evaluations left out, and why."""
+    """What the evaluations left out, and why."""
     for evaluation in evaluations:
         for path, reason in evaluation.words.items():
             if path.startswith("absent."):

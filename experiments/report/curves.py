@@ -1,4 +1,4 @@
-"""Figures of the page: what training logged, how its chains behaved, and evaluations in a plane."""
+"""The figures of the page: training curves, chain diagnostics, and scatter plots of evaluations."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,12 +8,12 @@ from experiments.report.collect import Run
 from experiments.report.parts import Missing, Panel, command
 
 MOST_PANELS = 60
-FIRST = ("loss/", "energy_gap", "energy_of_data")  # what is shown without asking
+FIRST = ("loss/", "energy_gap", "energy_of_data")  # shown without unfolding
 NOT_DRAWN = ("step",)
 CUT = " (axis cut)"
 CHAINS = ("posterior", "prior", "data")
 HEALTH = ("drift_to_noise", "autocorrelation", "r_hat", "r_hat_worst")
-# Title, and path and label of either axis; the first path that an evaluation has counts.
+# Title, then paths and label of each axis; the first path that an evaluation has is used.
 PLANES = (
     (
         "Prior: quality and coherence",
@@ -29,7 +29,7 @@ PLANES = (
 
 
 class Curves(NamedTuple):
-    """What was logged over training."""
+    """Quantities logged during training."""
 
     first: tuple[Panel, ...]
     others: tuple[Panel, ...]
@@ -38,7 +38,7 @@ class Curves(NamedTuple):
 
 
 class Health(NamedTuple):
-    """How short chains behave."""
+    """Diagnostics of the short chains."""
 
     rows: tuple[tuple[str, ...], ...]  # run, chain, step, then the numbers of `HEALTH`
     panels: tuple[Panel, ...]
@@ -46,7 +46,7 @@ class Health(NamedTuple):
 
 
 def curves(runs: Sequence[Run], colours: Mapping[str, int]) -> Curves:
-    """One figure for each logged quantity, a line for each run."""
+    """One figure per logged quantity, with one line per run."""
     found = {name for run in runs for row in run.rows for name in row if name not in NOT_DRAWN}
     names = sorted(found, key=lambda name: (not name.startswith(FIRST), name))
     panels = [
@@ -77,7 +77,7 @@ def health(runs: Sequence[Run], colours: Mapping[str, int]) -> Health:
                 rows.append((run.name, chain, f"{last['step']:.0f}", *shown))
     for chain in CHAINS:
         name = f"chain/{chain}_r_hat"
-        # A single point is in the table already.
+        # A single point is already in the table.
         if any(sum(name in record for record in run.diagnostics) > 1 for run in runs):
             panel = _over_steps(name, [(r, r.diagnostics) for r in runs], colours)
             title = panel.title.replace(name, f"R-hat of the {chain} chain", 1)
@@ -95,7 +95,7 @@ def health(runs: Sequence[Run], colours: Mapping[str, int]) -> Health:
 
 
 def scatters(runs: Sequence[Run], colours: Mapping[str, int]) -> tuple[Panel, ...]:
-    """Evaluations in the planes of two metrics; none where there are fewer than two."""
+    """Scatter plots of evaluations by two metrics, for those with at least two points."""
     panels = []
     for title, (x_paths, x_label), (y_paths, y_label) in PLANES:
         points = []

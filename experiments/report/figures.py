@@ -1,6 +1,6 @@
-"""Curves and histograms as inline SVG, which takes the page's colours and fonts.
+"""Curves and histograms as inline SVG that uses the page's colours and fonts.
 
-Titles and legends are the page's own text: a figure holds numbers alone, and nothing from a file.
+Titles and legends are part of the page: a figure contains only numbers, and no text from a file.
 """
 
 import io
@@ -25,28 +25,28 @@ class Point(NamedTuple):
     y: float
 
 
-# Of a curve, and of all in one figure: more are averaged.
+# Per curve, and for all curves of a figure; longer curves are averaged.
 MOST_POINTS, FEWEST_POINTS, MOST_POINTS_TOGETHER = 300, 30, 1200
-# Values further from these percentiles than so many times the distance between them are cut off.
+# Cut off values further from these percentiles than this multiple of the distance between them.
 FAR_PERCENTILES, FAR = (4, 96), 5.0
 NUM_BINS = 30
-# Stand-ins that the page's own colours replace.
+# Placeholders that are replaced by the page's colours.
 _INK = "#0a0b0c"
 _SERIES = "#0a0b{:02x}"
 _FIRST_SERIES = 0x20
 NUM_COLOURS = 8
 _LINE_STYLES = ("-", "--", ":", "-.")
-# What keeps text as text, and the names inside a figure its own.
+# Keeps text as text.
 _RC: Any = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
 
 
 def curves(series: Sequence[tuple[int, Points]], salt: str) -> tuple[str, bool]:
-    """Lines of a quantity over training steps, and whether far values lie outside the axis.
+    """Curves of a quantity over training steps, and whether outliers lie outside the axis.
 
     Args:
-      series: for each line the number of its colour, and (steps, values); values that are not
-        finite leave a gap.
-      salt: what no other figure of the page has.
+      series: for each curve, its colour number and (steps, values); values that are not finite
+        leave a gap.
+      salt: a string that no other figure on the page uses.
     """
     figure, axes = _figure()
     most = min(MOST_POINTS, max(FEWEST_POINTS, MOST_POINTS_TOGETHER // max(1, len(series))))
@@ -68,8 +68,8 @@ def histograms(values: Mapping[int, Any], salt: str) -> str:
     """Histograms of several sets of numbers over common bins.
 
     Args:
-      values: number of the colour → numbers; what is not finite is left out.
-      salt: what no other figure of the page has.
+      values: colour number → numbers; values that are not finite are left out.
+      salt: a string that no other figure on the page uses.
     """
     figure, axes = _figure()
     finite = {
@@ -87,7 +87,7 @@ def histograms(values: Mapping[int, Any], salt: str) -> str:
 
 
 def scatter(points: Sequence[Point], x_label: str, y_label: str, salt: str) -> str:
-    """One point for each evaluation, a square for a control; the labels are the page's own."""
+    """One point per evaluation, with squares for controls; the page adds the labels."""
     figure, axes = _figure()
     for point in points:
         marker = "s" if point.is_control else "o"
@@ -119,7 +119,7 @@ def _figure() -> tuple[Figure, Any]:
 
 
 def _limits(values: np.ndarray) -> tuple[float, float] | None:
-    """The axis without a few far values; None where there are none."""
+    """Axis limits that exclude a few outliers; None if there are none."""
     low, high = np.percentile(values, FAR_PERCENTILES) if values.size else (0.0, 0.0)
     span = high - low
     if span <= 0 or (values.max() - high <= FAR * span and low - values.min() <= FAR * span):
@@ -132,7 +132,7 @@ def _colour(number: int) -> str:
 
 
 def _thinned(steps: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means of neighbouring points, at most `most`."""
+    """Average neighbouring points so that at most `most` remain."""
     if len(steps) <= most:
         return steps, values
     parts = np.array_split(np.arange(len(steps)), most)
@@ -140,7 +140,7 @@ def _thinned(steps: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarr
 
 
 def _svg(figure: Figure, salt: str) -> str:
-    """The figure as an element of a page: no declaration, no address, the page's colours."""
+    """The figure as an inline element: no XML declaration, no addresses, the page's colours."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_RC | {"svg.hashsalt": salt}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})

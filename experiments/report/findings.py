@@ -1,15 +1,15 @@
-"""What a reader should be warned of: each rule reads a run's numbers and says one line or none."""
+"""Warnings for the reader: each rule reads a run's numbers and returns warning lines or none."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from experiments.report.collect import Evaluation, Run
 
-# Below these shares of what real data have, samples are called uniform.
+# Samples below these shares of the diversity and recall of real data count as too uniform.
 LEAST_DIVERSITY = 0.25
 LEAST_RECALL = 0.1
-MOST_COPIED = 0.25  # of held-out data it is .01
-# Chains that stay apart, and chains that drift further apart than they were at their best.
+MOST_COPIED = 0.25  # held-out data have .01
+# Chains that do not mix, and chains whose mixing gets worse than at its best.
 MOST_R_HAT = 2.0
 MOST_R_HAT_GROWTH = 1.2
 CHAINS = ("posterior", "prior", "data")
@@ -24,7 +24,7 @@ class Finding(NamedTuple):
 
 
 def by_run(runs: Sequence[Run]) -> dict[str, list[Finding]]:
-    """Every warning, by the run or the control that it is about."""
+    """Every warning, grouped by the run or control that it concerns."""
     found: dict[str, list[Finding]] = {}
     for run in runs:
         for finding in findings(run):
@@ -48,7 +48,7 @@ def findings(run: Run) -> list[Finding]:
 
 
 def r_hats(run: Run) -> Iterator[str]:
-    """Chains that stay apart, or that part as training goes on."""
+    """Warn about chains that do not mix, or that mix worse as training goes on."""
     for chain in CHAINS:
         field = f"chain/{chain}_r_hat"
         values = [record[field] for record in run.diagnostics if field in record]
@@ -65,7 +65,7 @@ def r_hats(run: Run) -> Iterator[str]:
 
 
 def long_chains(run: Run, evaluation: Evaluation) -> Iterator[str]:
-    """Refinement that is longer than configured, and what the evaluation said of it."""
+    """Warn about refinement longer than configured, and repeat the evaluation's warnings."""
     steps = evaluation.numbers.get("protocol.refinement_steps", 0)
     if run.config is not None and steps > (usual := run.config.energy.chain.num_steps):
         yield f"evaluated with data chains of {steps:.0f} steps, the configuration has {usual}"
@@ -73,7 +73,7 @@ def long_chains(run: Run, evaluation: Evaluation) -> Iterator[str]:
 
 
 def low_diversity(_: Run, evaluation: Evaluation) -> Iterator[str]:
-    """Draws for one source, or samples from the prior, that hardly differ."""
+    """Warn about draws for one source, or samples from the prior, that hardly differ."""
     numbers = evaluation.numbers
     if (value := numbers.get("diversity.conditional")) is not None and value < LEAST_DIVERSITY:
         yield (
@@ -86,7 +86,7 @@ def low_diversity(_: Run, evaluation: Evaluation) -> Iterator[str]:
 
 
 def copies(_: Run, evaluation: Evaluation) -> Iterator[str]:
-    """Samples that lie on training examples."""
+    """Warn about samples that copy training examples."""
     copied = evaluation.numbers.get("memorisation.copied", 0.0)
     if copied > MOST_COPIED:
         yield (
@@ -96,7 +96,7 @@ def copies(_: Run, evaluation: Evaluation) -> Iterator[str]:
 
 
 def separated_energies(_: Run, evaluation: Evaluation) -> Iterator[str]:
-    """An energy that tells samples from data, so that its chains do not reach the data."""
+    """Warn about an energy that tells samples from data, so that chains do not reach the data."""
     mean, low, high = (
         evaluation.numbers.get(f"energies.{path}")
         for path in ("refined.mean", "data.low", "data.high")

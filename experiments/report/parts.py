@@ -1,4 +1,4 @@
-"""Parts that several sections of the page share."""
+"""Components shared by several sections of the page."""
 
 import shlex
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Key(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A figure with its title and, where it has one of its own, its legend."""
+    """A figure with its title and, if it has one of its own, its legend."""
 
     title: str
     svg: str
@@ -23,14 +23,14 @@ class Panel(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """What a section lacks, and the command that makes it, if one does."""
+    """Something that a section lacks, and the command that creates it, if there is one."""
 
     line: str
     command: str = ""
 
 
 def command(run: Run, mode: str) -> str:
-    """What makes a part of a run's folder."""
+    """The command that creates a part of a run folder."""
     folder = shlex.quote(str(run.folder))
     options = _config(run) if mode == "train" else f"--mode={mode}"
     return f"python -m experiments.main {options} --workdir={folder}"
@@ -48,7 +48,7 @@ def _config(run: Run) -> str:
 
 
 def evaluation_name(evaluation: Evaluation) -> str:
-    """The method and the seed."""
+    """The method, and the seed if there is one."""
     if evaluation.seed is None:
         return evaluation.method
     return f"{evaluation.method}, seed {evaluation.seed}"

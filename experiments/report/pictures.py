@@ -1,6 +1,6 @@
-"""Samples of a run drawn anew from its checkpoint, as pictures and lines of text for a page.
+"""Draw new samples from a run's checkpoint, as pictures and lines of text for a page.
 
-Pictures are PNG at the data's own size, one for a row of examples; the page enlarges them.
+Pictures are PNG at the data's own size, one per row of examples; the page enlarges them.
 """
 
 import base64
@@ -24,21 +24,21 @@ from mmebm_jax.runs.sampler import Sampler, load
 from mmebm_jax.typing import Alphabet, Latents
 
 NUM_EXAMPLES = 10
-NUM_DRAWS = 8  # for each source
-MOST_DRAWN_ROWS = 6  # of targets, for each source modality
+NUM_DRAWS = 8  # per source
+MOST_DRAWN_ROWS = 6  # of target modalities, for each source modality
 NUM_CHAINS = 3
 MOST_SHOWN_STEPS = 8
 NUM_ENERGIES = 128  # examples whose energies are measured
 MOST_TRAJECTORY_BYTES = 2**28
 GAP = 1  # transparent pixels between examples
-LEAST_SIDE = 8  # of an example, lest the gap be as wide
+LEAST_SIDE = 8  # of an example; smaller ones are enlarged, or the gap would be as wide
 MOST_FILE_BYTES = 2 * 2**20
 
 Examples = Mapping[str, Any]  # name → `[N, *shape]` in model range
 
 
 class Strip(NamedTuple):
-    """A row of examples of one modality: a picture, or else lines of text."""
+    """A row of examples of one modality, as a picture or as lines of text."""
 
     label: str
     num_examples: int
@@ -54,33 +54,33 @@ class Block(NamedTuple):
 
     @property
     def num_columns(self) -> int:
-        """Of the longest strip."""
+        """The length of the longest strip."""
         return max(strip.num_examples for strip in self.strips)
 
 
 class Drawn(NamedTuple):
-    """What a run's checkpoint gives; empty where the model has no such thing."""
+    """What is drawn from a run's checkpoint; fields are empty if the model has no such thing."""
 
     data: tuple[Block, ...] = ()  # test data
     joint: tuple[Block, ...] = ()
     conditional: tuple[Block, ...] = ()
     chains: tuple[Block, ...] = ()
-    data_energies: Mapping[str, np.ndarray] = {}  # of what → E_α(x)
-    latent_energies: Mapping[str, np.ndarray] = {}  # of what → E_γ(z)
-    problem: str = ""  # why there are no test data beside the samples
+    data_energies: Mapping[str, np.ndarray] = {}  # name of a set → E_α(x)
+    latent_energies: Mapping[str, np.ndarray] = {}  # name of a set → E_γ(z)
+    problem: str = ""  # why there are no test data to show with the samples
 
 
 def draw(folder: epath.Path, config: ConfigDict, seed: int = 0) -> Drawn:
-    """Samples of a run and their energies.
+    """Samples of a run, with their energies.
 
     Args:
-      folder: of the run.
-      config: of the run.
-      seed: of the draws.
+      folder: run folder.
+      config: configuration of the run.
+      seed: seed for sampling.
 
     Raises:
-      FileNotFoundError: it has no checkpoint.
-      ValueError: none can be read.
+      FileNotFoundError: the run has no checkpoint.
+      ValueError: no checkpoint can be read.
     """
     sampler = load(folder)
     alphabet = checkpoint.read_data_facts(folder).alphabet
@@ -112,9 +112,9 @@ def strip(label: str, kind: Kind, values: Any, alphabet: Alphabet = "") -> Strip
     """A row of examples `[N, *shape]` in model range.
 
     Args:
-      label: beside it.
-      kind: of the modality.
-      values: of the examples.
+      label: text next to the row.
+      kind: kind of the modality.
+      values: the examples.
       alphabet: the character of each token.
     """
     drawn = kind.draw(np.asarray(values), alphabet)
@@ -131,7 +131,7 @@ def png_uri(pixels: np.ndarray) -> str:
 
 
 def side_by_side(pictures: np.ndarray) -> np.ndarray:
-    """RGB `[N, H, W, 3]` as RGBA `[H, N · (W + GAP), 4]`, a gap after each."""
+    """RGB `[N, H, W, 3]` as RGBA `[H, N · (W + GAP), 4]`, with a gap after each picture."""
     factor = max(1, LEAST_SIDE // max(pictures.shape[1:3]))
     pictures = pictures.repeat(factor, axis=1).repeat(factor, axis=2)
     opaque = np.full([*pictures.shape[:-1], 1], 255, np.uint8)
@@ -144,9 +144,9 @@ def test_examples(sampler: Sampler, config: ConfigDict, count: int) -> tuple[dic
     """Test examples in model range, one of each class first, and ""; or none and the reason.
 
     Args:
-      sampler: of the model.
-      config: whose section `data` names the data set; it is not prepared where it is not.
-      count: how many at most.
+      sampler: the model.
+      config: its section `data` names the data set, which is not prepared if it is missing.
+      count: the largest number of examples.
     """
     try:
         raw = _raw_test_examples(json.dumps(config.data.to_dict(), sort_keys=True), count)
@@ -157,7 +157,7 @@ def test_examples(sampler: Sampler, config: ConfigDict, count: int) -> tuple[dic
 
 
 def stored(folder: epath.Path) -> dict[str, str]:
-    """File name → data URI of the newest pictures that training wrote, but for damaged ones."""
+    """File name → data URI of the newest pictures from training, skipping damaged ones."""
     found = {}
     for kind in ("samples", "chains"):
         for path in sorted((folder / "images").glob(f"{kind}_*.png"))[-1:]:
@@ -167,12 +167,12 @@ def stored(folder: epath.Path) -> dict[str, str]:
 
 
 def num_bytes(blocks: Sequence[Block]) -> int:
-    """What blocks add to a page, about."""
+    """The approximate number of bytes that blocks add to a page."""
     return sum(len(s.picture) + sum(map(len, s.lines)) for block in blocks for s in block.strips)
 
 
 def _num_examples(sampler: Sampler) -> int:
-    """As many as energies are measured of, or fewer where trajectories would take much memory."""
+    """Number of examples to measure energies on; fewer if trajectories would not fit in memory."""
     if not sampler.settings.data_energy:
         return NUM_ENERGIES
     size = 4 * sum(math.prod(m.shape) for m in sampler.modalities)
@@ -182,7 +182,7 @@ def _num_examples(sampler: Sampler) -> int:
 
 @functools.lru_cache(maxsize=4)
 def _raw_test_examples(data_section: str, count: int) -> dict[str, np.ndarray]:
-    """Test examples of a data set, one of each class before the others."""
+    """Test examples of a data set, starting with one of each class."""
     config = ConfigDict({"data": json.loads(data_section)})
     test = builders.build_data(config, prepare=False).test
     raw = data.whole(data.complete(test), count)
@@ -212,7 +212,7 @@ def _block(name: str, sampler: Sampler, examples: Examples, alphabet: Alphabet) 
 def _conditional(
     key: jax.Array, sampler: Sampler, sources: Examples, alphabet: Alphabet
 ) -> tuple[Block, ...]:
-    """For each modality given: source examples, each above several draws of the others."""
+    """For each source modality: given examples, each above several draws of the others."""
     modalities = sampler.modalities
     if len(modalities) < 2:
         return ()
@@ -235,9 +235,9 @@ def _conditional(
 def _chains(
     sampler: Sampler, start: Examples, trajectory: Examples, alphabet: Alphabet
 ) -> tuple[Block, ...]:
-    """Chains under the data energy, steps across."""
+    """Chains under the data energy, with steps as columns."""
     total = sampler.settings.chains.data.num_steps
-    # A chain from noise does not begin at the generator's samples.
+    # A chain that starts from noise does not begin at the generator's samples.
     first = 1 if sampler.settings.chains.data_start == "noise" else 0
     if total < first + 1:
         return ()
@@ -268,7 +268,7 @@ def _data_energies(sampler: Sampler, examples: Mapping[str, Examples]) -> dict[s
 def _latent_energies(
     key: jax.Array, sampler: Sampler, latents: Latents, real: Examples
 ) -> dict[str, np.ndarray]:
-    """E_γ of draws of the base prior, of the learned prior, and of latents of test data."""
+    """E_γ on draws from the base prior and the learned prior, and on latents of test data."""
     if not sampler.settings.prior_energy:
         return {}
     base_key, infer_key = jax.random.split(key)
@@ -286,7 +286,7 @@ def _latent_energies(
 
 
 def uri(content: bytes) -> str:
-    """A PNG file as a data URI."""
+    """Encode a PNG file as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
@@ -294,6 +294,6 @@ def _is_png(content: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             image.verify()
-    except Exception:  # Pillow raises many kinds for damaged files.
+    except Exception:  # Pillow raises many kinds of exceptions for damaged files.
         return False
     return True

@@ -1,4 +1,4 @@
-"""Which preset of configs/ a run comes closest to, and where it differs from it."""
+"""Find the preset in configs/ closest to a run, and the fields in which they differ."""
 
 import functools
 import importlib
@@ -11,18 +11,18 @@ import configs
 from mmebm_jax.runs import schema
 from mmebm_jax.storage.validation import leaves
 
-APART = ("seed",)  # a run's own, and no difference of method
+APART = ("seed",)  # differs between runs but is not a difference in method
 
 
 class Preset(NamedTuple):
     """A preset, and the fields in which a run differs from it: (its value, the preset's)."""
 
-    name: str  # as --config takes it
+    name: str  # as given to --config
     differences: dict[str, tuple[Any, Any]]
 
 
 def closest(config: ConfigDict) -> Preset | None:
-    """The preset of the same data set with the fewest differing fields; None without any."""
+    """The preset for the same data set with the fewest differing fields; None if there is none."""
     given = schema.parse(config)
     names = [name for name, _ in leaves(type(given)) if name not in APART]
     found = None
@@ -39,7 +39,7 @@ def closest(config: ConfigDict) -> Preset | None:
 
 @functools.cache
 def _presets(data_name: str) -> dict[str, schema.Config]:
-    """Every variant of every file in configs/ on a data set, by its name on the command line."""
+    """Every variant in configs/ for a data set, keyed by its name on the command line."""
     found = {}
     for path in sorted(Path(*configs.__path__).glob("*.py")):
         module = importlib.import_module(f"configs.{path.stem}")

@@ -1,4 +1,4 @@
-"""The page itself: what `contents` holds, in the template beside this file."""
+"""Render the page: fill the template next to this file with what `contents` returns."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page(contents: Contents) -> str:
-    """One HTML page that refers to nothing outside itself; needs Jinja2.
+    """A self-contained HTML page without external references; needs Jinja2.
 
-    Everything is escaped but the figures, which hold nothing from a file but numbers.
+    Everything is escaped except the figures, which contain only numbers from files.
     """
     import jinja2
 

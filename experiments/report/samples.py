@@ -1,4 +1,4 @@
-"""Sections of samples: joint, conditional, chains, and the energies of all."""
+"""The sections on samples: joint, conditional, chains, and the energies of all."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from experiments.report.collect import Run
 from experiments.report.parts import Key, Missing, Panel, command
 from experiments.report.pictures import Block, Drawn
 
-MOST_PICTURE_BYTES = 5 * 2**20  # of a page
+MOST_PICTURE_BYTES = 5 * 2**20  # per page
 KINDS = ("joint", "conditional", "chains")
 
 
 class Shown(NamedTuple):
-    """Pictures of one kind of one run."""
+    """Pictures of one kind from one run."""
 
     name: str
     blocks: tuple[Block, ...]
@@ -25,21 +25,21 @@ class Shown(NamedTuple):
 class Samples(NamedTuple):
     """All samples of the page."""
 
-    data: tuple[Shown, ...]  # what the runs were trained on, named by the data set
+    data: tuple[Shown, ...]  # what the runs were trained on, titled by data set
     joint: tuple[Shown, ...]
     conditional: tuple[Shown, ...]
     chains: tuple[Shown, ...]
     energies: tuple[Panel, ...]
-    stored: tuple[tuple[str, str], ...]  # title and data URI of pictures that training wrote
-    missing: dict[str, tuple[Missing, ...]]  # by kind, and of "energies"
+    stored: tuple[tuple[str, str], ...]  # title and data URI of pictures written during training
+    missing: dict[str, tuple[Missing, ...]]  # by kind, and for "energies"
 
 
 def samples(runs: Sequence[Run], draw: Callable[[Run], Drawn]) -> Samples:
     """Samples of the first run of each method, within `MOST_PICTURE_BYTES`.
 
     Args:
-      runs: of the page.
-      draw: the samples of a run with a checkpoint.
+      runs: the runs on the page.
+      draw: returns the samples of a run with a checkpoint.
     """
     firsts = list({run.method: run for run in reversed(runs)}.values())[::-1]
     share = MOST_PICTURE_BYTES // (len(firsts) * len(KINDS))
@@ -80,7 +80,7 @@ def samples(runs: Sequence[Run], draw: Callable[[Run], Drawn]) -> Samples:
     )
 
 
-# Why a model has nothing of a kind.
+# Why a run has no pictures of a kind.
 ABSENT = {
     "joint": "has no samples",
     "conditional": "has one modality alone, so nothing is given",
@@ -102,7 +102,7 @@ def _drawn(run: Run, draw: Callable[[Run], Drawn]) -> tuple[Drawn | None, Missin
 
 
 def _within(run: Run, blocks: Sequence[Block], share: int, problem: str) -> Shown:
-    """The first blocks that fit their share of the page."""
+    """The first blocks that fit into their share of the page."""
     kept: list[Block] = []
     for block in blocks:
         if pictures.num_bytes([*kept, block]) > share:

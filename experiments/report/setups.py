@@ -1,4 +1,4 @@
-"""What ran, on what: one row for each run."""
+"""How each run was made, one row per run."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ ABSENT = "–"
 
 
 class Setup(NamedTuple):
-    """A run; `differences` are (field, its value, the preset's)."""
+    """A run; `differences` are (field, its value, the preset's value)."""
 
     name: str
     data: str
@@ -25,7 +25,7 @@ class Setup(NamedTuple):
 
 
 def setup(run: Run) -> Setup:
-    """What a run's folder says of how it was made."""
+    """What a run folder records about how the run was made."""
     preset = None if run.config is None else presets.closest(run.config)
     evaluation = run.evaluations[0] if run.evaluations else None
     numbers = evaluation.numbers if evaluation else {}

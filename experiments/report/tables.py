@@ -1,4 +1,4 @@
-"""The tables of a report: methods down, metrics across, floors and ceilings below them."""
+"""The tables of a report: methods as rows, metrics as columns, with floors and ceilings below."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,11 @@ ABSENT = "–"
 
 
 class Column(NamedTuple):
-    """A metric: its head, where an evaluation holds it, and what stands below it.
+    """A metric: its header, where an evaluation stores it, and its reference rows.
 
-    The first path that an evaluation has counts; a path above several numbers is their mean.
-    `references` are rows by label: paths, or a number for what is known.
+    The first path that an evaluation has is used. `references` maps the label of a reference row to
+    paths, or to a number if the value is known; a path with several numbers below it stands for
+    their mean.
     """
 
     head: str
@@ -24,7 +25,7 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of a table: a method, or what its numbers are to be read against."""
+    """A row of a table: a method, or a reference to compare with."""
 
     label: str
     cells: tuple[str, ...]
@@ -232,9 +233,9 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
 
 
 def tables(evaluations: Sequence[Evaluation]) -> list[Table]:
-    """The tables of all evaluations, those of one method averaged over seeds.
+    """The tables for all evaluations, averaged over the seeds of each method.
 
-    A column that no evaluation has is left out, and so is a table without any.
+    Columns that no evaluation has are left out, and so are tables without columns.
     """
     methods: dict[str, list[Evaluation]] = {}
     for evaluation in evaluations:
@@ -254,7 +255,7 @@ def tables(evaluations: Sequence[Evaluation]) -> list[Table]:
 
 
 def every_number(evaluations: Sequence[Evaluation]) -> list[tuple[str, list[str]]]:
-    """Path → its value in each evaluation, for all that any of them has."""
+    """Path → its value in each evaluation, for every path that any of them has."""
     paths = dict.fromkeys(path for e in evaluations for path in e.numbers)
     return [
         (path, [_shown(e.numbers.get(path), 6) for e in evaluations])
@@ -283,7 +284,7 @@ def _value(evaluation: Evaluation, column: Column) -> float | None:
 
 
 def _reference(evaluations: Sequence[Evaluation], column: Column, label: str) -> str:
-    """The mean of all evaluations at the first place that any of them has."""
+    """The mean over all evaluations at the first path that any of them has."""
     for place in column.references.get(label, ()):
         if isinstance(place, float):
             return f"{place:.{column.digits}f}"
@@ -294,7 +295,7 @@ def _reference(evaluations: Sequence[Evaluation], column: Column, label: str) ->
 
 
 def _under(numbers: Mapping[str, float], path: str) -> list[float]:
-    """The number at a path, or all those below it."""
+    """The numbers at a path and below it."""
     return [value for name, value in numbers.items() if f"{name}.".startswith(f"{path}.")]
 
 

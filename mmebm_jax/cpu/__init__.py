@@ -1,7 +1,7 @@
-"""Operations that a CPU is given in the place of standard ones: the same numbers, faster.
+"""Replacements for standard operations on a CPU: the same results, faster.
 
-The rest of the library calls the names below; each file says by `on_cpu` what it stands in for.
-`docs/speed.md` has the speed-up of each.
+The rest of the library calls the names below; in each file, `on_cpu` names the operation replaced.
+`docs/speed.md` gives the speed-up of each.
 """
 
 from mmebm_jax.cpu.convolution import compiler_options, conv_general_dilated

@@ -1,4 +1,4 @@
-"""One operation on a CPU, another elsewhere.
+"""Choose one operation on a CPU and another elsewhere.
 
 `convolution`, `dense`, `noise`, `norm` and `packing` use it, each for one operation.
 """
@@ -11,7 +11,7 @@ import jax
 
 
 def on_cpu(ours: Callable[..., Any], standard: Callable[..., Any]) -> Callable[..., Any]:
-    """`standard`, in whose place a CPU is given `ours`; chosen when a program is traced."""
+    """Return `ours` on a CPU and `standard` elsewhere; the choice is made during tracing."""
 
     @wraps(standard)
     def chosen(*arguments: Any, **options: Any) -> Any:

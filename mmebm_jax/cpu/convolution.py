@@ -1,4 +1,4 @@
-"""The convolution that a CPU is given: its gradients stay fast inside `lax.scan`.
+"""The convolution used on a CPU, whose gradients stay fast inside `lax.scan`.
 
 XLA:CPU optimises the layout of convolutions in the entry computation only. The transposed
 convolutions that automatic differentiation creates inside a loop body therefore fall to a slow
@@ -6,8 +6,8 @@ single-threaded emitter, about 30 times slower (jax-ml/jax issue 12868). Here bo
 written as ordinary channels-last convolutions of explicitly transposed arrays, which need no layout
 pass. The values equal those of `jax.lax.conv_general_dilated` up to the order of summation.
 
-Newer XLA:CPU hands convolutions to YNNPACK, which runs each on one thread; Eigen's spread over all,
-and an update is faster by a tenth. `compiler_options` leaves YNNPACK matrix products and sums.
+Newer XLA:CPU hands convolutions to YNNPACK, which runs each on one thread. Eigen uses all threads,
+which makes an update a tenth faster. `compiler_options` limits YNNPACK to matrix products and sums.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def _convolve(
     pads: Pads,
     dilation: tuple[int, int] = (1, 1),
 ) -> jax.Array:
-    """`channels_last_convolution` of inputs spread out by `dilation`, without its gradient."""
+    """`channels_last_convolution` of inputs dilated by `dilation`, without its gradient rule."""
     height, _, num_inputs, num_outputs = kernel.shape
     undilated = strides == dilation == (1, 1)
     if undilated and num_outputs < num_inputs and height > 1 and min(pads[0]) >= 0:
@@ -56,18 +56,18 @@ def _convolve(
 
 
 def _by_rows(inputs: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    """A convolution as that of every row of its kernel, and their sum.
+    """Compute a convolution as the sum of convolutions with each row of its kernel.
 
-    Eigen spends much of its time on copying each pixel's neighbourhood. That of one kernel row is a
-    fraction of it, and the results of all rows are channels of one convolution. They are summed as
-    windows, which XLA keeps apart: additions it would merge into a slower loop with what follows.
+    Eigen spends much of its time on copying each pixel's neighbourhood, which for one kernel row is
+    only a fraction. The results of all rows are channels of one convolution. They are summed by a
+    window reduction, which XLA does not fuse: it would fuse additions into a slower loop.
     """
     height, width, num_inputs, num_outputs = kernel.shape
     beside = kernel.transpose(1, 2, 0, 3).reshape(1, width, num_inputs, height * num_outputs)
     each = lax.conv_general_dilated(
         inputs, beside, (1, 1), ((0, 0), pads[1]), dimension_numbers=DIMENSIONS
     )
-    # With lines, columns and kernel rows on one axis, a window's members lie equally far apart.
+    # With lines, columns and kernel rows on one axis, a window's members are equally spaced.
     batch, lines, columns, _ = each.shape
     step = height * columns
     total = lax.reduce_window(
@@ -97,7 +97,7 @@ def _backward(
     ]
     sizes, widths = inputs.shape[1:3], kernel.shape[:2]
 
-    # d/d inputs: the gradient, spread out by the stride, meets the mirrored kernel.
+    # d/d inputs: convolve the gradient, dilated by the stride, with the mirrored kernel.
     spread_pads = [
         (width - 1 - low, size + low - span)
         for width, (low, _), size, span in zip(widths, pads, sizes, spans, strict=True)
@@ -105,8 +105,8 @@ def _backward(
     mirrored = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
     input_gradient = _convolve(gradient, mirrored, (1, 1), tuple(spread_pads), strides)
 
-    # d/d kernel: channels take the place of examples, and one array that of the kernel. The array
-    # with more channels does: as channels of the output they fill the matrix product better.
+    # d/d kernel: channels take the role of examples, and one of the two arrays that of the kernel:
+    # the one with more channels, which fill the matrix product better as channels of the output.
     if inputs.shape[3] > gradient.shape[3]:
         kernel_gradient = lax.conv_general_dilated(
             gradient.transpose(3, 1, 2, 0),
@@ -150,7 +150,7 @@ def scan_safe_convolution(
     """`lax.conv_general_dilated` as `flax.linen.Conv` calls it, for two-dimensional layers.
 
     Raises:
-      ValueError: dilated or grouped convolutions, which no network here uses.
+      ValueError: the convolution is dilated or grouped, as in no network here.
     """
     dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
     if feature_group_count != 1 or any(dilation != 1 for dilation in dilations):
@@ -169,13 +169,13 @@ conv_general_dilated = on_cpu(scan_safe_convolution, lax.conv_general_dilated)
 
 
 def compiler_options() -> dict[str, str | bool]:
-    """The options to give `jax.jit` for a program with many convolutions."""
+    """Return the options to pass to `jax.jit` for a program with many convolutions."""
     return known_options() if jax.default_backend() == "cpu" else {}
 
 
 @cache
 def known_options() -> dict[str, str | bool]:
-    """`CPU_OPTIONS` where the installed compiler knows them, else none."""
+    """Return `CPU_OPTIONS` if the installed compiler knows them, else none."""
     lowered = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), "float32"))
     try:
         lowered.compile(compiler_options=CPU_OPTIONS)

@@ -1,9 +1,9 @@
-"""A dense layer's product whose gradient is fast where a few examples meet a wide kernel.
+"""A dense layer's product whose gradient is fast for few examples and a wide kernel.
 
-A CPU copies one factor of a matrix product into another order first: usually the kernel, which for
-a small batch costs as much as a third of the product. The gradient with respect to the inputs may
-have the factors exchanged, and then only the output's gradient is copied. The values equal those of
-`jax.lax.dot_general` up to the order of summation.
+Before a matrix product, a CPU copies one factor into another memory layout: usually the kernel,
+which for a small batch costs as much as a third of the product. In the gradient with respect to the
+inputs, the factors can be exchanged, so that only the output's gradient is copied. The values equal
+those of `jax.lax.dot_general` up to the order of summation.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from mmebm_jax.cpu.by_backend import on_cpu
 
 @jax.custom_vjp
 def product(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Inputs `[B, I]` times a kernel `[I, O]`, `[B, O]`."""
+    """Multiply inputs `[B, I]` by a kernel `[I, O]`; gives `[B, O]`."""
     return inputs @ kernel
 
 
@@ -30,7 +30,7 @@ def _backward(
     inputs, kernel = saved
     if len(gradient) < len(kernel):
         exchanged = lax.dot_general(kernel, gradient, (((1,), (1,)), ((), ())))
-        # The barrier: XLA would exchange the factors again, to save itself the transpose.
+        # Without the barrier, XLA would exchange the factors again to avoid the transpose.
         input_gradient = lax.optimization_barrier(exchanged).T
     else:
         input_gradient = gradient @ kernel.T
@@ -46,7 +46,7 @@ def wide_dot_general(
     """`lax.dot_general` as `flax.linen.Dense` calls it, for inputs `[B, I]`.
 
     Raises:
-      ValueError: inputs of more axes, or a precision, which no network here uses.
+      ValueError: inputs have more axes or a precision is given, as in no network here.
     """
     if lhs.ndim != 2 or precision is not None:
         raise ValueError("wide_dot_general takes [B, I] and no precision; use lax.dot_general.")

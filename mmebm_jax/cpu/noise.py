@@ -1,7 +1,7 @@
-"""Standard normal noise of chains: the numbers of `jax.random.normal`, faster on a CPU.
+"""Standard normal noise for chains: the numbers of `jax.random.normal`, faster on a CPU.
 
-On a CPU JAX runs threefry's rounds as a loop, which compiles faster but writes the state to memory
-after every four of them. Written out, the rounds and what follows are one pass over the numbers.
+On a CPU, JAX runs threefry's rounds as a loop, which compiles faster but writes the state to memory
+after every four rounds. Unrolled, the rounds and what follows are one pass over the numbers.
 """
 
 from math import prod
@@ -13,7 +13,7 @@ from jax.extend import random as extended_random
 
 from mmebm_jax.cpu.by_backend import on_cpu
 
-# Threefry-2x32 of 20 rounds: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+# Threefry-2x32 with 20 rounds: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 
@@ -21,10 +21,10 @@ PARITY = 0x1BD11BDA
 def written_out_normal(
     key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> jax.Array:
-    """N(0, 1) of a shape: the numbers of `jax.random.normal`, to the last bit.
+    """Draw from N(0, 1): the numbers of `jax.random.normal`, to the last bit.
 
-    So it is while JAX's threefry is partitionable, as by default. Keys of other kinds than
-    threefry's and types other than float32 are left to JAX. Drawn as rows `[B, N]`: a short last
+    This holds while JAX's threefry is partitionable, which is the default. Other kinds of keys and
+    types other than float32 are left to JAX. Numbers are drawn as rows `[B, N]`, since a short last
     axis would keep a CPU from working on several numbers at once.
     """
     if dtype == jnp.float32 and jax.random.key_impl(key) == "threefry2x32":
@@ -34,7 +34,7 @@ def written_out_normal(
 
 
 def _bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
-    """Random uint32 of a shape from the two words of a key: each number's place, encrypted."""
+    """Return random uint32 from the two words of a key: each number's index, encrypted."""
     if bit_width != 32:
         raise ValueError(f"Noise of {bit_width} bits: draw it with jax.random.")
     words = key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(PARITY)

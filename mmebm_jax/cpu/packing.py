@@ -1,4 +1,4 @@
-"""Batches as rows: XLA:CPU vectorises over the last axis, which for an image is a few channels."""
+"""Batches as rows: XLA:CPU vectorises over the last axis, which in an image has few entries."""
 
 from collections.abc import Callable
 from math import prod
@@ -10,7 +10,7 @@ from mmebm_jax.cpu.by_backend import on_cpu
 
 
 def rows(values: jax.Array) -> jax.Array:
-    """`[B, ...]` as `[B, N]`."""
+    """Reshape `[B, ...]` to `[B, N]`."""
     return values.reshape(len(values), prod(values.shape[1:]))
 
 
@@ -19,10 +19,10 @@ def packed_scan(
 ) -> tuple[Any, Any]:
     """`jax.lax.scan` whose carry, a pytree of `[B, ...]`, is laid out as rows between steps.
 
-    A loop over an image's few channels would cost a CPU several times as long.
+    On a CPU, looping over an image's few channels would take several times as long.
 
     Args:
-      body: (carry, input) → (carry, output), on batches of their own shapes.
+      body: (carry, input) → (carry, output), on batches in their original shapes.
       start: the first carry.
       inputs: a pytree with a leading axis of steps.
       unroll: as in `jax.lax.scan`.

@@ -1,7 +1,7 @@
 """Data sets by name, and the pipeline that turns them into batches.
 
-A data set is a module of `mmebm_jax/data/sets/`, named as in `config.data.name`. It holds the
-record `Options`, all of whose fields have a default, and `load(options, *, prepare)`.
+A data set is a module of `mmebm_jax/data/sets/` with the name of `config.data.name`. It defines the
+record `Options`, all of whose fields have defaults, and `load(options, *, prepare)`.
 """
 
 import functools
@@ -38,7 +38,7 @@ __all__ = [
 if TYPE_CHECKING:
     from mmebm_jax.data.arrays import from_arrays
 
-# The files' names: TensorFlow Datasets takes seconds to import, so only those who use it wait.
+# From the file names, without importing them: TensorFlow Datasets takes seconds to import.
 DATA_SETS = tuple(sorted(module.name for module in pkgutil.iter_modules(sets.__path__)))
 
 
@@ -46,7 +46,7 @@ _NAME = Annotated[str, OneOf(DATA_SETS)]
 
 
 class Named(Record):
-    """What every data set's part of a configuration has."""
+    """The fields that the section `data` of a configuration has for every data set."""
 
     name: _NAME
 
@@ -58,7 +58,7 @@ def section(name: str) -> type[Record]:
     Raises:
         ValueError: ``name`` is unknown.
     """
-    field = pydantic.Field(name, description="Which data set.")
+    field = pydantic.Field(name, description="Name of the data set.")
     return pydantic.create_model(
         f"{name}_data", __base__=_module(name).Options, name=(_NAME, field)
     )
@@ -68,12 +68,12 @@ def load_data(name: str, *, prepare: bool = True, **options: Any) -> DataSplits:
     """Loads the data set ``name``, one of `DATA_SETS`.
 
     Args:
-        name: which data set.
-        prepare: whether to build what is missing of it on disk.
+        name: name of the data set.
+        prepare: whether to build the parts of it that are missing on disk.
         options: the fields of its `Options`; see there for their meaning.
 
     Raises:
-        ValueError: ``name`` or an option is unknown, of a wrong type or out of range.
+        ValueError: ``name`` or an option is unknown, of the wrong type or out of range.
         FileNotFoundError: files that the data set is built from are missing.
     """
     module = _module(name)
@@ -81,7 +81,7 @@ def load_data(name: str, *, prepare: bool = True, **options: Any) -> DataSplits:
 
 
 def __getattr__(name: str) -> Any:
-    # On demand: it takes packages that a trained model does without.
+    # Imported on demand: it needs packages that a trained model does not need.
     if name == "from_arrays":
         return importlib.import_module(f"{__name__}.arrays").from_arrays
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

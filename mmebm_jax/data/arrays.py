@@ -22,25 +22,25 @@ def from_arrays(
     vocabulary_size: int = 8192,
     scale_vectors: bool = True,
 ) -> DataSplits:
-    """A data set of arrays, one a modality, all of N rows in a split.
+    """Make a data set from arrays, one per modality, all with N rows within a split.
 
-    uint8 `[N, H, W]` or `[N, H, W, C]` are pictures, taken as they are; strings are text, and lists
-    of strings alternatives, of which each pass over the data sees another; numbers `[N]` or
-    `[N, D]` are vectors; integers that ``categories`` names are categories. "label", `[N]` of
-    integers or names, is optional. An empty string, None among texts, or NaN throughout a vector is
-    missing.
+    uint8 `[N, H, W]` or `[N, H, W, C]` are pictures, which keep their size; strings are text, and
+    lists of strings are alternatives, through which successive passes over the data cycle; numbers
+    `[N]` or `[N, D]` are vectors; integers named in ``categories`` are categories. "label", `[N]`
+    integers or names, is optional. An empty string, None among texts, or a vector of only NaN marks
+    a missing modality.
 
     Args:
-      train: of the training split.
-      test: of the test split, the same modalities.
-      categories: names of modalities of integers from 0 on.
-      length: words of a text, its end included; longer ones are cut.
-      smallest_count: how often a word must stand in the training texts.
-      vocabulary_size: words at most.
-      scale_vectors: whether each number of a vector is brought to [-1, 1] by its training range.
+      train: arrays of the training split, by modality.
+      test: arrays of the test split, with the same modalities.
+      categories: names of modalities whose integers, from 0 on, are categories.
+      length: words per text, including its end; longer texts are cut.
+      smallest_count: how often a word must occur in the training texts.
+      vocabulary_size: maximal number of words.
+      scale_vectors: whether each number of a vector is scaled to [-1, 1] by its training range.
 
     Raises:
-      ValueError: one line that names the array, and what is wrong.
+      ValueError: the message names the array, and what is wrong.
     """
     form = Form(0, 3, length, smallest_count, vocabulary_size, scale_vectors)
     rows = []

@@ -1,4 +1,4 @@
-"""Whether a data set holds what its fields say: asked once at the start, and of what streams by."""
+"""Checks that a data set holds what its fields say: once at the start, and while it is read."""
 
 import math
 from collections.abc import Mapping
@@ -19,21 +19,21 @@ from mmebm_jax.data.source import (
 from mmebm_jax.modalities.kinds import KINDS
 from mmebm_jax.storage.validation import plain, shown
 
-# Every subset of the modalities has a weight, and some aggregators a component.
+# Every subset of the modalities has a weight and, with some aggregators, a component.
 MOST_MODALITIES = 12
 MOST_VALUES = 2**24  # of one example of a modality
-# What stands beside the modalities in batches, or beside their layers in a network.
+# Names used next to those of modalities, in batches or for layers of a network.
 RESERVED = ("label", "observed", "subset_logit", "joint_0", "joint_1", "energy")
 ENDINGS = ("_private", "_mean", "_scale", "_auxiliary")
 CHUNK = 4096
-NUM_PROBED = 256  # examples of a source on disk
+NUM_PROBED = 256  # examples of a source on disk that are checked at the start
 
 
 def check_fields(fields: Mapping[str, Field]) -> None:
-    """Refuse modalities that no network can serve.
+    """Check that networks can be built for these modalities.
 
     Raises:
-      ValueError: one line that names the modality and what is allowed.
+      ValueError: the message names the modality and what is allowed.
     """
     if not 1 <= len(fields) <= MOST_MODALITIES:
         raise ValueError(f"there are {len(fields)} modalities: give 1 to {MOST_MODALITIES}.")
@@ -58,10 +58,10 @@ def check_fields(fields: Mapping[str, Field]) -> None:
 
 
 def checked(splits: DataSplits) -> DataSplits:
-    """The same data set, checked: all that is in memory now, the rest a sample now and as it comes.
+    """The same data set, checked: completely if in memory, else a sample now and later each batch.
 
     Raises:
-      ValueError: one line that names the split and the modality, and what is allowed.
+      ValueError: the message names the split and the modality, and what is allowed.
     """
     check_fields(splits.fields)
     if not isinstance(splits.num_classes, int) or splits.num_classes < 0:
@@ -81,7 +81,7 @@ def _checked(source: Source, splits: DataSplits, split: str) -> Source:
         raise ValueError(f"the {split} split holds no example: give at least one.")
     careful = CheckedSource(source, splits, split)
     if isinstance(source, ArraySource):
-        # In parts: reading makes a copy.
+        # In chunks, since reading makes a copy.
         for start in range(0, len(source), CHUNK):
             careful.gather(np.arange(start, min(start + CHUNK, len(source))))
         return source
@@ -90,12 +90,12 @@ def _checked(source: Source, splits: DataSplits, split: str) -> Source:
 
 
 class CheckedSource:
-    """A source every batch of which is checked against the fields.
+    """A source that checks every batch against the fields of its data set.
 
     Args:
       source: the examples.
-      splits: whose fields and number of classes they should have.
-      split: how the source is called in errors.
+      splits: the data set, which gives the fields and the number of classes.
+      split: name of the split in error messages.
     """
 
     def __init__(self, source: Source, splits: DataSplits, split: str):
@@ -111,7 +111,7 @@ class CheckedSource:
         """See `Source.gather`.
 
         Raises:
-          ValueError: one line that names the split, the example and the modality, and the mend.
+          ValueError: the message names the split, the example, the modality and the fix.
         """
         return self._checked(self._source.gather(indices), indices)
 

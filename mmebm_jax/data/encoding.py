@@ -1,4 +1,4 @@
-"""From rows to arrays: what their columns hold, and each example as arrays of one shape."""
+"""Encoding of rows: learns what the columns hold, and turns examples into arrays of one shape."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,40 +20,40 @@ MOST_ALTERNATIVES = 64
 
 
 class Form(NamedTuple):
-    """Which arrays rows are to become."""
+    """The form of the arrays that rows are turned into."""
 
-    image_size: int = 0  # of every picture; 0 for that of the arrays given, which must agree
+    image_size: int = 0  # of every picture; 0: that of the given arrays, which must all agree
     channels: int = 3
     length: int = 32  # of texts, in words
-    smallest_count: int = 1  # of a word
+    smallest_count: int = 1  # occurrences of a word in training
     most_words: int = 8192
-    scale_vectors: bool = True  # to [-1, 1] by the training split's range
+    scale_vectors: bool = True  # whether to scale to [-1, 1] by the range in training
 
 
 class Encoding(NamedTuple):
-    """All that turns a row into arrays; learned from the training split, kept as JSON."""
+    """How a row is turned into arrays; learned from the training split, kept as JSON."""
 
     fields: dict[str, Field]
     alphabet: Alphabet
-    alternatives: dict[str, int]  # text → how many an example has at most
+    alternatives: dict[str, int]  # text → the most alternatives that an example has
     ranges: dict[str, list[list[float]]]  # vector → lowest and highest training values
-    classes: list[Any]  # of the label: class → its number or name in the data; [] without
+    classes: list[Any]  # class → its number or name in the data; [] without labels
     num_words_left_out: int = 0
 
 
 class Counts(NamedTuple):
-    """What was done to examples, and how often."""
+    """Counts of texts and pictures that had to be changed."""
 
-    cut: int = 0  # texts longer than the length
-    enlarged: int = 0  # pictures smaller than the size
+    cut: int = 0  # texts that were too long
+    enlarged: int = 0  # pictures that were too small
 
 
 def learn(tables: Tables, form: Form) -> Encoding:
-    """What the columns hold.
+    """Learn from the tables what their columns hold.
 
     Raises:
-      ValueError: one line that names the column: no type, two types, only in one split, vectors of
-        two sizes, categories of test alone, or impossible modalities.
+      ValueError: a column has no type or two types, is in only one split, or has vectors of two
+        sizes or categories that occur only in test; or a modality is impossible.
     """
     kinds = [_kinds(rows) for rows in tables]
     train, test = (
@@ -110,7 +110,7 @@ def learn(tables: Tables, form: Form) -> Encoding:
 
 
 def _kinds(rows: Sequence[Row]) -> dict[str, str]:
-    """Modality → what it holds throughout these rows."""
+    """Modality → the kind of value that it holds in all of these rows."""
     found: dict[str, tuple[str, str]] = {}
     for row in rows:
         for name, value in row.values.items():
@@ -167,7 +167,7 @@ def _picture_shape(name: str, tables: Tables, form: Form) -> tuple[int, int, int
 
 
 def _categories(name: str, tables: Tables, *, whole: bool = False) -> list[Any]:
-    """The categories of the training split, in order; all up to the highest number if `whole`."""
+    """The sorted categories of the training split; if `whole`, all numbers up to the highest."""
     train, test = ({r.values[name] for r in rows if name in r.values} for rows in tables)
     if len({type(value) for value in train | test}) > 1:
         raise ValueError(f"{plain(name)!r} holds numbers and names: give one of them.")
@@ -205,13 +205,13 @@ def _range(name: str, rows: Sequence[Row]) -> list[list[float]]:
 def encoded(
     rows: Iterable[Row], encoding: Encoding, damage: Damage, counts: list[Counts]
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """Each row that can be read as arrays, and which modalities it has, `bool[M]`.
+    """Yields each readable row as arrays, and which modalities it has, `bool[M]`.
 
     Args:
-      rows: of one split.
+      rows: rows of one split.
       encoding: what their columns hold.
-      damage: takes note of the others.
-      counts: gets what was done to each.
+      damage: records the rows that cannot be read.
+      counts: receives the counts of each row.
     """
     tokenisers = {
         name: words.Tokeniser(encoding.alphabet, encoding.fields[name].shape[0])
@@ -289,6 +289,6 @@ def _vector(value: Any, shape: tuple[int, ...], span: list[list[float]] | None) 
     if span is not None:
         low, high = np.asarray(span)
         width = np.where(high > low, high - low, 1)
-        # A number that never varies is the middle of the range.
+        # A number that is constant in training maps to 0, the middle of the range.
         values = np.where(high > low, 2 * (values - low) / width - 1, values - low)
     return values.astype(np.float32)

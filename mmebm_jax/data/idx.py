@@ -14,16 +14,16 @@ def read_idx(path: Path) -> np.ndarray:
     """Reads a gzipped IDX file of unsigned bytes, MNIST's format, in its stored shape.
 
     Raises:
-        ValueError: the file is not that.
+        ValueError: it is not such a file.
     """
     return parsed(unpacked(path), path)
 
 
 def unpacked(path: Path) -> bytes:
-    """What a gzip file holds.
+    """The unpacked content of a gzip file.
 
     Raises:
-        ValueError: it is damaged, or holds more than MNIST's files do.
+        ValueError: it is damaged, or larger than MNIST's files.
     """
     try:
         with gzip.open(path) as file:
@@ -36,10 +36,10 @@ def unpacked(path: Path) -> bytes:
 
 
 def parsed(raw: bytes, path: Path) -> np.ndarray:
-    """The array of an IDX file's bytes; ``path`` is for a line about what is wrong.
+    """The array in the bytes of an IDX file; ``path`` is only for error messages.
 
     Raises:
-        ValueError: they are not that.
+        ValueError: they are not an IDX file of bytes.
     """
     if raw[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path} is not an IDX file of bytes: download it again")

@@ -9,11 +9,11 @@ import numpy as np
 
 PHOTOGRAPHS = ("coffee", "rocket", "flower", "china", "astronaut")
 """PolyDigits' photographs, ordered so that neighbours differ in colour and texture. None is
-mostly mid-grey, where inverting a digit's pixels would hide it."""
+mostly mid-grey, on which an inverted digit would be invisible."""
 
 POLYMNIST_PHOTOGRAPHS = ("coffee", "rocket", "flower", "hubble_deep_field", "retina")
-"""Those behind PolyMNIST's modalities when it is built from MNIST, whose thin strokes china and
-astronaut would hide: too much of them is mid-grey, or as finely textured as a stroke is wide."""
+"""The photographs for PolyMNIST built from MNIST. China and astronaut would hide MNIST's thin
+strokes: too much of them is mid-grey, or has a texture as fine as a stroke."""
 
 _KNOWN = tuple(dict.fromkeys(PHOTOGRAPHS + POLYMNIST_PHOTOGRAPHS))
 
@@ -29,7 +29,7 @@ def photograph(name: str, short_side: int | None = None) -> np.ndarray:
     """
     if name not in _KNOWN:
         raise ValueError(f"unknown photograph {name!r}: choose one of {', '.join(_KNOWN)}")
-    # Here: naming a data set in a configuration needs neither library.
+    # Imported here, since naming a data set in a configuration needs neither library.
     import skimage.data
     from skimage.transform import resize
     from sklearn.datasets import load_sample_image
@@ -48,11 +48,11 @@ def photograph(name: str, short_side: int | None = None) -> np.ndarray:
 def draw_over(rng: np.random.Generator, masks: np.ndarray, photo: np.ndarray) -> np.ndarray:
     """Draws each mask over its own random crop of a photograph, by PolyMNIST's rule.
 
-    A pixel is the background's value, and 255 minus that inside the mask
+    A pixel has the background's value, or 255 minus that value inside the mask
     (Sutter et al. 2021, https://arxiv.org/abs/2105.02470).
 
     Args:
-        rng: where the crops' positions come from.
+        rng: draws the positions of the crops.
         masks: bool ``[N, S, S]``.
         photo: uint8 ``[H, W, 3]`` with H, W >= S.
 

@@ -1,4 +1,4 @@
-"""Reading anybody's picture as it looks: whatever its mode, turned upright, cropped and resized."""
+"""Reads pictures of any mode as they look on screen: upright, cropped and resized."""
 
 import warnings
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from mmebm_jax.storage.validation import brief
 
-# What Pillow raises for files that are damaged, or that unpack to more than a picture would.
+# What Pillow raises for files that are damaged or unpack to an absurd size.
 UNREADABLE = (
     *(OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError),
     *(Image.DecompressionBombError, Image.DecompressionBombWarning),
@@ -19,23 +19,23 @@ _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of 16-bit gre
 def read_picture(path: Path, size: int, channels: int) -> tuple[np.ndarray, bool]:
     """A picture's centre square, resized with antialiasing (Lanczos).
 
-    Palettes are looked up, transparency lies over white, 16-bit grey keeps its eight highest bits,
-    and a camera's rotation (EXIF) is undone. Of an animation it is the first picture.
+    Palettes are resolved, transparency is placed over white, 16-bit grey keeps its eight highest
+    bits, and a camera's rotation (EXIF) is undone. An animation gives its first frame.
 
     Args:
-      path: of the file.
-      size: height and width wanted.
+      path: path of the file.
+      size: height and width of the result.
       channels: 3 for RGB, 1 for grey.
 
     Returns:
       uint8 `[size, size, channels]`, and whether the picture was smaller than that.
 
     Raises:
-      ValueError: it is missing, damaged, or of a kind that Pillow does not read; what is wrong.
+      ValueError: the file is missing, damaged, or of a kind that Pillow does not read.
     """
     try:
         with warnings.catch_warnings():
-            # A file that unpacks to a hundred million pixels is no example of a data set.
+            # A file that unpacks to a hundred million pixels is treated as damaged.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.load()
@@ -53,7 +53,7 @@ def square(image: Image.Image, size: int, channels: int) -> tuple[np.ndarray, bo
 
 
 def fitted(image: Image.Image, size: tuple[int, int], channels: int) -> tuple[np.ndarray, bool]:
-    """The centre of an opened picture at a height and a width; see `read_picture`."""
+    """The centre of an opened picture, resized to a height and width; see `read_picture`."""
     height, width = size
     upright = _eight_bits(ImageOps.exif_transpose(image))
     flat = _over_white(upright).convert("RGB" if channels == 3 else "L")
@@ -63,7 +63,7 @@ def fitted(image: Image.Image, size: tuple[int, int], channels: int) -> tuple[np
 
 
 def square_of_array(picture: np.ndarray, size: int, channels: int) -> tuple[np.ndarray, bool]:
-    """The same of uint8 `[H, W]` or `[H, W, C]` with 1, 3 or 4 channels."""
+    """As `square`, for an array uint8 `[H, W]` or `[H, W, C]` with 1, 3 or 4 channels."""
     flat = picture[..., 0] if picture.ndim == 3 and picture.shape[-1] == 1 else picture
     return square(Image.fromarray(np.ascontiguousarray(flat)), size, channels)
 

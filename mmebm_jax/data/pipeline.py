@@ -1,7 +1,7 @@
-"""From a source to training batches: shuffled, repeated, split over processes, resumable.
+"""Training batches from a source: shuffled, repeated, split over processes, resumable.
 
-Batches are numbered by training step and each is a pure function of (seed, step), so resuming
-needs the step alone, whatever the number of processes.
+Batches are numbered by training step, and each is a pure function of (seed, step). Resuming
+therefore needs only the step, whatever the number of processes.
 """
 
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ def index_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> "grain.MapDataset":
-    """The endless sequence of batches' indices; element i is the batch of step i.
+    """The endless sequence of index batches; element i is the batch of step i.
 
-    Every epoch visits each example once, in its own order; a batch may span two epochs.
+    Every epoch visits each example once, in a different order; a batch may span two epochs.
 
     Args:
-        num_examples: of the source.
+        num_examples: number of examples in the source.
         batch_size: examples in the global batch, over all processes.
-        seed: of the shuffle, 0 to 2**32 - 1.
+        seed: seed of the shuffle, 0 to 2**32 - 1.
         process_index: this process, which gets its contiguous slice of each global batch.
         process_count: how many processes share a batch.
 
@@ -61,7 +61,7 @@ def index_batches(
         grain.MapDataset.range(num_examples)
         .shuffle(seed=seed)
         .repeat()
-        # Nothing remains of an endless sequence, whose length a rounded division would exceed.
+        # An endless sequence has no remainder to drop; rounding its length up would overflow.
         .batch(batch_size, drop_remainder=True, batch_fn=np.asarray)
         .map(lambda indices: indices[start : start + local])
     )
@@ -76,7 +76,7 @@ def batches(
     process_count: int = 1,
 ) -> "grain.MapDataset":
     """The endless sequence of training batches, `Source.gather` dicts; see `index_batches`."""
-    # Batching indices, not examples, leaves one gather a batch as the only work on the data.
+    # Batching indices instead of examples means that the data are read by one gather per batch.
     count = len(source)
     start = process_index * (batch_size // process_count)
 
@@ -95,7 +95,7 @@ def iterate(dataset: "grain.MapDataset", start_step: int = 0, prefetch: int = 2)
     Args:
         dataset: from `batches` or `index_batches`.
         start_step: the first batch's step.
-        prefetch: how many batches a background thread reads ahead; 0 reads each when asked.
+        prefetch: how many batches a background thread reads ahead; 0 reads each on demand.
     """
     import grain
 
@@ -105,6 +105,6 @@ def iterate(dataset: "grain.MapDataset", start_step: int = 0, prefetch: int = 2)
 
 
 def whole(source: Source, limit: int | None = None) -> dict[str, np.ndarray]:
-    """The first ``limit`` examples (all when None, or when there are fewer) in stored order."""
+    """The first ``limit`` examples (all if None, or if there are fewer) in stored order."""
     count = len(source) if limit is None else min(limit, len(source))
     return source.gather(np.arange(count))

@@ -1,4 +1,4 @@
-"""The TFDS builder of PolyMNIST, which `sets.polymnist` reads through: TFDS is slow to import."""
+"""The TFDS builder of PolyMNIST, separate from `sets.polymnist` since TFDS is slow to import."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from mmebm_jax.data.sets.polymnist import MODALITIES, RELEASE, RELEASE_NOTES, SI
 
 @dataclasses.dataclass(kw_only=True)
 class PolyMnistConfig(tfds.core.BuilderConfig):
-    """What to build: ``variant`` is one of `VARIANTS`; ``seed`` matters to from_mnist alone."""
+    """What to build: ``variant`` is one of `VARIANTS`; ``seed`` only affects from_mnist."""
 
     variant: str = "from_mnist"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Gives each variant a version of its own: what an older one prepared is made anew."""
+        """Gives each variant its own version, so that data of an older version are built again."""
         self.release_notes = RELEASE_NOTES[self.variant]
         self.version = list(self.release_notes)[-1]
 
@@ -29,8 +29,8 @@ class PolyMnist(tfds.core.GeneratorBasedBuilder):
     """TFDS builder: "m0" … "m4" uint8 ``[28, 28, 3]``, and "label" in 0..9."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # TFDS would look for checksums beside this file, through importlib_resources, which it uses
-    # but does not require. There are none: it downloads nothing here.
+    # Keeps TFDS from looking for checksums next to this file, through importlib_resources, which it
+    # uses but does not require. There are none, since TFDS downloads nothing here.
     code_path = None
     BUILDER_CONFIGS = [  # noqa: RUF012
         PolyMnistConfig(name=variant, variant=variant) for variant in VARIANTS
@@ -41,7 +41,7 @@ class PolyMnist(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         """See the base class."""
-        # Bytes, not TFDS's default list of int64: an eighth of the size, many times faster.
+        # As bytes: an eighth of the size of TFDS's default, a list of int64, and much faster.
         image = tfds.features.Tensor(shape=(SIZE, SIZE, 3), dtype=np.uint8, encoding="bytes")
         features = dict.fromkeys(MODALITIES, image)
         return tfds.core.DatasetInfo(
@@ -74,6 +74,6 @@ class PolyMnist(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare(builder: PolyMnist, source: Path) -> None:
-    """Writes the data set of these files into the builder's folder."""
+    """Writes the data set made from the files in ``source`` into the builder's folder."""
     config = tfds.download.DownloadConfig(manual_dir=str(source))
     builder.download_and_prepare(download_config=config)

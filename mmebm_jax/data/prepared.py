@@ -1,7 +1,7 @@
 """Rows prepared once as a TFDS data set of ArrayRecord files, without TensorFlow.
 
-A prepared set is a folder of its own for each choice of options and each content of the annotation
-files, so what an option or a file changes is made anew beside it, and never mixed.
+Each choice of options and each content of the annotation files has a separate folder, so that a
+change of either makes a new prepared set and never mixes two.
 """
 
 import base64
@@ -24,15 +24,15 @@ from mmebm_jax.data.stored import Stored, assembled, shuffled
 from mmebm_jax.storage.places import place as path_of
 from mmebm_jax.storage.validation import brief
 
-VERSION = "1.0.0"  # of the form of prepared sets
+VERSION = "1.0.0"  # of the format of prepared sets
 LOGGER = logging.getLogger("mmebm_jax")
 _CHUNK = 4096
 _TFDS_NAME = "folder"
-_SHOWN = 20  # lines about what was left out; the rest is counted
+_SHOWN = 20  # lines shown about what was left out; the rest is only counted
 
 
 class Place(NamedTuple):
-    """Where a prepared set lies: `data_dir`/folder/NAME/VERSION."""
+    """The location of a prepared set: `data_dir`/folder/NAME/VERSION."""
 
     data_dir: str
     name: str
@@ -43,12 +43,12 @@ class Place(NamedTuple):
         return path_of(self.data_dir).expanduser() / _TFDS_NAME / self.name / VERSION
 
     def exists(self) -> bool:
-        """Whether it is there: it appears whole or not at all."""
+        """Whether it has been prepared; it appears complete or not at all."""
         return (self.path / "dataset_info.json").exists()
 
 
 def find(data_dir: str, beginning: str) -> Place | None:
-    """The newest prepared set whose name begins so."""
+    """The newest prepared set whose name starts with `beginning`; None if there is none."""
     folder = path_of(data_dir).expanduser() / _TFDS_NAME
     if not folder.exists():
         return None
@@ -58,17 +58,17 @@ def find(data_dir: str, beginning: str) -> Place | None:
 
 
 def prepare(place: Place, tables: Tables, form: Form, damage: Damage) -> None:
-    """Write rows as a prepared set; a progress bar shows it, and nothing half written stays.
+    """Write rows as a prepared set, with a progress bar; an incomplete set is never left behind.
 
     Raises:
-      ValueError: see `encoding.learn` and `Damage`, or a split of which nothing can be read.
+      ValueError: see `encoding.learn` and `Damage`; or no example of a split can be read.
     """
     tables = shuffled(tables)
     content = _Content(tables, encodings.learn(tables, form), damage, {})
     config = FolderConfig(name=place.name, content=content)
     data_dir = str(path_of(place.data_dir).expanduser())
     builder = Folder(data_dir=data_dir, config=config, file_format="array_record")
-    tfds.display_progress_bar(False)  # Its bars do not know how many examples there are.
+    tfds.display_progress_bar(False)  # TFDS's bars do not know the number of examples.
     try:
         builder.download_and_prepare()
     finally:
@@ -77,14 +77,14 @@ def prepare(place: Place, tables: Tables, form: Form, damage: Damage) -> None:
 
 
 def open_prepared(place: Place, *, into_memory: bool) -> DataSplits:
-    """A prepared set as a data set.
+    """Open a prepared set as a data set.
 
     Args:
-      place: of `prepare`.
+      place: as given to `prepare`.
       into_memory: whether all examples are read now.
 
     Raises:
-      ValueError: its files are damaged; one line with the mend.
+      ValueError: its files are damaged; the message says how to fix it.
     """
     try:
         facts = json.loads((place.path / "metadata.json").read_text())["facts"]
@@ -107,23 +107,23 @@ def open_prepared(place: Place, *, into_memory: bool) -> DataSplits:
 
 
 class _Content(NamedTuple):
-    """What a builder writes."""
+    """The content that a builder writes."""
 
     tables: Tables
     encoding: Encoding
     damage: Damage
-    facts: dict[str, Any]  # filled as it is written
+    facts: dict[str, Any]  # filled while the content is written
 
 
 @dataclasses.dataclass(kw_only=True)
 class FolderConfig(tfds.core.BuilderConfig):
-    """A prepared set's name, and what is to be written."""
+    """The name of a prepared set, and the content to write."""
 
     content: Any = None
 
 
 class Folder(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of rows; read again by `tfds.builder_from_directory`."""
+    """TFDS builder that writes rows; `tfds.builder_from_directory` reads them again."""
 
     VERSION = tfds.core.Version(VERSION)
     code_path = None  # see the builder of PolyMNIST
@@ -136,7 +136,7 @@ class Folder(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description=__doc__,
             features=tfds.features.FeaturesDict(_features(content.encoding)),
-            disable_shuffling=True,  # `shuffled` has.
+            disable_shuffling=True,  # `shuffled` has done so.
             metadata=tfds.core.MetadataDict(facts=content.facts),
         )
 
@@ -167,7 +167,7 @@ class Folder(tfds.core.GeneratorBasedBuilder):
 
 
 def _features(encoding: Encoding) -> dict[str, Any]:
-    """Bytes, not TFDS's default list of int64: an eighth of the size, many times faster."""
+    """TFDS features, as bytes: an eighth of the size of TFDS's default, and much faster."""
 
     def tensor(shape: tuple[int, ...], dtype: Any) -> tfds.features.Tensor:
         return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="bytes")
@@ -196,7 +196,7 @@ def _encoding_of(facts: Mapping[str, Any]) -> Encoding:
 
 
 def _packed(observed: np.ndarray) -> str:
-    """Bits as text; "" where nothing is missing."""
+    """The bits as text; "" if nothing is missing."""
     return "" if observed.all() else base64.b64encode(np.packbits(observed).tobytes()).decode()
 
 
@@ -208,7 +208,7 @@ def _unpacked(text: str, count: int, num_modalities: int) -> np.ndarray:
 
 
 def _in_memory(records: RecordSource) -> Source:
-    """Read in parts, for a list of all examples would take as much again."""
+    """All examples in memory, read in chunks, since a list of all would double the memory."""
     arrays: dict[str, np.ndarray] = {}
     for start in range(0, len(records), _CHUNK):
         part = records.gather(np.arange(start, min(start + _CHUNK, len(records))))
@@ -220,7 +220,7 @@ def _in_memory(records: RecordSource) -> Source:
 
 
 def _tell(facts: Mapping[str, Any], form: Form) -> None:
-    """Say what was done to the data, a line each."""
+    """Log what was done to the data, one line each."""
     for line in facts["left_out"][:_SHOWN]:
         LOGGER.warning("left out: %s", line)
     counts = facts["counts"]

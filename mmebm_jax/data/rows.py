@@ -1,4 +1,4 @@
-"""Rows: what a reader of somebody's files yields, before anything is turned into arrays."""
+"""Rows: what a reader of a data set's files yields, before examples are turned into arrays."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,48 +9,48 @@ LABEL = "label"
 
 
 class PictureFile(NamedTuple):
-    """A picture that is still a file."""
+    """A picture that has not been read from its file yet."""
 
     path: Path
 
 
 Value = PictureFile | np.ndarray | tuple[str, ...] | tuple[float, ...] | int | str
 """A picture as a file or uint8 `[H, W]` or `[H, W, C]`; alternative texts; a vector; a category, an
-int from 0 on. Of the label alone also its class's name."""
+int from 0 on. A label may also be the name of its class."""
 
 
 class Row(NamedTuple):
-    """One example; what it lacks is not among its values."""
+    """One example; missing modalities are absent from its values."""
 
-    place: str  # where it stands, for a line about it
+    place: str  # file and line, for error messages
     values: dict[str, Any]  # modality → `Value`
 
 
 class Tables(NamedTuple):
-    """What a reader yields."""
+    """The rows of both splits, as a reader returns them."""
 
     train: list[Row]
     test: list[Row]
 
 
 class Damage:
-    """What cannot be read: refused at once, or left out and listed.
+    """Handling of examples that cannot be read: an error at once, or left out and listed.
 
     Args:
-      skip: whether it is left out.
+      skip: whether they are left out.
     """
 
     def __init__(self, skip: bool):
         self.skip, self.lines = skip, []  # type: ignore[var-annotated]
 
     def add(self, line: str) -> None:
-        """Take note of an example that is left out.
+        """Record an example that cannot be read.
 
         Args:
-          line: which, and what is wrong with it, without a full stop.
+          line: which example, and what is wrong with it, without a full stop.
 
         Raises:
-          ValueError: nothing is to be left out.
+          ValueError: such examples are not to be left out.
         """
         if not self.skip:
             raise ValueError(
@@ -61,26 +61,26 @@ class Damage:
 
 
 class Reading(NamedTuple):
-    """What a reader is asked for."""
+    """The arguments of a reader."""
 
     path: Path  # the folder
     damage: Damage
     label: str = LABEL  # column of the class, "" for none
     categories: tuple[str, ...] = ()  # columns of integers that are categories
-    columns: tuple[str, ...] = ()  # modalities to take, () for all
+    columns: tuple[str, ...] = ()  # modalities to read, () for all
     split_column: str = "split"
-    splits: tuple[str, str] = ("train", "test")  # what the two splits are called
+    splits: tuple[str, str] = ("train", "test")  # names of the two splits
 
 
 def need(path: Path, source: str) -> Path:
-    """The path, if it is there.
+    """The path, after checking that it exists.
 
     Args:
-      path: of a file or a folder.
+      path: path of a file or a folder.
       source: where to get it.
 
     Raises:
-      FileNotFoundError: one line with both.
+      FileNotFoundError: it does not exist; the message says where to get it.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: get {source}.")

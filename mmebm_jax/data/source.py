@@ -1,4 +1,4 @@
-"""What every data set looks like to the rest of the library: random access to whole batches."""
+"""The interface of data sets to the rest of the library: random access to whole batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -12,11 +12,12 @@ FIRST_VERSION = "1.0.0"
 
 
 class Field(NamedTuple):
-    """What one modality holds.
+    """The kind and shape of one modality.
 
-    ``kind`` is "image", stored as uint8 ``[H, W, C]`` with ``shape`` (H, W, C); "sequence",
-    stored as int32 tokens ``[L]`` in 0..V-1 with ``shape`` (L, V): length, vocabulary size; or
-    "vector", stored as float32 ``[D]`` in about [-1, 1] with ``shape`` (D,).
+    ``kind`` is "image", stored as uint8 ``[H, W, C]`` with ``shape`` (H, W, C); "text", stored as
+    int32 tokens ``[L]`` in 0..V-1 with ``shape`` (L, V): length, vocabulary size; "vector", stored
+    as float32 ``[D]`` in about [-1, 1] with ``shape`` (D,); or "category", stored as int32 in
+    0..V-1 with ``shape`` (V,).
     """
 
     kind: str
@@ -24,7 +25,7 @@ class Field(NamedTuple):
 
 
 class Source(Protocol):
-    """A finite, ordered set of examples read by index."""
+    """A finite, ordered set of examples that are read by index."""
 
     def __len__(self) -> int:
         """The number of examples N."""
@@ -34,18 +35,18 @@ class Source(Protocol):
         """Reads the examples at ``indices`` (integers ``[B]`` in 0..N-1), in that order.
 
         Returns:
-            One array a modality, uint8 ``[B, H, W, C]``, int32 ``[B, L]`` or float32 ``[B, D]``;
-            "label", int32 ``[B]``, where the data have classes; and from an incomplete source
+            One array per modality, uint8 ``[B, H, W, C]``, int32 ``[B, L]`` or float32 ``[B, D]``;
+            "label", int32 ``[B]``, if the data have classes; and from an incomplete source
             "observed", bool ``[B, M]`` in the order of the modalities.
         """
         ...
 
 
 class ArraySource:
-    """Examples held in memory, one array a modality and perhaps "label", all with N rows.
+    """Examples in memory: one array per modality, and optionally "label", all with N rows.
 
     Raises:
-        ValueError: there is no array, or they differ in length.
+        ValueError: there are no arrays, or they differ in length.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]):
@@ -79,12 +80,12 @@ class RecordSource:
         """See `Source.gather`.
 
         Raises:
-            ValueError: an example is damaged; one line with its index.
+            ValueError: an example is damaged; the message has its index.
         """
         # Sequence does not declare __getitems__, the batched read that TFDS sources have.
         try:
             return self._stack(np.asarray(indices).tolist())
-        except Exception:  # Record readers raise many kinds, and none tells which example it was.
+        except Exception:  # Record readers raise many kinds, and none names the example.
             for index in np.asarray(indices).tolist():
                 try:
                     self._stack([index])
@@ -99,21 +100,21 @@ class RecordSource:
     def _stack(self, indices: list[int]) -> dict[str, np.ndarray]:
         examples = self._records.__getitems__(indices)  # type: ignore[attr-defined]
         batch = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
-        # Scalars are read as Python's numbers, whatever they were written as.
+        # Scalars are read as Python numbers, whatever type they were written with.
         whole = [n for n, v in batch.items() if v.dtype == np.int64 or n == "label"]
         return batch | {name: batch[name].astype(np.int32) for name in whole}
 
 
 class IncompleteSource:
-    """A source some of whose modalities are missing, which never shows what is.
+    """A source with missing modalities, whose values it never returns.
 
     Args:
         source: the examples.
         names: the modalities, in order.
-        observed: bool ``[N, M]``, what each example has.
+        observed: bool ``[N, M]``, which modalities each example has.
 
     Raises:
-        ValueError: another shape, or an example without any observed modality.
+        ValueError: ``observed`` has the wrong shape, or an example has no observed modality.
     """
 
     def __init__(self, source: Source, names: Sequence[str], observed: np.ndarray):
@@ -154,14 +155,14 @@ class IncompleteSource:
 def with_missing(source: Source, names: Sequence[str], ratio: float, seed: int) -> IncompleteSource:
     """Hide each modality of each example with probability ``ratio``, but never all of an example.
 
-    What is hidden depends on the seed alone, so an example lacks the same in every epoch. What the
-    source lacks itself stays missing.
+    The choice depends only on the seed, so an example lacks the same modalities in every epoch.
+    Modalities that the source itself lacks stay missing.
 
     Args:
         source: the examples.
         names: the modalities, in order.
-        ratio: in [0, 1).
-        seed: of the choice.
+        ratio: probability of hiding, in [0, 1).
+        seed: seed of the choice.
     """
     generator = np.random.default_rng([seed, len(names)])
     observed = generator.random((len(source), len(names))) >= ratio
@@ -175,19 +176,19 @@ def with_missing(source: Source, names: Sequence[str], ratio: float, seed: int) 
 
 
 def observed_of(source: Source) -> np.ndarray | None:
-    """What each example of a source has, bool ``[N, M]``; None where nothing is missing."""
+    """Which modalities each example has, bool ``[N, M]``; None if nothing is missing."""
     return getattr(source, "observed", None)
 
 
 def turns(source: Source) -> bool:
-    """Whether passes over a source differ, see `gather_at`."""
+    """Whether passes over a source differ; see `gather_at`."""
     return bool(getattr(source, "turns", False))
 
 
 def gather_at(source: Source, indices: np.ndarray, passes: np.ndarray) -> dict[str, np.ndarray]:
-    """Examples as they are seen in their ``passes`` over the data (integers ``[B]`` from 0 on).
+    """Reads examples as they appear in pass number ``passes`` (integers ``[B]`` from 0 on).
 
-    Where an example holds alternatives, such as several captions, each pass sees another one.
+    If an example has alternatives, such as several captions, successive passes cycle through them.
     Sources without a method of this name are the same in every pass.
     """
     gather = getattr(source, "gather_at", None)
@@ -199,7 +200,7 @@ class Subset:
 
     Args:
         source: the examples.
-        indices: which of them.
+        indices: the chosen examples.
     """
 
     def __init__(self, source: Source, indices: np.ndarray):
@@ -210,7 +211,7 @@ class Subset:
         return len(self._indices)
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """See `Source.gather`; without "observed", where every example is complete."""
+        """See `Source.gather`; "observed" is absent if every example is complete."""
         batch = self._source.gather(self._indices[np.asarray(indices)])
         if OBSERVED in batch and batch[OBSERVED].all():
             del batch[OBSERVED]
@@ -218,7 +219,7 @@ class Subset:
 
 
 def complete(source: Source) -> Source:
-    """The examples of a source that lack nothing: what can be evaluated."""
+    """The examples of a source that have every modality, which evaluation needs."""
     observed = observed_of(source)
     if observed is None:
         return source
@@ -228,9 +229,9 @@ def complete(source: Source) -> Source:
 class DataSplits(NamedTuple):
     """A data set: its two splits and what they hold.
 
-    ``fields`` names the modalities in order. ``num_classes`` is 0 where the data have no classes,
-    and examples then need no "label". ``alphabet[i]`` is the character or, in a tuple, the word of
-    token i; "" when no modality is text. ``version`` changes when the same options make other
+    ``fields`` names the modalities in order. ``num_classes`` is 0 if the data have no classes, and
+    examples then need no "label". ``alphabet[i]`` is the character or, in a tuple, the word of
+    token i; "" if no modality is text. ``version`` changes when the same options give different
     examples.
     """
 

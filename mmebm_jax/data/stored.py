@@ -12,15 +12,15 @@ from mmebm_jax.data.rows import Damage, Tables
 from mmebm_jax.data.source import ArraySource, DataSplits, IncompleteSource, Source
 
 _SEED = 0  # of the stored order
-_SPREAD = 2654435761  # Knuth's multiplier: neighbours begin at unrelated alternatives
+_SPREAD = 2654435761  # Knuth's multiplier, so that neighbours start at unrelated alternatives
 
 
 class Alternatives:
-    """Encoded examples, of whose alternative texts one is shown: each pass the next of them.
+    """Encoded examples that show one of their alternative texts: in each pass the next one.
 
     Args:
-      source: texts as uint16 `[A, L]`, with how many there are as "NAME_count".
-      most: text → how many alternatives an example has at most.
+      source: texts as uint16 `[A, L]`, with the number of alternatives as "NAME_count".
+      most: text → the most alternatives that an example has.
     """
 
     def __init__(self, source: Source, most: Mapping[str, int]):
@@ -32,12 +32,12 @@ class Alternatives:
         return len(self._source)
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """See `Source.gather`; the first text of each."""
+        """See `Source.gather`; each example shows its first text."""
         batch = self._source.gather(indices)
         return self._shown(batch, np.zeros(len(np.asarray(indices)), np.int64))
 
     def gather_at(self, indices: np.ndarray, passes: np.ndarray) -> dict[str, np.ndarray]:
-        """See `source.gather_at`; where an example begins depends on its index."""
+        """See `source.gather_at`; the alternative of the first pass depends on the index."""
         begin = (np.asarray(indices, np.uint64) * np.uint64(_SPREAD) % np.uint64(2**32)) >> 16
         batch = self._source.gather(indices)
         return self._shown(batch, begin.astype(np.int64) + np.asarray(passes, np.int64))
@@ -58,7 +58,7 @@ class Stored(NamedTuple):
 
 
 def shuffled(tables: Tables) -> Tables:
-    """The rows in an order of their own: folders are sorted, and the first examples are shown."""
+    """The rows in a fixed random order, since folders are sorted and pictures show the first."""
     generator = np.random.default_rng(_SEED)
     return Tables(*([rows[i] for i in generator.permutation(len(rows))] for rows in tables))
 
@@ -83,7 +83,7 @@ def assembled(encoding: Encoding, splits: Mapping[str, Stored], version: str) ->
 
 
 def in_memory(tables: Tables, form: Form, damage: Damage) -> DataSplits:
-    """Rows as a data set in memory, in their order.
+    """Rows as a data set in memory, in their given order.
 
     Raises:
       ValueError: see `encoding.learn` and `Damage`.

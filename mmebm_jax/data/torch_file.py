@@ -1,10 +1,10 @@
 """Reads tensors from PyTorch files without PyTorch and without running their pickles.
 
 Two formats: the zip file of PyTorch 1.6 and later, where ``*/data.pkl`` describes the tensors and
-``*/data/<key>`` holds their bytes, and the one of before, five pickles (a magic number, a version,
-the machine, the description, the keys) with the bytes of every storage behind them.
+``*/data/<key>`` holds their bytes, and the earlier format, five pickles (a magic number, a version,
+the machine, the description, the keys) followed by the bytes of every storage.
 Source: https://pytorch.org/docs/stable/notes/serialization.html and PyTorch's serialization.py. The
-tar files of before 0.1.10 are refused.
+tar files from before 0.1.10 are not supported.
 """
 
 import io
@@ -37,14 +37,14 @@ _STORAGES = {
 
 
 class _Storage(NamedTuple):
-    """What a description says of a storage."""
+    """A storage, as the description states it."""
 
     key: str
     dtype: str
 
 
 class _Tensor(NamedTuple):
-    """What a description says of a tensor: nothing of it is believed before `_view`."""
+    """A tensor, as the description states it; not trusted until `_view` has checked it."""
 
     storage: Any
     offset: Any
@@ -61,11 +61,11 @@ def _describe_parameter(tensor: Any, *_: Any) -> Any:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Knows tensors and nothing else, so a hostile file can name no code to run."""
+    """An unpickler for tensors only, so that a hostile file cannot name code to run."""
 
     def __init__(self, file: IO[bytes]):
         super().__init__(file, encoding="utf-8")
-        self.storages: dict[str, str] = {}  # key → dtype, as the description names them
+        self.storages: dict[str, str] = {}  # key → dtype, as stated in the description
 
     def find_class(self, module: str, name: str) -> Any:
         known = {
@@ -133,14 +133,14 @@ def _read(path: Path, mend: str) -> Any:
         raise
     except _NoTorchFile:
         raise ValueError(f"{path} is not a PyTorch zip file, nor an older one: {mend}") from None
-    # A damaged pickle can raise nearly anything; all of it means the same to the reader.
+    # A damaged pickle can raise nearly anything, and all of it means the same to the user.
     except Exception as error:
         reason = brief(str(error) or type(error).__name__)
         raise ValueError(f"{path} is refused, it holds {reason}: {mend}") from None
 
 
 class _NoTorchFile(Exception):
-    """A file of neither format."""
+    """A file in neither format."""
 
 
 def _is_zip(file: IO[bytes]) -> bool:
@@ -207,7 +207,7 @@ def _check_size(num_bytes: int) -> None:
 
 
 def _view(tensor: Any, storages: Mapping[str, np.ndarray]) -> Any:
-    """A view of a tensor's storage, refused if it would reach outside it."""
+    """A view of a tensor's storage; raises an error if it would reach outside it."""
     if not isinstance(tensor, _Tensor):
         return tensor
     offset, size, stride = tensor.offset, tensor.size, tensor.stride
@@ -217,7 +217,7 @@ def _view(tensor: Any, storages: Mapping[str, np.ndarray]) -> Any:
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 not in size and last >= len(storage):
         raise pickle.UnpicklingError("a tensor that reaches outside its storage")
-    # A stride of 0 would make of few bytes an array of any size.
+    # A stride of 0 would turn a few bytes into an array of any size.
     if math.prod(size) > len(storage):
         raise pickle.UnpicklingError("a tensor larger than its storage")
     strides = [step * storage.itemsize for step in stride]

@@ -1,7 +1,7 @@
-"""Sentences as tokens: words by Hugging Face's `tokenizers`, without anything learned but a list.
+"""Sentences as tokens: words, split by Hugging Face's `tokenizers`; only their list is learned.
 
-A sentence is lower-cased, cleaned of control characters and split at blanks and around punctuation.
-The list of words alone, which every run keeps in its `data.json`, makes the same tokens again.
+A sentence is lower-cased, cleaned of control characters and split at spaces and around punctuation.
+The list of words, which every run keeps in its `data.json`, suffices to make the same tokens again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,17 +17,17 @@ _INSTALL = "texts need the package tokenizers: pip install 'mmebm_jax[folder]'."
 class Vocabulary(NamedTuple):
     """The words of a data set."""
 
-    words: tuple[str, ...]  # `SPECIAL` first, then by falling count
-    num_left_out: int  # frequent enough, but beyond the bound
+    words: tuple[str, ...]  # `SPECIAL` first, then by decreasing count
+    num_left_out: int  # words that are frequent enough, but beyond the maximal number
 
 
 def learn_words(sentences: Iterable[str], smallest_count: int, most: int) -> Vocabulary:
-    """The words of some sentences.
+    """Learn the vocabulary of some sentences.
 
     Args:
-      sentences: of the training split.
-      smallest_count: how often a word must be seen, from 1 on.
-      most: how many words at most, `SPECIAL` among them; the rarest are left out.
+      sentences: sentences of the training split.
+      smallest_count: how often a word must occur, at least 1.
+      most: maximal number of words, including `SPECIAL`; the rarest are left out.
     """
     library = _tokenizers()
     tokenizer = _tokenizer(library.models.WordLevel(unk_token=UNKNOWN))
@@ -42,11 +42,11 @@ def learn_words(sentences: Iterable[str], smallest_count: int, most: int) -> Voc
 
 
 class Tokeniser:
-    """Sentences to tokens: their words, `END`, and `PADDING` up to the length.
+    """Turns sentences into tokens: their words, `END`, and `PADDING` up to the length.
 
     Args:
-      words: a vocabulary; a word that is not in it is `UNKNOWN`.
-      length: L; what is longer than L − 1 words is cut.
+      words: a vocabulary; a word that is not in it becomes `UNKNOWN`.
+      length: L; sentences of more than L − 1 words are cut.
     """
 
     def __init__(self, words: Sequence[str], length: int):

@@ -1,1 +1,1 @@
-"""Denoising diffusion that refines reconstructions: the rival of the data energy."""
+"""Denoising diffusion that refines reconstructions: an alternative to the data energy."""

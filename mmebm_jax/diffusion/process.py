@@ -1,7 +1,7 @@
 """The diffusion process (Ho et al. 2020, arXiv:2006.11239), its loss and its samplers.
 
-Noise enters in T steps, x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε, and a network ε_θ(x_t, t) predicts it.
-Sampling goes back over any subset of the steps by equation (12) of Song et al. 2021 (DDIM,
+Noise is added in T steps, x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε, and a network ε_θ(x_t, t) predicts it.
+Sampling reverses any subset of the steps by equation (12) of Song et al. 2021 (DDIM,
 arXiv:2010.02502): `variance` 1 is the ancestral sampler of Ho et al., 0 is deterministic.
 """
 
@@ -16,11 +16,11 @@ from jax import lax
 NUM_STEPS, FIRST_BETA, LAST_BETA = 1000, 1e-4, 0.02
 
 PredictNoise = Callable[[jax.Array, jax.Array], jax.Array]
-"""(x_t `[B, ...]`, t `int32[B]`) → the noise in it."""
+"""(x_t `[B, ...]`, t `int32[B]`) → the noise in x_t."""
 
 
 class Process(NamedTuple):
-    """What is left of the signal, and the noise beside it, after each of T steps."""
+    """The remaining signal and the noise after each of T steps."""
 
     signal: jax.Array  # shape=[T], √ᾱ_t
     noise: jax.Array  # shape=[T], √(1 − ᾱ_t)
@@ -29,7 +29,7 @@ class Process(NamedTuple):
 def linear(
     num_steps: int = NUM_STEPS, first_beta: float = FIRST_BETA, last_beta: float = LAST_BETA
 ) -> Process:
-    """β_t from the first to the last in equal steps, as published."""
+    """Return the published schedule: β_t from the first to the last in equal steps."""
     kept = np.cumprod(1 - np.linspace(first_beta, last_beta, num_steps))  # ᾱ, in float64
     return Process(
         jnp.asarray(np.sqrt(kept), jnp.float32), jnp.asarray(np.sqrt(1 - kept), jnp.float32)
@@ -37,7 +37,7 @@ def linear(
 
 
 def diffuse(process: Process, clean: jax.Array, noise: jax.Array, at: jax.Array) -> jax.Array:
-    """x_t of x_0 `[B, ...]` with noise of the same shape, after steps t `int32[B]`."""
+    """Return x_t after steps t `int32[B]`, from x_0 `[B, ...]` and noise of the same shape."""
     return _each(process.signal[at], clean) * clean + _each(process.noise[at], clean) * noise
 
 
@@ -61,16 +61,16 @@ def sample(
     variance: float = 1.0,
     bound: float = 1.0,
 ) -> jax.Array:
-    """Samples of the learned distribution, `shape` = `[B, ...]`.
+    """Sample from the learned distribution, `shape` = `[B, ...]`.
 
     Args:
       key: PRNG key.
-      process: that the network was trained with.
+      process: process that the network was trained with.
       predict_noise: ε_θ.
-      shape: of the samples.
-      num_steps: of the sampler, 1 to T, equally spaced.
+      shape: shape of the samples.
+      num_steps: number of sampling steps, 1 to T, equally spaced.
       variance: η of DDIM, 0 to 1.
-      bound: predictions of x_0 are clipped to ±bound at every step; infinity leaves them.
+      bound: predictions of x_0 are clipped to ±bound at every step; infinity disables this.
     """
     times = np.linspace(len(process.signal) - 1, 0, num_steps).round().astype(np.int32)
     signal = jnp.append(process.signal[times], 1.0)

@@ -1,8 +1,8 @@
 """Diff-CMVAE's refiner: diffusion conditioned on what a VAE generates (Palumbo et al., ICLR 2024).
 
-Each picture modality has a U-Net of its own, trained on data beside the VAE's reconstructions of
-them, from the modality itself and from others alike. The latents of the VAE stay as they are, and
-so do modalities that are no pictures.
+Each image modality has its own U-Net, trained on pairs of data and the VAE's reconstructions of
+them, from the modality itself and from others. The latents of the VAE, and modalities other than
+images, are left unchanged.
 """
 
 from functools import partial
@@ -19,14 +19,14 @@ from mmebm_jax.typing import Batch, Params
 
 
 class Refiner(NamedTuple):
-    """Trained U-Nets, one for each picture modality."""
+    """Trained U-Nets, one for each image modality."""
 
     network: UNet
     params: dict[str, Params]  # by modality, averaged over training
 
 
 class LearningState(NamedTuple):
-    """Of one modality's U-Net in training."""
+    """The training state of one modality's U-Net."""
 
     params: Params
     average: Params
@@ -37,17 +37,17 @@ class LearningState(NamedTuple):
 def refine(
     key: jax.Array, refiner: Refiner, samples: Batch, *, num_steps: int, variance: float = 1.0
 ) -> dict[str, jax.Array]:
-    """Samples drawn anew beside what a model generated.
+    """Draw new samples, conditioned on those that a model generated.
 
     Args:
       key: PRNG key.
       refiner: see `training.refiner`.
-      samples: generated, name → `[B, *shape]` in model range.
-      num_steps: of the sampler, 1 to 1,000.
-      variance: 1 for ancestral sampling, 0 for DDIM's deterministic one.
+      samples: generated samples, name → `[B, *shape]` in model range.
+      num_steps: number of sampling steps, 1 to 1,000.
+      variance: 1 for ancestral sampling, 0 for DDIM's deterministic sampling.
 
     Returns:
-      The same names; modalities without a U-Net as they were.
+      Samples under the same names; modalities without a U-Net are unchanged.
     """
     process = diffusion.linear()
     keys = jax.random.split(key, len(samples))
@@ -82,10 +82,10 @@ def _refined(
 def init(
     key: jax.Array, network: UNet, optimiser: optax.GradientTransformation, shape: tuple[int, ...]
 ) -> LearningState:
-    """A U-Net before training, for images of a shape `(H, W, C)`."""
+    """Initialise a U-Net for images of shape `(H, W, C)`."""
     images, at = jnp.zeros([1, *shape]), jnp.zeros([1], jnp.int32)
     params = jax.jit(network.init)(key, images, images, at)["params"]
-    average = jax.tree.map(jnp.copy, params)  # an update gives away the buffers of both
+    average = jax.tree.map(jnp.copy, params)  # an update donates the buffers of both
     return LearningState(params, average, optimiser.init(params), jnp.zeros([], jnp.int32))
 
 
@@ -100,16 +100,16 @@ def update(
     optimiser: optax.GradientTransformation,
     decay: float,
 ) -> tuple[LearningState, jax.Array]:
-    """One step on data `[B, H, W, C]` beside their reconstructions; also the loss.
+    """Take one training step on data `[B, H, W, C]`; return the new state and the loss.
 
     Args:
       key: PRNG key.
-      state: before the step.
+      state: state before the step.
       clean: data in model range.
-      condition: what the VAE makes of them.
+      condition: the VAE's reconstructions of the data.
       network: the U-Net.
-      optimiser: of its parameters.
-      decay: of the parameters' average, which begins shorter: (1 + t) / (10 + t) at most.
+      optimiser: optimiser of its parameters.
+      decay: decay of the parameters' moving average, limited to (1 + t) / (10 + t) at step t.
     """
     loss_key, dropout_key = jax.random.split(key)
 

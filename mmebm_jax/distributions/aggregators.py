@@ -1,24 +1,24 @@
 """Aggregators: from one expert per modality to a posterior over the shared latent.
 
-Whatever the aggregator, the posterior is a mixture of K diagonal components, so that its draws and
-density (`distributions.mixture_of_experts`) are the same for all. Each forms K groups of experts
-and turns every group into one component; a missing modality is in no group. The formulas are in
-`distributions.combinations`. A new aggregator is an entry of `AGGREGATORS`; a hyperparameter of it
-is a field of `Aggregation`, which the builders fill from `config.model`'s field of the same name.
+For every aggregator, the posterior is a mixture of K diagonal components, so that all share one
+implementation of draws and density (`distributions.mixture_of_experts`). Each forms K groups of
+experts and turns every group into one component; a missing modality is in no group. The formulas
+are in `distributions.combinations`. To add one, add an entry to `AGGREGATORS`; its hyperparameters
+are fields of `Aggregation`, filled from the fields of the same names in `config.model`.
 
 | aggregator | components | reference |
 |---|---|---|
 | mixture | every expert | MMVAE, Shi et al. 2019, arXiv:1911.03393 |
 | product | product of all experts | MVTCAE, Hwang et al. 2021 |
-| product_with_prior | the same and N(0, I) | MVAE, Wu & Goodman 2018, arXiv:1802.05335 |
+| product_with_prior | product of experts and N(0, I) | MVAE, Wu & Goodman 2018, arXiv:1802.05335 |
 | mixture_of_products | products of all subsets, N(0, I) in the full one | MoPoE, arXiv:2105.02470 |
 | geometric | weighted geometric mean with N(0, I) | mmJSD, Sutter et al. 2020, arXiv:2006.08242 |
 | wasserstein | 2-Wasserstein barycenter | WB-VAE, Qiu et al. 2024, arXiv:2412.20487 |
-| mixture_of_wasserstein | barycenters of all subsets | MWB-VAE, the same |
+| mixture_of_wasserstein | barycenters of all subsets | MWB-VAE, the same paper |
 | hellinger | moments of the Hellinger barycenter | HELVAE, arXiv:2601.06572 |
-| mixture_of_hellinger | these of all subsets | MoHELVAE |
-| holder | every pair of experts: that barycenter itself | Hölder, arXiv:2606.13381 |
-| joint_expert | an expert of all; product of experts for subsets | JMVAE, arXiv:1611.01891 |
+| mixture_of_hellinger | the same moments for all subsets | MoHELVAE |
+| holder | every pair of experts: the Hellinger barycenter itself | Hölder, arXiv:2606.13381 |
+| joint_expert | a joint expert; product of experts for subsets | JMVAE, arXiv:1611.01891 |
 | consensus | weighted mean of correlated experts | CoDE-VAE |
 """
 
@@ -45,14 +45,14 @@ from mmebm_jax.typing import Diagonal, Mask
 
 
 class Aggregation(NamedTuple):
-    """Which aggregator, and the hyperparameters of all of them."""
+    """The choice of aggregator, and the hyperparameters of all aggregators."""
 
     aggregator: str = "mixture"  # a name of `AGGREGATORS`
     correlation: float = 0.0  # ρ in [0, 1) between experts, read by "consensus" alone
 
 
 def stack(experts: Mapping[str, Diagonal], mask: Mask | None = None) -> Experts:
-    """Experts by name (each `[B, Z]`) as arrays; without a mask everything is observed."""
+    """Stack experts by name (each `[B, Z]`) as arrays; without a mask, all are observed."""
     location = jnp.stack([expert.location for expert in experts.values()])
     scale = jnp.stack([expert.scale for expert in experts.values()])
     if mask is None:
@@ -63,12 +63,12 @@ def stack(experts: Mapping[str, Diagonal], mask: Mask | None = None) -> Experts:
 
 
 def aggregate(experts: Experts, aggregation: Aggregation, *, family: str = "gaussian") -> Posterior:
-    """The posterior given the observed experts.
+    """Aggregate the observed experts into the posterior.
 
     Args:
-      experts: M experts of B examples; each example must have at least one that is observed.
+      experts: M experts of B examples; each example must have at least one observed expert.
       aggregation: how they combine.
-      family: of the experts; only "mixture" takes one that is not Gaussian.
+      family: family of the experts; only "mixture" supports one that is not Gaussian.
     """
     posterior = AGGREGATORS[aggregation.aggregator](experts, aggregation)
     return posterior.replace(family=family)  # type: ignore[attr-defined]
@@ -95,7 +95,7 @@ Aggregator = Callable[[Experts, Aggregation], Posterior]
 
 
 def _single(combine: Callable[[Experts, jax.Array, Aggregation], Diagonal]) -> Aggregator:
-    """The aggregator of one component, which all observed experts make up."""
+    """Return an aggregator with one component, which combines all observed experts."""
 
     def aggregator(experts: Experts, aggregation: Aggregation) -> Posterior:
         component = combine(experts, experts.observed[None], aggregation)
@@ -105,7 +105,7 @@ def _single(combine: Callable[[Experts, jax.Array, Aggregation], Diagonal]) -> A
 
 
 def _of_subsets(combine: Callable[[Experts, jax.Array], Diagonal]) -> Aggregator:
-    """The aggregator whose components are every observed subset's, with equal weights."""
+    """Return an aggregator with a component for every observed subset, with equal weights."""
 
     def aggregator(experts: Experts, _: Aggregation) -> Posterior:
         members, exists = subset_members(experts)

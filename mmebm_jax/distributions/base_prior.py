@@ -1,14 +1,14 @@
-"""The base prior p_0(u): a Gaussian mixture over z, and one over each w_m given z; or standard.
+"""The base prior p_0(u): standard, or Gaussian mixtures over z and over each w_m given z.
 
 The standard normal is the mixture whose components are all N(0, I). Fitting it to latents of the
 data (`fitting.base_prior`) keeps every array's shape, so nothing is recompiled and checkpoints stay
-compatible; the standard Laplace is a flag beside it.
+compatible; the standard Laplace is a separate flag.
 
-Every component k of the mixture over z has mixtures of its own over the private latents:
+Every component k of the mixture over z has its own mixtures over the private latents:
 
     p_0(w_m | z) = Σ_k p_0(k | z) Σ_j π_kj N(w_m; μ_kj, Σ_kj)
 
-so what z says of an example reaches private latents that are not inferred.
+so private latents that are not inferred still depend on what z says about an example.
 """
 
 from functools import partial
@@ -27,12 +27,12 @@ Candidates = TypeVar("Candidates")  # a pytree of arrays
 
 
 class Mixture(NamedTuple):
-    """N Gaussians over latents of D dimensions, fields as in `BasePrior`.
+    """A mixture of N Gaussians over latents of D dimensions, with fields as in `BasePrior`.
 
-    Of a private latent there are N = K · J, J for each component of z, in order.
+    For a private latent, N = K · J: J for each component of z, in the order of the components.
     """
 
-    log_weight: jax.Array  # shape=[N]; of a private latent normalised over each J
+    log_weight: jax.Array  # shape=[N]; for a private latent, normalised over each J
     mean: jax.Array  # shape=[N, D]
     whitening: jax.Array  # shape=[N, D, D]
 
@@ -43,8 +43,8 @@ class BasePrior(NamedTuple):
     log_weight: jax.Array  # shape=[K]
     mean: jax.Array  # shape=[K, Z]
     whitening: jax.Array  # shape=[K, Z, Z], lower triangular: W (z − mean) is standard normal
-    is_laplace: jax.Array  # shape=(), dtype=bool: the standard Laplace stands in for all mixtures
-    private: dict[str, Mixture] = {}  # noqa: RUF012  name → p_0(w_m | z); none where it is standard
+    is_laplace: jax.Array  # shape=(), dtype=bool: the standard Laplace replaces all mixtures
+    private: dict[str, Mixture] = {}  # noqa: RUF012  name → p_0(w_m | z); empty if it is standard
 
 
 class PrivateShapes(NamedTuple):
@@ -64,7 +64,7 @@ def standard(
     family: str = "gaussian",
     private: PrivateShapes = NO_PRIVATE,
 ) -> BasePrior:
-    """N(0, I), or the standard Laplace, in the shapes of mixtures."""
+    """Return N(0, I), or the standard Laplace, in the shapes of mixtures."""
 
     def equal(count: int, size: int, of_each: int) -> Mixture:
         return Mixture(
@@ -80,10 +80,11 @@ def standard(
 
 
 def with_clusters(prior: BasePrior, generator_params: Params) -> BasePrior:
-    """The prior p_0(z) = Σ_c π_c N(z; μ_c, I) where the generator's parameters hold π and μ.
+    """Return the prior p_0(z) = Σ_c π_c N(z; μ_c, I) if the generator's parameters hold π and μ.
 
-    CMVAE's (Palumbo et al. 2024, ICLR). Its bound takes Σ_c p(c | z) log [p(z | c) p(c) / p(c | z)]
-    for log p(z), which is the same number. Without such parameters `prior` is returned.
+    This is CMVAE's prior (Palumbo et al. 2024, ICLR). Its bound writes log p(z) as
+    Σ_c p(c | z) log [p(z | c) p(c) / p(c | z)], which is equal. Without such parameters, `prior` is
+    returned.
     """
     if "cluster_logit" not in generator_params:
         return prior
@@ -119,7 +120,7 @@ def private_log_prob(
 def private_log_prior(
     prior: BasePrior | None, family: str, latents: Latents
 ) -> dict[str, jax.Array]:
-    """log p_0(w_m | z) of each private latent, name → `[B]`; without `prior` standard."""
+    """log p_0(w_m | z) of each private latent, name → `[B]`; without `prior`, p_0 is standard."""
     shared, private = latents
     if prior is None or not prior.private:
         return {name: log_density(family, w).sum(axis=-1) for name, w in private.items()}
@@ -128,7 +129,7 @@ def private_log_prior(
 
 
 def private_sample(key: jax.Array, prior: BasePrior, name: str, log_share: jax.Array) -> jax.Array:
-    """A draw from p_0(w_m | z) for each row of `log_responsibility` `[B, K]`; gives `[B, W]`."""
+    """Draw from p_0(w_m | z) for each row of `log_responsibility` `[B, K]`; gives `[B, W]`."""
     choice_key, noise_key = jax.random.split(key)
     mixture = prior.private[name]
     weight = _conditional_weight(mixture, log_share)
@@ -137,11 +138,11 @@ def private_sample(key: jax.Array, prior: BasePrior, name: str, log_share: jax.A
 
 
 def tempered(prior: BasePrior, *, shared: float = 1.0, private: float = 1.0) -> BasePrior:
-    """The prior with the covariances of p_0(z) and of all p_0(w_m | z) times temperatures > 0.
+    """Multiply the covariances of p_0(z) and of all p_0(w_m | z) by temperatures > 0.
 
-    Below 1 latents stay nearer the means of their components, where the generator has seen more
-    data: less diverse, more coherent, as the truncation trick of Brock et al. 2019
-    (arXiv:1809.11096, section 3.1).
+    Below 1, latents stay nearer to the means of their components, where the generator has seen more
+    data: samples are less diverse and more coherent, as with the truncation trick of Brock et al.
+    2019 (arXiv:1809.11096, section 3.1).
     """
     own = {
         name: mixture._replace(whitening=mixture.whitening / private**0.5)
@@ -158,7 +159,7 @@ def _conditional_weight(mixture: Mixture, log_share: jax.Array) -> jax.Array:
 
 def _log_components(mean: jax.Array, whitening: jax.Array, values: jax.Array) -> jax.Array:
     """log N(v; μ_k, Σ_k) of each component at values `[B, D]`; gives `[B, K]`."""
-    # Two large numbers are subtracted: TF32 or bfloat16 would lose their difference.
+    # This subtracts two large numbers: TF32 or bfloat16 would lose their difference.
     precise = partial(jnp.einsum, precision="highest")
     shift = precise("kij,kj->ki", whitening, mean)
     whitened = precise("bj,kij->bki", values, whitening) - shift[None]
@@ -175,7 +176,7 @@ def base_sample(key: jax.Array, prior: BasePrior, num_samples: int) -> jax.Array
 
 
 def _draw(key: jax.Array, mixture: Mixture, chosen: jax.Array, is_laplace: jax.Array) -> jax.Array:
-    """A draw of each component `chosen`, or of the standard Laplace."""
+    """Draw from each `chosen` component, or from the standard Laplace."""
     shape = (len(chosen), mixture.mean.shape[-1])
     offset = _unwhiten(mixture.whitening, chosen, standard_noise(key, "gaussian", shape))
     laplace = standard_noise(key, "laplace", shape)
@@ -183,10 +184,10 @@ def _draw(key: jax.Array, mixture: Mixture, chosen: jax.Array, is_laplace: jax.A
 
 
 def _unwhiten(whitening: jax.Array, chosen: jax.Array, noise: jax.Array) -> jax.Array:
-    """The solutions `[B, Z]` of W_k z = noise `[B, Z]`, each with its chosen `[B]` component's W_k.
+    """Solve W_k z = noise `[B, Z]` for z `[B, Z]`, with k the `chosen` component `[B]` of each.
 
-    By forward substitution, all examples a coordinate at a time. LAPACK's batched solver holds one
-    of XLA's threads while it waits for the others, and so may take the length of a whole chain.
+    It uses forward substitution, one coordinate of all examples at a time. LAPACK's batched solver
+    blocks one of XLA's threads while it waits for the others, and may take as long as a chain.
     """
 
     def substitute(solution: jax.Array, coordinate: jax.Array) -> tuple[jax.Array, None]:
@@ -202,11 +203,11 @@ def _unwhiten(whitening: jax.Array, chosen: jax.Array, noise: jax.Array) -> jax.
 def resampled(
     key: jax.Array, candidates: Candidates, energies: jax.Array, num_samples: int
 ) -> Candidates:
-    """One of each sample's candidates, drawn by exp(−E): sampling-importance-resampling.
+    """Draw one candidate per sample by weights exp(−E): sampling-importance-resampling.
 
     Args:
       key: PRNG key.
-      candidates: arrays `[N · C, ...]`, those of one sample beside each other.
+      candidates: arrays `[N · C, ...]`, in which those of one sample are adjacent.
       energies: `[N · C]`.
       num_samples: N.
 
@@ -216,7 +217,7 @@ def resampled(
     chosen = jax.random.categorical(key, -energies.reshape(num_samples, -1))
 
     def take(values: jax.Array) -> jax.Array:
-        # Along an axis of its own: rows of all samples would be gathered from every device.
+        # Along a separate axis: indexing the rows of all samples would gather from every device.
         each = values.reshape(num_samples, -1, *values.shape[1:])
         index = chosen.reshape(-1, *(1 for _ in each.shape[1:]))
         return jnp.take_along_axis(each, index, axis=1)[:, 0]

@@ -1,7 +1,7 @@
-"""Groups of diagonal experts combined into one diagonal distribution each.
+"""Functions that combine each group of diagonal experts into one diagonal distribution.
 
-In every function `member`, bool[K, M, B], says which of the M experts make up each of K groups.
-Scales may differ by many orders of magnitude, so products and overlaps are formed from their
+In every function, `member`, bool[K, M, B], says which of the M experts are in each of K groups.
+Scales may differ by many orders of magnitude, so products and overlaps are computed from their
 logarithms. The names are those of `distributions.aggregators`, which gives the references.
 """
 
@@ -16,7 +16,7 @@ from mmebm_jax.typing import Diagonal
 
 
 class Experts(NamedTuple):
-    """One diagonal expert q_m(z | x_m) per modality, and perhaps one of all modalities."""
+    """One diagonal expert q_m(z | x_m) per modality, and optionally one of all modalities."""
 
     location: jax.Array  # shape=[M, B, Z]
     scale: jax.Array  # shape=[M, B, Z], > 0
@@ -25,20 +25,20 @@ class Experts(NamedTuple):
 
 
 def subsets(num_modalities: int) -> np.ndarray:
-    """Every subset but the empty one, `bool[2^M − 1, M]`."""
+    """Return every non-empty subset, `bool[2^M − 1, M]`."""
     rows = itertools.product([False, True], repeat=num_modalities)
     return np.array(list(rows)[1:])
 
 
 def subset_members(experts: Experts) -> tuple[jax.Array, jax.Array]:
-    """Which experts each subset holds, `bool[S, M, B]`, and whether all are observed, `[S, B]`."""
+    """Return each subset's experts, `bool[S, M, B]`, and whether all are observed, `[S, B]`."""
     rows = jnp.asarray(subsets(len(experts.observed)))[:, :, None]
     exists = jnp.all(experts.observed[None] | ~rows, axis=1)
     return jnp.broadcast_to(rows, (len(rows), *experts.observed.shape)), exists
 
 
 def product(experts: Experts, member: jax.Array, prior: jax.Array | None = None) -> Diagonal:
-    """Products of experts, `[K, B, Z]`; N(0, I) is one more expert where `prior`, `bool[K, B]`.
+    """Products of experts, `[K, B, Z]`; where `prior`, `bool[K, B]`, N(0, I) is one more expert.
 
     A component without members is N(0, I).
     """
@@ -61,17 +61,17 @@ def geometric(experts: Experts, member: jax.Array) -> Diagonal:
 
 
 def wasserstein(experts: Experts, member: jax.Array) -> Diagonal:
-    """2-Wasserstein barycenters: of diagonal Gaussians, the means of means and deviations."""
+    """2-Wasserstein barycenters: for diagonal Gaussians, the means of means and of deviations."""
     weight = member / jnp.maximum(member.sum(axis=1, keepdims=True), 1)
     average = jnp.einsum("kmb,amb...->akb...", weight, jnp.stack([experts.location, experts.scale]))
     return Diagonal(*average)
 
 
 def joint_or_product(experts: Experts, member: jax.Array) -> Diagonal:
-    """The joint expert where all modalities are members, elsewhere the product of the members.
+    """The joint expert if all modalities are members, otherwise the product of the members.
 
     Raises:
-      ValueError: these experts have no joint one.
+      ValueError: there is no joint expert.
     """
     if experts.joint is None:
         raise ValueError("the aggregator joint_expert needs an inference network with has_joint.")
@@ -83,7 +83,7 @@ def joint_or_product(experts: Experts, member: jax.Array) -> Diagonal:
 class Pairs(NamedTuple):
     """The density proportional to (Σ_m √q_m)²: a Gaussian for every ordered pair of experts.
 
-    The pair of an expert with itself is that expert; others are as heavy as their overlap S_ij.
+    The pair of an expert with itself is that expert; other pairs have their overlap S_ij as weight.
     """
 
     mean: jax.Array  # shape=[M, M, B, Z]
@@ -92,7 +92,7 @@ class Pairs(NamedTuple):
 
 
 def pairs(experts: Experts, member: jax.Array) -> Pairs:
-    """Hölder pooling of each group's experts with α = ½, exactly."""
+    """Exact Hölder pooling of each group's experts, with α = ½."""
     mean, log_scale = experts.location, jnp.log(experts.scale)
     of_i, of_j = log_scale[:, None], log_scale[None]
     log_sum = jnp.logaddexp(2 * of_i, 2 * of_j)  # log(σ_i² + σ_j²), shape=[M, M, B, Z]
@@ -109,7 +109,7 @@ def pairs(experts: Experts, member: jax.Array) -> Pairs:
 
 
 def hellinger(experts: Experts, member: jax.Array) -> Diagonal:
-    """Moments of the density proportional to (Σ_m √q_m)², one diagonal Gaussian."""
+    """Moments of the density proportional to (Σ_m √q_m)², as one diagonal Gaussian."""
     pair_mean, pair_variance, log_overlap = pairs(experts, member)
     weight = jax.nn.softmax(log_overlap, axis=(1, 2))[..., None]
     location = jnp.sum(weight * pair_mean[None], axis=(1, 2))
@@ -118,23 +118,23 @@ def hellinger(experts: Experts, member: jax.Array) -> Diagonal:
 
 
 def holder(experts: Experts, member: jax.Array) -> tuple[Diagonal, jax.Array]:
-    """The same density itself, of one group `bool[1, M, B]`, as a mixture of unordered pairs.
+    """The density of `hellinger` itself, for one group `bool[1, M, B]`, as a mixture.
 
     Returns:
-      Components `[M (M + 1) / 2, B, Z]`, and their log weights `[M (M + 1) / 2, B]`.
+      Components, the unordered pairs `[M (M + 1) / 2, B, Z]`, and log weights `[M (M + 1) / 2, B]`.
     """
     pair_mean, pair_variance, log_overlap = pairs(experts, member)
     first, second = np.triu_indices(len(pair_mean))
-    # A pair of two stands for both of its orders.
+    # A pair of two different experts stands for both of its orders.
     orders = jnp.asarray(np.log(np.where(first < second, 2.0, 1.0))[:, None], pair_mean.dtype)
     log_weight = jax.nn.log_softmax(log_overlap[0, first, second] + orders, axis=0)
     return Diagonal(pair_mean[first, second], jnp.sqrt(pair_variance[first, second])), log_weight
 
 
 def consensus(experts: Experts, member: jax.Array, correlation: float) -> Diagonal:
-    """The best linear estimate from experts whose errors correlate by ρ, 0 ≤ ρ < 1.
+    """The best linear estimate from experts whose errors have correlation ρ, 0 ≤ ρ < 1.
 
-    With Σ = D((1 − ρ)I + ρ11ᵀ)D for D = diag(σ), its inverse is known in closed form.
+    Their covariance is Σ = D((1 − ρ)I + ρ11ᵀ)D with D = diag(σ), whose inverse has a closed form.
     """
     # Relative to the most certain expert: squares of 1/σ could overflow.
     log_scale = jnp.where(member[..., None], jnp.log(experts.scale)[None], jnp.inf)

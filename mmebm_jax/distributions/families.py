@@ -21,13 +21,13 @@ def log_density(
 
 
 def standard_noise(key: jax.Array, family: str, shape: tuple[int, ...]) -> jax.Array:
-    """Draws at location 0 and scale 1."""
+    """Draw noise with location 0 and scale 1."""
     draw = jax.random.normal if family == "gaussian" else jax.random.laplace
     return draw(key, shape)
 
 
 def sample(key: jax.Array, distribution: Diagonal, family: str) -> jax.Array:
-    """A reparametrised draw of each element."""
+    """Draw each element, reparametrised."""
     noise = standard_noise(key, family, distribution.location.shape)
     return distribution.location + distribution.scale * noise
 

@@ -36,7 +36,7 @@ def log_prob(posterior: Posterior, latents: jax.Array) -> jax.Array:
 
 
 def sample(key: jax.Array, posterior: Posterior) -> jax.Array:
-    """One draw for each example, `[B, Z]`, reparametrised within its component."""
+    """Draw once for each example, `[B, Z]`, reparametrised within its component."""
     choice_key, noise_key = jax.random.split(key)
     chosen = jax.random.categorical(choice_key, posterior.log_weight, axis=0)
     location, scale = (
@@ -47,7 +47,7 @@ def sample(key: jax.Array, posterior: Posterior) -> jax.Array:
 
 
 def stratified_sample(key: jax.Array, posterior: Posterior, num_samples: int = 1) -> jax.Array:
-    """Reparametrised draws from every component, `[num_samples, K, B, Z]`."""
+    """Draw from every component, reparametrised, `[num_samples, K, B, Z]`."""
     noise = standard_noise(key, posterior.family, (num_samples, *posterior.location.shape))
     return posterior.location[None] + posterior.scale[None] * noise
 

@@ -1,1 +1,1 @@
-"""Priors fitted to given latents: within a run, where its schedule says so, and ex post."""
+"""Priors fitted to given latents, during a run at the times that its schedule sets, or ex post."""

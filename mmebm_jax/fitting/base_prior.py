@@ -1,6 +1,6 @@
-"""How the base prior p_0 is fitted to given latents: mixtures by expectation maximisation.
+"""Fit the base prior p_0 to given latents: mixtures by expectation maximisation.
 
-`training.prior_fitting` says to which latents, and when in a run.
+`training.prior_fitting` decides to which latents, and when in a run.
 """
 
 import warnings
@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_limits
 
 from mmebm_jax.distributions.base_prior import BasePrior, Mixture, log_responsibility
 
-# Of a covariance, in units of the latents: a standard private latent has variance 1.
+# Added to covariances, in units of the latents: a standard private latent has variance 1.
 REGULARISER, PRIVATE_REGULARISER = 1e-3, 1e-2
 PRIVATE_ITERATIONS = 20
-# Latents that a component over private latents needs, in multiples of their dimensions.
+# Latents needed for each component over private latents, in multiples of their dimension.
 LATENTS_PER_DIMENSION = 3
 RESPONSIBILITY_BATCH = 5000
 
@@ -37,16 +37,16 @@ def fit_mixture(
     """Fit a mixture of full-covariance Gaussians to latents `[N, Z]` by scikit-learn.
 
     Args:
-      latents: to fit to.
+      latents: latents to fit the mixture to.
       num_components: K.
-      seed: of the first guess.
-      start: a mixture that was fitted to similar latents: it needs fewer iterations.
-      max_iterations: of expectation maximisation.
-      smallest_scale: standard deviation that every component gets at least, in every direction, in
-        units of the latents: few latents in many dimensions leave directions without any.
+      seed: seed of the initial guess.
+      start: a mixture fitted to similar latents, from which fewer iterations are needed.
+      max_iterations: maximum number of iterations of expectation maximisation.
+      smallest_scale: smallest standard deviation of a component in any direction, in units of the
+        latents: if they are few and have many dimensions, some directions have no variance.
 
     Raises:
-      ValueError: fewer latents than twice the components.
+      ValueError: there are fewer latents than twice the components.
     """
     if len(latents) < 2 * num_components:
         raise ValueError(
@@ -83,23 +83,23 @@ def fit_private(
     smallest_scale: float = 0.0,
     observed: Mapping[str, Array] | None = None,
 ) -> BasePrior:
-    """The base prior with mixtures p_0(w_m | z) fitted to pairs of latents.
+    """Return the base prior with mixtures p_0(w_m | z) fitted to pairs of latents.
 
-    Each latent z is assigned to one of the base prior's components, drawn from p_0(k | z), and the
-    private latents assigned to a component get a mixture of their own.
+    Each latent z is assigned to one of the base prior's components, drawn from p_0(k | z), and a
+    separate mixture is fitted to the private latents assigned to each component.
 
     Args:
-      base_prior: fitted to z.
+      base_prior: base prior fitted to z.
       shared: z of N examples, `[N, Z]`.
-      private: of the same examples, name → `[N, W]`.
-      num_components: J, at most; components of z with few latents get fewer.
-      seed: of the assignment and of first guesses.
+      private: private latents of the same examples, name → `[N, W]`.
+      num_components: largest J; components of z with few latents get fewer.
+      seed: seed of the assignment and of the initial guesses.
       smallest_scale: see `fit_mixture`.
-      observed: name → `bool[N]`, which examples have the modality: the private latents of others
+      observed: name → `bool[N]`, which examples have the modality; the private latents of others
         are noise and are left out. None for all.
 
     Raises:
-      ValueError: no example has a modality.
+      ValueError: one of the modalities is in no example.
     """
     rng = np.random.default_rng(seed)
     responsibility = jax.jit(log_responsibility)
@@ -117,7 +117,7 @@ def fit_private(
         each = []
         for component in range(log_share.shape[1]):
             own = values[component_of == component]
-            if len(own) < 2 * size:  # too few for a covariance: borrowed from all
+            if len(own) < 2 * size:  # too few for a covariance: borrow from all
                 own = np.concatenate([own, rng.permutation(values)[: 2 * size]])
             count = int(np.clip(len(own) // (LATENTS_PER_DIMENSION * size), 1, num_components))
             fitted = _fit(
@@ -130,14 +130,14 @@ def fit_private(
 
 def _fit(latents: Array, num_components: int, seed: int, **options: Any) -> GaussianMixture:
     mixture = GaussianMixture(num_components, random_state=seed, **options)
-    # The threads of BLAS and of XLA would otherwise wait for each other, ten times as long.
+    # Otherwise the threads of BLAS and XLA wait for each other, which takes ten times as long.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
         return mixture.fit(np.asarray(latents, np.float32))
 
 
 def _as_mixture(fitted: GaussianMixture, smallest_scale: float) -> Mixture:
-    """A mixture none of whose components is narrower than a scale, in any direction."""
+    """Convert to a `Mixture`, with components widened to `smallest_scale` in every direction."""
     whitening = fitted.precisions_cholesky_.transpose(0, 2, 1)
     variances, directions = np.linalg.eigh(fitted.covariances_)  # ascending
     narrow = variances[:, 0] < smallest_scale**2
@@ -154,7 +154,7 @@ def _as_mixture(fitted: GaussianMixture, smallest_scale: float) -> Mixture:
 
 
 def _repeated(mixture: Mixture, num_components: int) -> Mixture:
-    """The same density in the shapes of more components: some stand there twice."""
+    """Return the same density in the shapes of more components, by repeating some of them."""
     index = np.arange(num_components) % len(mixture.log_weight)
     copies = np.bincount(index)[index]
     log_weight = mixture.log_weight[index] - jnp.log(copies)

@@ -10,30 +10,30 @@ from mmebm_jax.distributions.base_prior import BasePrior, base_log_prob, log_res
 
 
 class ClusterScore(NamedTuple):
-    """One number of clusters, and what it is judged by."""
+    """One number of clusters, and the quantities that judge it."""
 
     num_clusters: int
     entropy: float  # of p(c | z), mean over examples, in units of log num_clusters: 0 is certain
-    log_likelihood: float  # log p(z) of one dimension, nats, mean over examples
+    log_likelihood: float  # log p(z) per dimension, nats, mean over examples
     score: float  # β · entropy − log_likelihood; the lowest wins
 
 
 def choose_clusters(
     prior: BasePrior, latents: np.ndarray | jax.Array, beta: float
 ) -> tuple[BasePrior, list[ClusterScore]]:
-    """Drop the least used cluster again and again, and keep the number with the lowest score.
+    """Repeatedly drop the least used cluster, and keep the number with the lowest score.
 
-    As Palumbo et al. 2024 (CMVAE, ICLR) choose after training; here the likelihood is that of the
-    shared latents, whose prior the clusters are.
+    Palumbo et al. 2024 (CMVAE, ICLR) choose in this way after training; here the likelihood is that
+    of the shared latents, whose prior consists of the clusters.
 
     Args:
-      prior: with K clusters.
-      latents: of training data, `[N, Z]`.
+      prior: prior with K clusters.
+      latents: shared latents of training data, `[N, Z]`.
       beta: weight of the entropy, ≥ 0.
 
     Returns:
-      The prior of the same shapes whose dropped clusters have weight 0, and every number's score
-      from the most clusters to one.
+      The prior in the same shapes, with weight 0 for dropped clusters, and the scores of all
+      numbers of clusters, from the most down to one.
     """
     z = jnp.asarray(latents, jnp.float32)
     log_weight, kept = prior.log_weight, np.isfinite(np.asarray(prior.log_weight))

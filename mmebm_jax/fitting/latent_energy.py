@@ -1,15 +1,15 @@
 """Fit the latent energy to given latents: maximum likelihood without a chain.
 
-Beside a base prior that was fitted to the same latents, importance sampling estimates log Z well.
+If the base prior was fitted to the same latents, importance sampling from it estimates log Z well.
 The prior is p(z) ∝ exp(−E_γ(z)) p_0(z) with Z = E_{p_0}[exp(−E_γ)], and the loss
 
     E_γ(z̃) + log (1/N) Σ_n exp(−E_γ(z_n)),    z̃ ~ data, z_n ~ p_0
 
 is its negative log-likelihood relative to p_0 (the Donsker–Varadhan form of KL(data ‖ p_0)). Aneja
-et al. 2021 (arXiv:2010.02917) fit the same prior by telling data from p_0.
+et al. 2021 (arXiv:2010.02917) fit the same prior by classifying data against draws from p_0.
 
-The energies of private latents are fitted likewise, with the base's w_m drawn for z of the data: at
-the optimum exp(−E_m) is, up to a constant, the data's p(w_m | z) over p_0(w_m | z).
+The energies of private latents are fitted in the same way, with w_m drawn from p_0(w_m | z) at the
+data's z: at the optimum, exp(−E_m) is, up to a constant, the data's p(w_m | z) / p_0(w_m | z).
 """
 
 from functools import partial
@@ -44,10 +44,10 @@ def tilt_loss(data_energy: jax.Array, base_energy: jax.Array) -> jax.Array:
 
 
 class TiltFit(NamedTuple):
-    """What the tilt is worth: estimates of KL(data ‖ p_0) as far as the energy sees it, nats."""
+    """What the tilt gains: estimates of KL(data ‖ p_0) as far as the energy captures it, nats."""
 
     training: jax.Array  # mean over the last tenth of the steps
-    held_out: jax.Array  # on latents that were not learned from
+    held_out: jax.Array  # on latents not used for training
 
 
 @partial(jax.jit, static_argnames=("model", "num_steps", "learning_rate", "weight_decay"))
@@ -62,21 +62,21 @@ def fit_latent_energy(
     learning_rate: float,
     weight_decay: float = 0.0,
 ) -> tuple[Params, TiltFit]:
-    """Adam on the sum of all terms' `tilt_loss` from `params`, its rate falling by a cosine.
+    """Minimise the sum of all terms' `tilt_loss` from `params`, by AdamW with cosine decay.
 
     Args:
       key: PRNG key.
-      model: whose latent energy it is.
-      params: of the latent energy, to start from.
-      latents: of the data, leaves `[N, ...]`; the last tenth is held out. Several draws of one
-        example's latents stand beside each other.
+      model: model whose latent energy is fitted.
+      params: initial parameters of the latent energy.
+      latents: latents of the data, leaves `[N, ...]`; the last tenth is held out. Several draws of
+        one example's latents are adjacent.
       base_prior: p_0.
-      num_steps: of Adam.
-      learning_rate: at the start.
-      weight_decay: of AdamW, times the learning rate.
+      num_steps: number of optimiser steps.
+      learning_rate: initial learning rate.
+      weight_decay: weight decay of AdamW, which multiplies it by the learning rate.
 
     Returns:
-      The parameters, and what they are worth.
+      The parameters, and what the tilt gains.
     """
     schedule = optax.cosine_decay_schedule(learning_rate, num_steps)
     optimiser = optax.adamw(schedule, weight_decay=weight_decay)
@@ -88,7 +88,7 @@ def fit_latent_energy(
         energy = partial(model.latent_energy, params)
         total = tilt_loss(energy(data.shared), energy(base.shared))
         for name in base.private:
-            # E_0 cancels in both differences: what is left is E_m.
+            # E_0 cancels in both differences, which leaves E_m.
             total = total + tilt_loss(
                 energy(data.shared, {name: data.private[name]}) - energy(data.shared),
                 energy(data.shared, {name: base.private[name]}) - energy(data.shared),

@@ -1,7 +1,7 @@
 """The method: chains, bounds, the loss terms, the update and sampling, as pure functions."""
 
 REVISION = 4
-"""Raised when a change alters what a method computes; tables of results made before it say so.
+"""Incremented when a change alters what a method computes; tables of older results say so.
 
-What each changed is listed in `docs/results.md`.
+`docs/results.md` lists what each revision changed.
 """

@@ -1,7 +1,7 @@
-"""Bounds of the multimodal VAE family; a docstring states the bound, a loss is its negative, `[B]`.
+"""Bounds of the multimodal VAE family: docstrings state them, functions return the negative, `[B]`.
 
-All move the inference network and the generator; `docs/methods.md` has the aggregator of each. With
-an energy the prior is exp(−E_γ(z)) p_0(z), and log Z, a constant for both networks, is left out.
+All train the inference network and the generator; `docs/methods.md` gives the aggregator of each.
+With an energy the prior is ∝ exp(−E_γ(z)) p_0(z); log Z, constant for both networks, is left out.
 """
 
 from collections.abc import Callable
@@ -25,36 +25,36 @@ DecodeNamed = Callable[..., dict[str, jax.Array]]
 
 
 class Bound(NamedTuple):
-    """Which bound, and the constants of all of them.
+    """The choice of bound, and the constants of all bounds.
 
-    A new bound is an entry of `OBJECTIVES`; a constant of it is a field here, which the builders
-    fill from the field of the same name in `config.elbo`.
+    To add a bound, add an entry to `OBJECTIVES`. Its constants are fields here, which the builders
+    fill from the fields of the same names in `config.elbo`.
     """
 
     objective: str = "mmvae"
     beta: float = 1.0  # weight of the divergence, ≥ 0
-    num_samples: int = 1  # draws per stratum, of "mmvae"
-    estimator: str = "elbo"  # of "mmvae", whose docstring describes the `ESTIMATORS`
+    num_samples: int = 1  # draws per stratum in "mmvae"
+    estimator: str = "elbo"  # one of `ESTIMATORS`, which `mmvae` describes
     total_correlation: float = 0.5  # α of "mvtcae", in [0, 1]
     expert_weight: float = 0.1  # α of "jmvae"
     entropy_weight: float = 0.0  # of the learned weights of subsets, of "code"
     shared_factor: float = 1.0  # on β for z, beside private latents, of "mmvae"
-    hidden_share: float = 1.0  # of private latents that a stratum draws from r_n, of "mmvae"
-    hide_tokens: bool = False  # whether text and categories have a hidden share of 1
+    hidden_share: float = 1.0  # share of private latents drawn from r_n in "mmvae"
+    hide_tokens: bool = False  # whether the hidden share of text and categories is 1
 
 
 class Setting(NamedTuple):
-    """What every bound of a model shares."""
+    """Settings that all bounds of a model share."""
 
     modalities: tuple[Modality, ...]
     decode: DecodeNamed
     prior_family: str = "gaussian"
     prior_energy: EnergyFn | None = None  # −log p(z) relative to the standard prior, z `[B, Z]`
-    aggregation: Aggregation = Aggregation()  # of the experts, which "code" forms anew for subsets
+    aggregation: Aggregation = Aggregation()  # of the experts; "code" regroups them by subset
 
 
 class Problem(NamedTuple):
-    """A batch, what the inference network says of it, and the bound to take."""
+    """A batch, its encoding by the inference network, and the bound to compute."""
 
     encoding: Encoding
     batch: Batch
@@ -65,7 +65,7 @@ class Problem(NamedTuple):
     def log_likelihood(
         self, outputs: Batch, modalities: tuple[Modality, ...] | None = None
     ) -> jax.Array:
-        """Σ_m log p(x_m | outputs `[..., B, *shape]`) over what is observed, `[..., B]`."""
+        """Return Σ_m log p(x_m | outputs `[..., B, *shape]`) over observed m, `[..., B]`."""
         return joint_log_likelihood(
             modalities or self.setting.modalities, outputs, self.batch, self.mask
         )
@@ -79,13 +79,13 @@ def negative_bound(
     setting: Setting,
     mask: Mask | None = None,
 ) -> jax.Array:
-    """The negative of the chosen bound, `[B]` nats.
+    """Compute the negative of the chosen bound, `[B]` nats.
 
     Args:
       key: PRNG key.
-      encoding: of the batch under the same mask.
-      batch: data, name → `[B, *shape]`; what is missing has no influence, but must be finite.
-      bound: a name of `OBJECTIVES`, and its constants.
+      encoding: encoding of the batch under the same mask.
+      batch: data, name → `[B, *shape]`; missing values have no influence, but must be finite.
+      bound: name of an entry of `OBJECTIVES`, and its constants.
       setting: networks and prior.
       mask: which examples have which modality.
     """
@@ -95,24 +95,24 @@ def negative_bound(
 def mmvae(key: jax.Array, problem: Problem, strata: jax.Array | None = None) -> jax.Array:
     """Σ_k π_k E_{z ~ q_k} [Σ_n log p(x_n | z, w_n) + β (log p(z, w_k) − log q(z, w_k | x))].
 
-    Shi et al. 2019 (arXiv:1911.03393), equations 3 to 5; with private latents Palumbo et al. 2023
-    (MMVAE+, equation 4): the stratum of modality m draws w_m from q_m and the w_n of every other
-    modality from r_n, of mean 0 and learned scale, so that what crosses over must come through z.
-    With a `hidden_share` below 1 only that share of them, chosen at random, is hidden so; the
-    others come from their own q_n, and private latents learn from every example, not one of M.
-    `hide_tokens` hides those of text and categories always: they hold what a sentence says, which
-    has to come through z where a picture is given. A `shared_factor` above 1 on z's part of the
-    divergence keeps out of z what w_m can hold.
+    Shi et al. 2019 (arXiv:1911.03393), equations 3 to 5; with private latents, Palumbo et al. 2023
+    (MMVAE+, equation 4): the stratum of modality m draws w_m from q_m and every other modality's
+    w_n from r_n, with mean 0 and learned scale, so only z carries information across modalities.
+    With `hidden_share` below 1, only that share of the w_n, chosen at random, is hidden in this
+    way; the others come from their own q_n, so private latents learn from every example, not one
+    in M. `hide_tokens` always hides the w_n of text and categories: they hold the content of a
+    sentence, which has to come from z when a picture is given. A `shared_factor` above 1 on z's
+    part of the divergence keeps information that w_m can hold out of z.
 
-    The estimator "elbo" is the mean over `num_samples` draws of every stratum k. "stratum" takes
-    one k with probability π_k for each draw and example: it decodes one stratum instead of all,
-    and has the same expectation and expected gradient. "iwae" is the bound of `num_samples` draws
-    per stratum, and "dreg" the same bound with another gradient.
+    The estimator "elbo" is the mean over `num_samples` draws from every stratum k. "stratum" picks
+    one k with probability π_k for each draw and example: it decodes one stratum instead of all and
+    has the same expectation and expected gradient. "iwae" is the importance-weighted bound with
+    `num_samples` draws per stratum, and "dreg" is the same bound with a different gradient.
 
     Args:
       key: PRNG key.
       problem: see `Problem`.
-      strata: of "stratum", the k to take, `[num_samples, 1, B]`, in place of random ones.
+      strata: for "stratum", the k to use instead of random ones, `[num_samples, 1, B]`.
     """
     draws, estimator = _draw_strata(key, problem, strata), problem.bound.estimator
     if estimator == "dreg":
@@ -129,20 +129,20 @@ def mmvae(key: jax.Array, problem: Problem, strata: jax.Array | None = None) -> 
 
 
 def hidden_share(bound: Bound, modality: Modality) -> float:
-    """How often the private latents of a modality are hidden from the strata of others, in [0, 1].
+    """Return how often a modality's private latents are hidden from other strata, in [0, 1].
 
-    By `hide_tokens` always, where the modality is text or a category: this library's own rule.
+    With `hide_tokens` it is 1 for text and categories; this rule is the library's own.
     """
     return 1.0 if bound.hide_tokens and modality.is_of_tokens else bound.hidden_share
 
 
 class _Draws(NamedTuple):
-    """Draws of S samples for the J strata taken: all K of them, or one for each example."""
+    """S draws from each of J strata: from all K of them, or from one per example."""
 
     z: jax.Array  # shape=[S, J, B, Z]
     own: dict[str, jax.Array]  # name → w_m ~ q_m, shape=[S, B, W]
-    noise: dict[str, jax.Array]  # name → of r_m at scale 1, shape=[S, J, B, W]
-    shown: dict[str, jax.Array]  # name → whether w_m is its own, dtype=bool, shape=[S, J, B]
+    noise: dict[str, jax.Array]  # name → noise of r_m at scale 1, shape=[S, J, B, W]
+    shown: dict[str, jax.Array]  # name → whether w_m is from q_m, dtype=bool, shape=[S, J, B]
 
 
 def _draw_strata(key: jax.Array, problem: Problem, strata: jax.Array | None) -> _Draws:
@@ -177,7 +177,7 @@ def _draw_strata(key: jax.Array, problem: Problem, strata: jax.Array | None) -> 
 
 
 def _log_weights(problem: Problem, encoding: Encoding, draws: _Draws) -> jax.Array:
-    """log p(x, u) − log q(u | x) of the strata taken, `[S, J, B]`, with β on all but x."""
+    """Return log p(x, u) − log q(u | x), `[S, J, B]`, with β on all but the likelihood."""
     setting, family, private = problem.setting, encoding.posterior.family, {}
     ratio = _log_prior(setting, draws.z) - mixture_of_experts.log_prob(encoding.posterior, draws.z)
     ratio = problem.bound.shared_factor * ratio
@@ -193,15 +193,15 @@ def _log_weights(problem: Problem, encoding: Encoding, draws: _Draws) -> jax.Arr
 
 
 def _doubly_reparametrised(problem: Problem, draws: _Draws) -> jax.Array:
-    """The K-sample bound whose gradient is DReG's (Tucker et al. 2019, arXiv:1810.04152, eq. 8).
+    """The K-sample bound with the DReG gradient (Tucker et al. 2019, arXiv:1810.04152, eq. 8).
 
-    The density's own parameters get no gradient, and each draw's path counts by its normalised
-    weight once more; as β times the density enters the weights, by (1 − β) + β times its share.
-    The expectation is that of the K-sample bound's gradient for one stratum or one draw; with
-    several strata, whose density is the whole mixture's, it is close but biased.
+    The parameters of the density q get no gradient, and each draw's path derivative is multiplied
+    by its normalised weight once more; as the weights contain β times the log-density, the factor
+    is (1 − β) + β times the weight. For one stratum or one draw, the expected gradient is that of
+    the K-sample bound; for several strata, scored under the whole mixture, it is close but biased.
     """
     fixed = jax.lax.stop_gradient(problem.encoding)
-    # The scales of r are not those of a density that is drawn from and scored.
+    # r is drawn from but never scored, so its scales keep their gradient.
     fixed = fixed._replace(auxiliary_scale=problem.encoding.auxiliary_scale)
     plain = jax.lax.stop_gradient(_log_weights(problem, problem.encoding, draws))
     share = jax.nn.softmax(plain, axis=0)
@@ -228,9 +228,9 @@ def joint(key: jax.Array, problem: Problem) -> jax.Array:
 
 
 def mvae(key: jax.Array, problem: Problem) -> jax.Array:
-    """The joint bound plus that of every observed modality alone.
+    """The joint bound plus the bound of each observed modality alone.
 
-    Wu & Goodman 2018 (arXiv:1802.05335), equation 4, without its random further subsets.
+    Wu & Goodman 2018 (arXiv:1802.05335), equation 4, without its additional random subsets.
     """
     joint_key, alone_key = jax.random.split(key)
     experts, setting = problem.encoding.experts, problem.setting
@@ -264,7 +264,7 @@ def mvtcae(key: jax.Array, problem: Problem) -> jax.Array:
 
 
 def jmvae(key: jax.Array, problem: Problem) -> jax.Array:
-    """E_q [Σ_n log p(x_n | z)] − β KL(q ‖ p) − α Σ_m KL(q ‖ q_m), q with an expert of its own.
+    """E_q [Σ_n log p(x_n | z)] − β KL(q ‖ p) − α Σ_m KL(q ‖ q_m) with a joint expert q.
 
     Suzuki et al. 2016 (JMVAE-kl, arXiv:1611.01891), equation 6.
     """
@@ -274,7 +274,7 @@ def jmvae(key: jax.Array, problem: Problem) -> jax.Array:
 
 
 def code(key: jax.Array, problem: Problem) -> jax.Array:
-    """Σ_S π_S [E_{q_S} log p(x | z) − β KL(q_S ‖ p)] + λ H(π) over the subsets observed.
+    """Σ_S π_S [E_{q_S} log p(x | z) − β KL(q_S ‖ p)] + λ H(π) over the observed subsets.
 
     CoDE-VAE's bound: π is learned, and the entropy keeps every subset in use.
     """
@@ -324,7 +324,7 @@ def _divergence_from_experts(encoding: Encoding) -> jax.Array:
 
 
 def _joint_terms(key: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
-    """The components' mean divergence from the prior, and the log-likelihood at one draw."""
+    """Return the components' mean divergence from the prior, and the log-likelihood at one draw."""
     mixture, setting = problem.encoding.posterior, problem.setting
     z = mixture_of_experts.sample(key, mixture)
     reconstruction = problem.log_likelihood(setting.decode(Latents(z, {})))

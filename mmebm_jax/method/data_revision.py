@@ -10,7 +10,7 @@ from mmebm_jax.method.langevin import Chain, LangevinInfo, LangevinResult
 from mmebm_jax.modalities.modality import Modality, where_observed
 from mmebm_jax.typing import EnergyFn, Mask
 
-LARGEST = 4.0  # step of `gap_closing`, in units of the chain's
+LARGEST = 4.0  # largest step of `gap_closing`, in units of the chain's
 
 
 def revise_data(
@@ -27,11 +27,11 @@ def revise_data(
 
     Args:
       key: PRNG key.
-      samples: start, name → `[B, *shape]`.
-      energy_fn: a batch like `samples` → `[B]`.
+      samples: starting points, name → `[B, *shape]`.
+      energy_fn: a batch like `samples` → energies `[B]`.
       chain: settings; the papers' chain is cold (T near 0).
       modalities: all modalities.
-      mask: entries that it marks as observed are held fixed.
+      mask: entries marked as observed are held fixed.
       keep_trajectory: also return every step.
     """
     bounds = {m.name: m.bounds for m in modalities if m.name in samples}
@@ -48,19 +48,19 @@ def revise_data(
 def gap_closing(
     chain: Chain, share: float, data_energy: jax.Array
 ) -> Callable[[LangevinInfo], jax.Array]:
-    """A rule of step sizes by which samples come a share of the way down to data's energies.
+    """Return a step-size rule that closes a share of the energy gap between samples and data.
 
-    To first order a step of size s lowers the mean of E_α by (s²/2) times that of ‖∇E_α‖². Every
-    step closes the same share of the gap that is left, and none where there is no gap.
+    To first order, a step of size s lowers the mean of E_α by (s²/2) times the mean of ‖∇E_α‖².
+    Every step closes the same share of the remaining gap; where there is no gap, its size is 0.
 
     Args:
-      chain: of samples; no step is larger than `LARGEST` times its own.
-      share: of the gap, that all steps close together, in (0, 1).
+      chain: the samples' chain; no step is larger than `LARGEST` times its step size.
+      share: share of the gap that all steps together close, in (0, 1).
       data_energy: mean of E_α over data, a scalar.
 
     Returns:
-      For `Chain.step_size`: diagnostics of a step, leaves `[B]` → one size for the whole batch. It
-      is this library's own rule; neither paper has one.
+      A rule for `Chain.step_size`: diagnostics of a step, leaves `[B]` → one size for the batch.
+      This rule is the library's own; neither paper has one.
     """
     each = 1.0 - (1.0 - share) ** (1.0 / chain.num_steps)
 

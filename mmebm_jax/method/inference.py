@@ -22,17 +22,17 @@ DrawPrivate = Callable[[jax.Array, str, jax.Array], jax.Array]
 
 
 class Encoding(NamedTuple):
-    """All that the inference network says of a batch."""
+    """Everything that the inference network infers about a batch."""
 
     experts: Experts
     posterior: Posterior  # the experts, aggregated
     private: dict[str, Diagonal]  # name → q_m(w | x_m), [B, W]; empty without private latents
     auxiliary_scale: dict[str, jax.Array]  # name → scale of r_m(w), [W]; see `bounds`
-    subset_logit: jax.Array  # shape=[2^M − 1], of CoDE-VAE's weights of subsets
+    subset_logit: jax.Array  # shape=[2^M − 1], logits of CoDE-VAE's subset weights
 
 
 def every_nth(encoding: Encoding, stride: int) -> Encoding:
-    """The encoding of every `stride`-th example."""
+    """Return the encoding of every `stride`-th example."""
     return encoding._replace(
         experts=batching.every_nth(encoding.experts, stride, axis=1),
         posterior=batching.every_nth(encoding.posterior, stride, axis=1),
@@ -48,7 +48,7 @@ def infer(
     *,
     central: bool = False,
 ) -> Latents:
-    """A draw of all latents, or with `central` their means but for what `redraw_missing` draws."""
+    """Draw all latents; with `central`, return means except for what `redraw_missing` draws."""
     shared_key, own_key, prior_key = jax.random.split(key, 3)
     posterior = encoding.posterior
     shared = mean(posterior) if central else sample(shared_key, posterior)
@@ -63,9 +63,9 @@ def infer(
 def redraw_missing(
     key: jax.Array, latents: Latents, draw_private: DrawPrivate, mask: Mask
 ) -> Latents:
-    """Latents whose private parts of missing modalities are drawn from their prior given z.
+    """Redraw the private latents of missing modalities from their prior given z.
 
-    A Gibbs step of the posterior: given z, the observed modalities say nothing of them.
+    This is a Gibbs step of the posterior: given z, the observed data say nothing about them.
     """
     private = {}
     for index, (name, values) in enumerate(latents.private.items()):
@@ -75,9 +75,9 @@ def redraw_missing(
 
 
 def scales(encoding: Encoding, mask: Mask | None = None) -> Latents:
-    """Posterior scale of every latent coordinate, by which a chain is preconditioned.
+    """Return the posterior scale of every latent coordinate, to precondition a chain.
 
-    A mixture has the smallest of its components'; private latents of missing modalities have 1.
+    For a mixture, it is the smallest component's; for private latents of missing modalities, 1.
     """
     posterior = encoding.posterior
     exists = jnp.isfinite(posterior.log_weight)[..., None]
@@ -92,10 +92,10 @@ def scales(encoding: Encoding, mask: Mask | None = None) -> Latents:
 def inference_loss(
     encoding: Encoding, latents: Latents, mask: Mask | None = None, *, independent: bool = False
 ) -> jax.Array:
-    """−log q_φ(u | x) of fixed latents, `[B]` nats; private ones count where x_m is observed.
+    """Compute −log q_φ(u | x) of fixed latents, `[B]` nats; w_m counts where x_m is observed.
 
-    With `independent` every observed expert is scored by itself instead of through the aggregate:
-    the mean of −log q_m(z | x_m), the papers' ablation of independent inference networks.
+    With `independent`, each observed expert is scored separately instead of through the aggregate:
+    the mean of −log q_m(z | x_m), the papers' ablation with independent inference networks.
     """
     posterior = encoding.posterior
     if independent:

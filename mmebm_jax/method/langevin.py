@@ -1,16 +1,16 @@
-r"""Langevin dynamics: the one kernel, for latents and data alike (see `posterior_energy`, `prior`).
+r"""Langevin dynamics: one kernel for latents and data alike (see `posterior_energy`, `prior`).
 
 One step moves a position v under an energy U by
 
     v ← v − (s²/2) ∇U(v) + s √T ε,    ε ~ N(0, I)
 
 with step size s and temperature T. Small steps at T = 1 sample exp(−U); T = 0 is gradient descent
-with rate s²/2. A noise of standard deviation n, as other codes state it, is T = (n/s)².
+with rate s²/2. Code that states the standard deviation n of the noise uses T = (n/s)².
 
 The chains used for training are short and are never corrected by an acceptance test, so their
-samples are biased towards where they start; on a Gaussian of variance σ² at T = 1 even a long chain
-has variance σ²/(1 − s²/(4σ²)). The networks learn *with* that bias (Nijkamp et al. 2019,
-arXiv:1904.09770): change the time of samples only if their distance from data says so.
+samples are biased towards their starting points; on a Gaussian of variance σ² at T = 1, even a long
+chain has variance σ²/(1 − s²/(4σ²)). The networks learn *with* that bias (Nijkamp et al. 2019,
+arXiv:1904.09770): sample for a different time only if that brings samples closer to the data.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,9 @@ from mmebm_jax.typing import EnergyFn
 class Chain(NamedTuple):
     """Settings of a chain.
 
-    `step_size` is s above, or a rule: a function that gives it from a step's `LangevinInfo`.
+    `step_size` is s above, or a rule: a function that computes s from a step's `LangevinInfo`.
     `temperature` is T above; `gradient_clip` bounds the norm of one example's gradient (over all
-    leaves of the position), 0 leaves it alone.
+    leaves of the position), and 0 disables clipping.
     """
 
     num_steps: int
@@ -38,7 +38,7 @@ class Chain(NamedTuple):
 
 
 class LangevinInfo(NamedTuple):
-    """Diagnostics of a step, or of a run with a leading axis of steps."""
+    """Diagnostics of one step, or of a run, with a leading axis of steps."""
 
     energy: jax.Array  # shape=[B], before the step
     gradient_norm: jax.Array  # shape=[B], before clipping
@@ -60,7 +60,7 @@ def step(
     temperature: float | jax.Array,
     gradient_clip: float = 0.0,
 ) -> tuple[Any, LangevinInfo]:
-    """One Langevin step for every example of a batch.
+    """Take one Langevin step for every example of a batch.
 
     Args:
       key: PRNG key.
@@ -107,17 +107,16 @@ def run(
     keep_trajectory: bool = False,
     unroll: int | bool = 1,
 ) -> LangevinResult:
-    """A short run of Langevin dynamics as one `lax.scan`; un-jitted, the caller jits.
+    """Run a short Langevin chain as one `lax.scan`; not jitted, which is left to the caller.
 
-    No gradient flows through the chain: its start is read with, and its result carries,
-    `stop_gradient`.
+    No gradient flows through the chain: `stop_gradient` is applied to its start and its result.
 
     Args:
       key: PRNG key, split once into one key per step.
-      position: start, a pytree of `[B, ...]` floating arrays.
+      position: starting point, a pytree of `[B, ...]` floating arrays.
       energy_fn: position → energies `[B]`.
       chain: number of steps, step size, temperature, gradient bound.
-      project: applied to the position after every step (a range, clamped entries).
+      project: applied to the position after every step, e.g. to clip it or hold entries fixed.
       keep_trajectory: also return the position after each step.
       unroll: as in `lax.scan`.
     """
@@ -137,9 +136,9 @@ def run(
 def run_scaled(
     key: jax.Array, position: Any, energy_fn: EnergyFn, chain: Chain, scale: Any
 ) -> LangevinResult:
-    """`run` in units of each coordinate's own scale σ > 0, a pytree like the position.
+    """Like `run`, in units of each coordinate's scale σ > 0, a pytree like the position.
 
-    What moves is y in v = σ y, so v ← v − (s²/2) σ² ∇U(v) + s σ √T ε: the target is the same.
+    The chain moves y in v = σ y, so v ← v − (s²/2) σ² ∇U(v) + s σ √T ε; the target is unchanged.
     """
 
     def times(units: Any) -> Any:

@@ -1,7 +1,7 @@
 """The terms of the update's loss: bound, posterior, prior, energy and synthesis.
 
-Each is a function of networks and of samples that were drawn before, and returns named scalars;
-those that begin with "loss/" are summed and differentiated. Equation numbers are those of
+Each is a function of the networks and of samples drawn beforehand, and returns named scalars; those
+whose names start with "loss/" are summed and differentiated. Equation numbers are those of
 `docs/method.md`. Paper A is arXiv:2408.10467, paper B arXiv:2605.00644.
 """
 
@@ -35,7 +35,7 @@ def bound_term(
     batch: Batch,
     mask: Mask | None = None,
 ) -> Metrics:
-    """Equation (5): the negative bound of the VAE family, for inference and generator."""
+    """Equation (5): the negative bound of the VAE family, for inference network and generator."""
     terms, model = plan.terms, plan.model
     setting = bounds.Setting(
         modalities=model.modalities,
@@ -60,7 +60,7 @@ def posterior_term(
     revised: Latents,
     mask: Mask | None = None,
 ) -> Metrics:
-    """Equation (6): −log p_β(x | ũ) for the generator, −log q_φ(ũ | x) for inference.
+    """Equation (6): −log p_β(x | ũ) for the generator, −log q_φ(ũ | x) for the inference network.
 
     Paper A's maximum-likelihood gradient of the generator, and the first KL of paper B.
     """
@@ -77,7 +77,7 @@ def posterior_term(
 
 
 def prior_term(plan: Plan, networks: Networks, revised: Latents, prior_latents: Latents) -> Metrics:
-    """Equation (7): E_γ(ũ) − E_γ(u_p), paper A's maximum likelihood of the prior."""
+    """Equation (7): E_γ(ũ) − E_γ(u_p), paper A's maximum-likelihood loss of the prior."""
     energy = networks.model.latent_energy
     of_data = energy(networks.params["prior"], *revised)
     of_samples = energy(networks.params["prior"], *prior_latents)
@@ -86,14 +86,14 @@ def prior_term(plan: Plan, networks: Networks, revised: Latents, prior_latents: 
 
 
 class Synthesis(NamedTuple):
-    """What the energy learns from."""
+    """What the data energy learns from."""
 
     latents: Latents  # u_p
-    outputs: dict[str, jax.Array]  # of the generator for u_p, with its gradient
+    outputs: dict[str, jax.Array]  # generator outputs for u_p, with gradient
     generated: Batch  # x⁰, where the data chain started
     refined: Batch  # x̃
-    data: Batch  # the batch; what is missing of it drawn by the chain of fixed steps
-    start_energy: jax.Array  # of x⁰, shape=[1, B]; of a chain without steps, [0, B]
+    data: Batch  # the batch; missing modalities are drawn by the chain of fixed steps
+    start_energy: jax.Array  # of x⁰, shape=[1, B]; [0, B] if the chain has no steps
 
 
 def synthesise(
@@ -104,11 +104,11 @@ def synthesise(
     batch: Batch,
     mask: Mask | None = None,
 ) -> Synthesis:
-    """x⁰ and x̃: what the generator makes of u_p, and the same after the data revision (4).
+    """Generate x⁰ from u_p, and refine it to x̃ by the data revision (4).
 
     If `Chains.tokens` is "given", the batch's text and categories are kept, u_p is inferred from
     them, and only the other modalities are generated; a batch with missing modalities is treated as
-    under "held".
+    if it were "held".
     """
     chain_key, start_key, complete_key = jax.random.split(key, 3)
     modalities = networks.model.modalities
@@ -126,8 +126,8 @@ def synthesise(
         generated = where_observed(given, batch, generated)
     data = dict(batch)
     if mask is not None:
-        # The data's side of the likelihood's gradient is an expectation over what is missing,
-        # given what is observed: the same chain, with the observed held fixed.
+        # The data term of the likelihood's gradient is an expectation over missing modalities
+        # given the observed ones: run the same chain with the observed ones held fixed.
         imputed = means(modalities, networks.decode_frozen(revised))
         completed = where_observed(mask, batch, imputed)
         data = networks.refine(complete_key, completed, mask=mask).position
@@ -155,7 +155,7 @@ def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synth
         "data_displacement": batching.root_mean_square(synthesis.refined, synthesis.generated),
     }
     if synthesis.start_energy.size:
-        # Of noisy ends and a start without noise, where data and samples are given noise.
+        # The start carries no noise, even if data and samples were given noise.
         start = synthesis.start_energy.mean()
         gap = jnp.maximum(start - of_data.mean(), 1e-6)
         metrics["gap_closed"] = jnp.clip((start - of_samples.mean()) / gap, -1.0, 2.0)
@@ -163,9 +163,10 @@ def energy_term(key: jax.Array, plan: Plan, networks: Networks, synthesis: Synth
 
 
 def synthesis_term(plan: Plan, networks: Networks, synthesis: Synthesis) -> Metrics:
-    """Equation (9): −λ_s log p_β(x̃ | u_p) − λ_i log q_φ(u_p | x̃), what x̃ teaches the others.
+    """Equation (9): −λ_s log p_β(x̃ | u_p) − λ_i log q_φ(u_p | x̃).
 
-    Paper B's second KL; λ_s and λ_i are `Terms.synthesis_generator` and `synthesis_inference`.
+    Paper B's second KL, by which generator and inference network learn from x̃; λ_s and λ_i are
+    `Terms.synthesis_generator` and `synthesis_inference`.
     """
     terms = plan.terms
     metrics: Metrics = {}
@@ -185,9 +186,9 @@ def contrast_loss(
 ) -> jax.Array:
     """E(data) − E(sample) + penalty · (E(data)² + E(sample)²), `[B]`.
 
-    The gradient of maximum likelihood, where log Z cancels, for the data energy and for the
-    latent one alike. The penalty keeps energies near zero; without one they run away (Du & Mordatch
-    2019, arXiv:1903.08689, section 3.3).
+    The difference has the gradient of maximum likelihood, where log Z cancels, for the data energy
+    and the latent energy alike. The penalty keeps energies near zero; without it they diverge (Du &
+    Mordatch 2019, arXiv:1903.08689, section 3.3).
     """
     contrast = data_energy - sample_energy
     return contrast + penalty * (jnp.square(data_energy) + jnp.square(sample_energy))

@@ -31,8 +31,8 @@ class Model(NamedTuple):
     """Modality specs and network definitions: static, hashable, without parameters."""
 
     modalities: tuple[Modality, ...]
-    num_latents: int  # Z; 0 gives every modality a generator of its own
-    num_private: int  # W, of each modality; 0 for none
+    num_latents: int  # Z; with 0, every modality has a separate generator
+    num_private: int  # W, per modality; 0 for none
     posterior_family: str  # of the experts
     prior_family: str  # of p_0(z) until it is fitted, and of p(w)
     aggregation: Aggregation  # of the experts
@@ -40,9 +40,9 @@ class Model(NamedTuple):
     generator: Generator
     prior: LatentEnergy
     energy: JointEnergy
-    spectral_gain: float  # spectral norm of every layer of the energy; 0 leaves them free
+    spectral_gain: float  # spectral norm of every layer of the energy; 0: unconstrained
     num_private_components: int = 0  # J of the mixtures p_0(w_m | z); 0 leaves p(w_m) standard
-    arithmetic: str = "float32"  # of the networks, or bfloat16; all between them is float32
+    arithmetic: str = "float32"  # or "bfloat16", inside the networks; float32 elsewhere
 
     @property
     def private_names(self) -> tuple[str, ...]:
@@ -55,13 +55,13 @@ class Model(NamedTuple):
         return tuple(m.name for m in self.modalities if m.is_of_tokens)
 
     def standard_prior(self, num_components: int) -> BasePrior:
-        """p_0 before it is fitted, in the shapes of a mixture of `num_components`."""
+        """Return p_0 before it is fitted, in the shapes of a mixture of `num_components`."""
         names = self.private_names if self.num_private_components else ()
         private = PrivateShapes(names, self.num_private, self.num_private_components)
         return standard(num_components, self.num_latents, self.prior_family, private)
 
     def init(self, key: jax.Array) -> dict[str, Params]:
-        """Parameters of the four networks, by the names of `NETWORKS`."""
+        """Initialise the parameters of the four networks, keyed by the names in `NETWORKS`."""
         keys = dict(zip(NETWORKS, jax.random.split(key, len(NETWORKS)), strict=True))
         batch = {m.name: jnp.zeros([1, *m.shape]) for m in self.modalities}
         private = {name: jnp.zeros([1, self.num_private]) for name in self.private_names}
@@ -74,7 +74,7 @@ class Model(NamedTuple):
         }
 
     def encode(self, params: Params, batch: Batch, mask: Mask | None = None) -> Encoding:
-        """The inference network's experts and their aggregate; the mask names what is observed."""
+        """Compute the experts and their aggregate; the mask says which modalities are observed."""
         outputs = self._apply(self.inference, params, batch)
         experts = aggregators.stack(outputs.shared, mask)._replace(joint=outputs.joint)
         posterior = aggregators.aggregate(experts, self.aggregation, family=self.posterior_family)
@@ -84,27 +84,27 @@ class Model(NamedTuple):
     def decode(
         self, params: Params, latents: Latents, names: Sequence[str] | None = None
     ) -> dict[str, jax.Array]:
-        """Outputs of the generator, name → `[B, *shape]`; `names` leaves other modalities out."""
+        """Return the generator's outputs, name → `[B, *shape]`, only for `names` if given."""
         names = None if names is None else tuple(names)
         return self._apply(self.generator, params, latents, names=names)
 
     def latent_energy(
         self, params: Params, shared: jax.Array, private: Mapping[str, jax.Array] = EMPTY
     ) -> jax.Array:
-        """E_γ of shared latents `[B, Z]`, with the private ones that are given; `[B]`."""
+        """Return E_γ of shared latents `[B, Z]` and of the private latents given, `[B]`."""
         return self.prior.apply({"params": params}, shared, private)  # type: ignore[return-value]
 
     def normalised(self, energy_params: Params) -> Params:
-        """The energy's parameters as `data_energy` takes them, spectrally normalised.
+        """Spectrally normalise the energy's parameters, as `data_energy` expects them.
 
-        Call it once an update, outside every chain.
+        Call this once per update, outside every chain.
         """
         if not self.spectral_gain:
             return energy_params
         return normalise_kernels(energy_params, self.spectral_gain, apart=(JOINT_LAYER,))
 
     def data_energy(self, normalised_params: Params, batch: Mapping[str, jax.Array]) -> jax.Array:
-        """E_α(x), `[B]`, over all modalities jointly."""
+        """Return E_α(x), `[B]`, over all modalities jointly."""
         return self._apply(self.energy, normalised_params, batch)
 
     def _apply(self, network: nn.Module, params: Params, inputs: Any, **options: Any) -> Any:

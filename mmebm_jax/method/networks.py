@@ -1,6 +1,6 @@
-"""The networks at given parameters, and the three chains that run under them.
+"""The networks bound to given parameters, and the three chains that run under them.
 
-Training binds them at the parameters of a step, sampling at a run's averaged weights.
+Training binds them to the parameters of a step, sampling to a run's averaged weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,10 +29,10 @@ class Chains(NamedTuple):
     data: Chain
     prior_candidates: int = 1  # draws from p_0 for each start of the prior chain
     shared_temperature: float = 1.0  # of draws of z from p_0; see `base_prior.tempered`
-    token_temperature: float = 1.0  # of draws of w_m from p_0(w_m | z), text's and categories'
-    data_start: str = "generator"  # of the data chain; "noise" in an ablation
-    gap_share: float = 0.0  # that the data chain closes in training; 0: steps of a fixed size
-    tokens: str = "relaxed"  # or "held", "given": the data chain holds the likeliest words
+    token_temperature: float = 1.0  # of draws from p_0(w_m | z) for text and categories
+    data_start: str = "generator"  # start of the data chain; "noise" in an ablation
+    gap_share: float = 0.0  # share of the energy gap closed in training; 0: fixed step size
+    tokens: str = "relaxed"  # "held", "given": the data chain keeps the likeliest words fixed
     scaled_posterior: bool = False  # whether the posterior chain steps in units of q's scales
 
 
@@ -41,19 +41,19 @@ class Networks(NamedTuple):
 
     model: Model
     chains: Chains
-    params: Mapping[str, Params]  # of the data energy: spectrally normalised
-    frozen: Mapping[str, Params]  # the same numbers, without gradient
+    params: Mapping[str, Params]  # those of the data energy spectrally normalised
+    frozen: Mapping[str, Params]  # the same values, without gradient
     base_prior: BasePrior  # p_0
     is_tilted: bool  # whether the prior is ∝ exp(−E_γ(z)) p_0(z)
     is_standard: bool = False  # whether p_0 is known to be standard, which is cheaper
 
     @property
     def latent_energy(self) -> LatentEnergyFn | None:
-        """E_γ without gradient for its parameters; None where the prior has no energy."""
+        """E_γ without gradient for its parameters; None if the prior has no energy."""
         return partial(self.model.latent_energy, self.frozen["prior"]) if self.is_tilted else None
 
     def data_energy(self, batch: Batch) -> jax.Array:
-        """E_α without gradient for its parameters, `[B]`."""
+        """Return E_α without gradient for its parameters, `[B]`."""
         return self.model.data_energy(self.frozen["energy"], batch)
 
     @property
@@ -62,7 +62,7 @@ class Networks(NamedTuple):
         return None if self.is_standard else self.base_prior
 
     def in_training(self, data: Batch) -> "Networks":
-        """With the data chain that makes training's samples; see `Chains.gap_share`."""
+        """Return the networks with the data chain used in training; see `Chains.gap_share`."""
         chain, share = self.chains.data, self.chains.gap_share
         if not share:
             return self
@@ -70,16 +70,16 @@ class Networks(NamedTuple):
         return self._replace(chains=self.chains._replace(data=chain._replace(step_size=rule)))
 
     def encode(self, batch: Batch, mask: Mask | None = None) -> Encoding:
-        """Experts and posterior of a batch."""
+        """Compute the experts and the posterior of a batch."""
         return self.model.encode(self.params["inference"], batch, mask)
 
     def infer(self, key: jax.Array, encoding: Encoding, mask: Mask | None = None) -> Latents:
-        """u⁰: a draw from the inference model."""
+        """Draw u⁰ from the inference model."""
         draw = inference.infer(key, encoding, self.draw_private, mask)
         return jax.lax.stop_gradient(draw)
 
     def draw_private(self, key: jax.Array, name: str, shared: jax.Array) -> jax.Array:
-        """w_m ~ p(w_m | z), `[B, W]`."""
+        """Draw w_m ~ p(w_m | z), `[B, W]`."""
         base = self.fitted_prior
         if base is None or not base.private:
             shape = (len(shared), self.model.num_private)
@@ -94,7 +94,7 @@ class Networks(NamedTuple):
     def decode_frozen(
         self, latents: Latents, names: Sequence[str] | None = None
     ) -> dict[str, jax.Array]:
-        """Outputs of the generator that carry no gradient for its parameters."""
+        """Return the generator's outputs, without gradient for its parameters."""
         return self.model.decode(self.frozen["generator"], latents, names)
 
     def revise_posterior(
@@ -105,11 +105,11 @@ class Networks(NamedTuple):
         mask: Mask | None = None,
         encoding: Encoding | None = None,
     ) -> LangevinResult:
-        """ũ: latents refined under the generator's posterior of the modalities in `batch`.
+        """Refine latents to ũ under the generator's posterior given the modalities in `batch`.
 
-        Private latents of others stay: given z, x says nothing of them. The mask is of all names.
-        With `encoding` a chain that is set to be scaled steps in units of the inferred scales: one
-        step size then serves posteriors of any width.
+        Private latents of other modalities do not move: given z, x says nothing about them. `mask`
+        covers all modalities. With `encoding` and `Chains.scaled_posterior`, the chain's steps are
+        in units of the inferred scales, so that one step size suits posteriors of any width.
         """
         energy_fn = posterior_energy(
             batch,
@@ -130,7 +130,7 @@ class Networks(NamedTuple):
         return result._replace(position=Latents(shared, {**start.private, **private}))
 
     def sample_prior(self, key: jax.Array, num_samples: int) -> Latents:
-        """u_p: latents to generate from."""
+        """Draw u_p, latents to generate from."""
         shared_key, private_key = jax.random.split(key)
         shared = self.revise_prior(shared_key, num_samples).position
         names = self.model.private_names
@@ -139,7 +139,7 @@ class Networks(NamedTuple):
         return Latents(shared, private)
 
     def revise_prior(self, key: jax.Array, num_samples: int) -> LangevinResult:
-        """The chain under the latent energy over shared latents, from draws of p_0."""
+        """Run the chain over shared latents under the latent energy, from draws of p_0."""
         chain, candidates = self.chains.prior, self.chains.prior_candidates
         base = tempered(self.base_prior, shared=self.chains.shared_temperature)
         return prior.sample(key, base, self.latent_energy, num_samples, chain, candidates)
@@ -153,13 +153,13 @@ class Networks(NamedTuple):
         mask: Mask | None = None,
         keep_trajectory: bool = False,
     ) -> LangevinResult:
-        """x̃: samples refined under the joint energy.
+        """Refine samples to x̃ under the joint energy.
 
         Args:
           key: PRNG key.
-          samples: start, the modalities that may move.
-          observed: the other modalities, held.
-          mask: where `samples` are observed, and held too.
+          samples: starting points of the modalities that may move.
+          observed: the other modalities, held fixed.
+          mask: which of `samples` are observed, and so held fixed too.
           keep_trajectory: also return every step.
         """
         relaxed = self.chains.tokens == "relaxed"

@@ -18,16 +18,16 @@ class Terms(NamedTuple):
     A group is left out of the compiled update if its flag is False or its weights are all 0.
     """
 
-    elbo: float = 0.0  # a bound of the VAE family: inference and generator
+    elbo: float = 0.0  # a bound of the VAE family: trains inference and generator
     elbo_learned_prior: bool = False  # the bound's prior is ∝ exp(−E_γ(z)) p_0(z), not standard
     posterior_generator: float = 0.0  # −log p(x | ũ)
     posterior_inference: float = 0.0  # −log q(ũ | x)
-    learn_prior: bool = False  # the latent energy, from ũ against samples of the prior
-    learn_energy: bool = False  # the data energy, from data against x̃
+    learn_prior: bool = False  # train the latent energy on ũ against prior samples
+    learn_energy: bool = False  # train the data energy on data against x̃
     synthesis_generator: float = 0.0  # λ_s: −log p(x̃ | u_p)
     synthesis_inference: float = 0.0  # λ_i: −log q(u_p | x̃)
-    fitted_energy: bool = False  # the latent energy, fitted before, tilts the prior
-    standard_prior: bool = False  # p_0 is known to be standard still, which is cheaper
+    fitted_energy: bool = False  # a latent energy fitted beforehand tilts the prior
+    standard_prior: bool = False  # p_0 is known to be standard, which is cheaper
 
     @property
     def revises_posterior(self) -> bool:
@@ -36,7 +36,7 @@ class Terms(NamedTuple):
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """Networks that these terms move, in the order of `NETWORKS`."""
+        """Networks that these terms train, in the order of `NETWORKS`."""
         energy = self.learn_energy
         inference = self.elbo or self.posterior_inference or (energy and self.synthesis_inference)
         generator = self.elbo or self.posterior_generator or (energy and self.synthesis_generator)
@@ -49,26 +49,26 @@ class UpdateSettings(NamedTuple):
 
     chains: Chains
     bound: Bound  # of the VAE family
-    prior_penalty: float  # of squared latent energies
-    energy_penalty: float  # of squared data energies
-    data_noise: float  # standard deviation of noise on data that the energy sees
+    prior_penalty: float  # weight of squared latent energies
+    energy_penalty: float  # weight of squared data energies
+    data_noise: float  # standard deviation of the noise added to data for the energy
     noisy_samples: bool  # whether samples get that noise too
-    independent_inference: bool  # each expert learns from ũ by itself
+    independent_inference: bool  # whether each expert learns from ũ separately
     revision_stride: int  # every n-th example of a batch is revised
     averaging: float  # decay of the moving average, in [0, 1)
 
 
 class Plan(NamedTuple):
-    """All that an update is compiled for."""
+    """Everything that an update is compiled for."""
 
     model: Model
     settings: UpdateSettings
     terms: Terms
-    batch_sharding: jax.sharding.NamedSharding | None = None  # how examples lie on the devices
+    batch_sharding: jax.sharding.NamedSharding | None = None  # of examples over devices
 
 
 def bind(plan: Plan, params: Mapping[str, Params], base_prior: BasePrior) -> Networks:
-    """The networks at `params`, with the data energy's kernels normalised once, outside chains."""
+    """Bind the networks to `params`; normalise the data energy's kernels once, outside chains."""
     if plan.terms.learn_energy:
         params = {**params, "energy": plan.model.normalised(params["energy"])}
     return Networks(

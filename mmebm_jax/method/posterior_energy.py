@@ -1,4 +1,4 @@
-"""The energy that the posterior chain of `Networks.revise_posterior` descends."""
+"""The energy of the posterior chain that `Networks.revise_posterior` runs."""
 
 import jax
 
@@ -21,7 +21,7 @@ def posterior_energy(
 
     Args:
       batch: data; modalities outside `modalities` are not read.
-      modalities: the observed ones.
+      modalities: the observed modalities.
       decode: latents → decoder outputs, with parameters that carry no gradient.
       prior_energy: u → −log p(u) up to a constant.
       mask: which examples have which modality.

@@ -1,8 +1,8 @@
-"""Energies of the prior, and the latent energy-based prior's revision.
+"""Energies of the prior, and the revision of samples under the latent energy-based prior.
 
 The energy-based prior (Pang et al. 2020, arXiv:2006.08205; paper A) is p(u) ∝ exp(−E_γ(u)) p_0(u)
-with a base prior p_0. Private latents have the base prior's family at location 0 and scale 1, until
-mixtures p_0(w_m | z) are fitted.
+with a base prior p_0. Until mixtures p_0(w_m | z) are fitted, the prior of private latents is the
+base prior's family with location 0 and scale 1.
 """
 
 import jax
@@ -19,7 +19,7 @@ from mmebm_jax.typing import EnergyFn, LatentEnergyFn, Latents
 def tilted_energy(
     prior: BasePrior | None, energy_fn: LatentEnergyFn | None, family: str = "gaussian"
 ) -> EnergyFn:
-    """U(z) = E_γ(z) − log p_0(z); without `energy_fn` the base prior alone.
+    """Return U(z) = E_γ(z) − log p_0(z); without `energy_fn`, −log p_0(z) alone.
 
     Without `prior`, p_0 is the family's standard distribution, at a fraction of a mixture's cost.
     """
@@ -37,9 +37,9 @@ def tilted_energy(
 def relative_energy(
     prior: BasePrior | None, energy_fn: LatentEnergyFn | None, family: str
 ) -> EnergyFn:
-    """E_γ(z) − log p_0(z) + log p_s(z), with p_s the family's standard distribution.
+    """Return E_γ(z) − log p_0(z) + log p_s(z), with p_s the family's standard distribution.
 
-    What a bound adds to its analytic divergence from p_s to hold the learned prior.
+    Added to a bound's analytic divergence from p_s, it replaces p_s by the learned prior.
     """
 
     def energy(latents: jax.Array) -> jax.Array:
@@ -55,7 +55,7 @@ def relative_energy(
 def latents_energy(
     prior: BasePrior | None, energy_fn: LatentEnergyFn | None, family: str
 ) -> EnergyFn:
-    """U(u) = E_γ(u) − log p_0(z) − Σ_m log p_0(w_m | z) over `Latents`; see `tilted_energy`.
+    """Return U(u) = E_γ(u) − log p_0(z) − Σ_m log p_0(w_m | z); see `tilted_energy`.
 
     `energy_fn` takes z alone, or z and private latents by name.
     """
@@ -79,9 +79,9 @@ def private_sample(
     shared: jax.Array,
     num_candidates: int = 1,
 ) -> jax.Array:
-    """Draws from p(w_m | z) ∝ exp(−E_m(z, w_m)) p_0(w_m | z) for z `[B, Z]`; gives `[B, W]`.
+    """Draw from p(w_m | z) ∝ exp(−E_m(z, w_m)) p_0(w_m | z) for z `[B, Z]`; returns `[B, W]`.
 
-    With an energy, each is one of several candidates from p_0; see `sample`.
+    With an energy, each draw is resampled from several candidates from p_0; see `sample`.
     """
     draw_key, choice_key = jax.random.split(key)
     responsibility = base_prior.log_responsibility(prior, shared)
@@ -104,9 +104,10 @@ def sample(
 ) -> LangevinResult:
     """Equation (3), the prior revision: a chain under E_γ − log p_0 from draws of p_0.
 
-    With more than one candidate a sample, each start is one of them, resampled by exp(−E_γ): as
-    candidates grow, starts approach the tilted prior itself, across gaps that no chain crosses
-    (Aneja et al. 2021, arXiv:2010.02917, section 3.3). Without an energy these are draws from p_0.
+    With several candidates per sample, each start is one of them, resampled with weights
+    ∝ exp(−E_γ): with more candidates, starts approach the tilted prior itself, across gaps that no
+    chain crosses (Aneja et al. 2021, arXiv:2010.02917, section 3.3). Without an energy, the samples
+    are draws from p_0.
 
     Args:
       key: PRNG key.

@@ -24,11 +24,11 @@ class SamplerSettings(NamedTuple):
     chains: Chains
     prior_energy: bool  # whether a latent energy was learned
     data_energy: bool  # whether a data energy was learned
-    conditional_steps: int = 0  # of the posterior chain that draws latents given modalities
-    private_temperature: float = 1.0  # factor on the covariances of p_0(w_m | z) for these draws
-    candidates: int = 1  # refined samples of which the data energy keeps one
-    candidate_temperature: float = 1.0  # T of that choice, by exp(−E_α / T)
-    completion_temperature: float = 1.0  # the same where some modalities are given
+    conditional_steps: int = 0  # steps of the posterior chain for latents given modalities
+    private_temperature: float = 1.0  # factor on the covariances of p_0(w_m | z) in completions
+    candidates: int = 1  # refined samples from which the data energy chooses one
+    candidate_temperature: float = 1.0  # T of that choice, with weights ∝ exp(−E_α / T)
+    completion_temperature: float = 1.0  # T of that choice if some modalities are given
 
 
 class Trained(NamedTuple):
@@ -39,7 +39,7 @@ class Trained(NamedTuple):
     weights: Weights
 
     def networks(self, *, use_energy: bool = True) -> Networks:
-        """The networks at the averaged weights; without `use_energy` the prior is its base."""
+        """Bind the networks to averaged weights; without `use_energy`, the prior is p_0 alone."""
         params = self.weights.params
         if self.settings.data_energy:
             params = {**params, "energy": self.model.normalised(params["energy"])}
@@ -51,7 +51,7 @@ class Trained(NamedTuple):
 def sample_latents(
     key: jax.Array, trained: Trained, num_samples: int, *, use_energy: bool = True
 ) -> Latents:
-    """Latents of the learned prior, or of its base without `use_energy`."""
+    """Sample latents from the learned prior, or from its base prior without `use_energy`."""
     return trained.networks(use_energy=use_energy).sample_prior(key, num_samples)
 
 
@@ -63,7 +63,7 @@ def infer_latents(
     method: str = "sample",
     mask: Mask | None = None,
 ) -> Latents:
-    """Latents given any subset of the modalities; private ones of the rest from p(w_m | z).
+    """Infer latents from any subset of modalities; other private latents come from p(w_m | z).
 
     Args:
       key: PRNG key.
@@ -72,10 +72,10 @@ def infer_latents(
       method: "sample" draws from the inference model, "mean" takes its mean, "revised" refines a
         draw under the generator's posterior of what is given.
       mask: name → `bool[B]`, which examples have which of the given modalities; None for all. The
-        chain still moves what an example lacks of them, under its prior.
+        chain still moves the private latents that an example lacks data for, under their prior.
 
     Raises:
-      ValueError: an unknown method, or nothing given.
+      ValueError: the method is unknown, or nothing is given.
     """
     if not given:
         raise ValueError("give at least one modality to infer latents from.")
@@ -95,18 +95,18 @@ def infer_latents(
 def revise_latents(
     key: jax.Array, trained: Trained, latents: Latents, given: Batch, mask: Mask | None = None
 ) -> LangevinResult:
-    """The chain by which `infer_latents` revises, from any latents."""
+    """Run the chain of `infer_latents` with method "revised", from any latents."""
     networks = trained.networks()
     encoding, mask = _encode(networks, given, mask)
     result = networks.revise_posterior(key, latents, given, mask, encoding)
-    # The chain's steps take the first keys that this one is split into.
+    # The chain's steps use the first keys derived from `key`.
     missing_key = jax.random.fold_in(key, networks.chains.posterior.num_steps)
     position = inference.redraw_missing(missing_key, result.position, networks.draw_private, mask)
     return result._replace(position=position)
 
 
 def _encode(networks: Networks, given: Batch, mask: Mask | None = None) -> tuple[Encoding, Mask]:
-    """The encoding of what is given, all else missing, and which example has what."""
+    """Encode what is given, with all else missing; also return the mask of what is observed."""
     modalities, num_examples = networks.model.modalities, len(next(iter(given.values())))
     batch = {m.name: given.get(m.name, jnp.zeros([num_examples, *m.shape])) for m in modalities}
     known = {m.name: jnp.full([num_examples], m.name in given) for m in modalities}
@@ -115,7 +115,7 @@ def _encode(networks: Networks, given: Batch, mask: Mask | None = None) -> tuple
 
 
 def generate(trained: Trained, latents: Latents) -> dict[str, jax.Array]:
-    """The generator's means for latents of B examples, name → `[B, *shape]` in data range."""
+    """Return the generator's means at latents of B examples, name → `[B, *shape]` in data range."""
     return means(trained.model.modalities, trained.networks().decode_frozen(latents))
 
 
@@ -133,9 +133,9 @@ def refine(
     Args:
       key: PRNG key.
       trained: the model.
-      samples: name → `[B, *shape]`; entries that are also given are not moved. A chain that was
-        trained from noise replaces the rest by noise.
-      num_steps: of the chain; None takes the setting's.
+      samples: name → `[B, *shape]`; entries that are also given are not moved. If the chain was
+        trained from noise, the rest are replaced by noise.
+      num_steps: number of steps of the chain; None for that of the settings.
       given: observed modalities.
       keep_trajectory: also return every step.
 
@@ -154,6 +154,6 @@ def refine(
 
 
 def choose(key: jax.Array, trained: Trained, candidates: Batch, temperature: jax.Array) -> Batch:
-    """One of each sample's candidates `[B · C, *shape]`, drawn by exp(−E_α / temperature)."""
+    """Draw one of each sample's candidates `[B · C, *shape]`, by exp(−E_α / temperature)."""
     energies = trained.networks().data_energy(candidates) / temperature
     return resampled(key, candidates, energies, len(energies) // trained.settings.candidates)

@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The state that training carries from step to step."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ Optimisers = Mapping[str, optax.GradientTransformation]
 
 
 class Weights(NamedTuple):
-    """All that sampling needs: saved as an item of its own."""
+    """Everything that sampling needs, saved as a separate item of a checkpoint."""
 
     params: dict[str, Params]  # network → moving average of its parameters
     base_prior: BasePrior
 
 
 class TrainState(NamedTuple):
-    """The state of a run; the key of a step is `fold_in(run_key, step)` and is not kept."""
+    """The state of a run; the key of a step is `fold_in(run_key, step)` and is not stored."""
 
     step: jax.Array  # shape=(), dtype=int32
     params: dict[str, Params]  # by network
@@ -32,7 +32,7 @@ class TrainState(NamedTuple):
 
 
 def create(key: jax.Array, model: Model, optimisers: Optimisers, num_components: int) -> TrainState:
-    """A fresh state: random parameters, standard base prior in the shapes of its mixture."""
+    """Create a fresh state: random parameters, and a standard base prior in a mixture's shapes."""
     params = model.init(key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -1,11 +1,11 @@
-"""The training update: the method as the diagram draws it.
+"""The training update, which computes what this diagram shows.
 
     batch ─ experts ─ u⁰ ─ posterior revision ─ ũ ──────────────┐
                                                                 ├─ losses ─ Optax ─ new state
     prior ─ prior revision ─ u_p ─ generator ─ x⁰ ─ data revision ─ x̃ ┘
 
 Every target is gradient-stopped where its chain ends, so one gradient of the summed losses gives
-each network its own loss's gradient and nothing else. Each loss is in `losses`.
+each network the gradient of its own loss and nothing else. The losses are in `losses`.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,14 +34,14 @@ def total_loss(
     mask: Mask | None,
     plan: Plan,
 ) -> tuple[jax.Array, Metrics]:
-    """The sum of all mean losses at `params`, and each by name.
+    """Compute the sum of all mean losses at `params`, and each of them by name.
 
     Args:
       key: the step's key.
       params: by network; gradients are taken with respect to these.
       base_prior: p_0.
-      batch: in model range, name → `[B, *shape]`; what is missing must be finite.
-      mask: which examples have which modality; what is missing has no influence.
+      batch: data in model range, name → `[B, *shape]`; missing values must be finite.
+      mask: which examples have which modality; missing values have no influence.
       plan: networks, chains, and which losses act.
     """
     acting = plan.terms
@@ -51,7 +51,7 @@ def total_loss(
     bound_key, start_key, posterior_key, prior_key, data_key, noise_key = jax.random.split(key, 6)
     metrics: Metrics = {}
 
-    # A bound costs a fraction of a chain: it may see more examples in the same time.
+    # A bound costs a fraction of a chain, so it may use more examples in the same time.
     stride = plan.settings.revision_stride
     few, few_mask = batching.every_nth((batch, mask), stride)
     if acting.elbo:
@@ -83,17 +83,18 @@ def total_loss(
 
 
 def make_update(plan: Plan, optimisers: Optimisers, accumulation_steps: int = 1) -> Update:
-    """The update for one choice of terms, to be jitted with its state donated.
+    """Build the update for one choice of terms, to be jitted with its state donated.
 
     Args:
       plan: networks, chains, and which losses act.
       optimisers: Optax transformations, by network.
-      accumulation_steps: parts of the batch that are worked on one after the other, in as much less
-        memory; each part has chains of its own, and gradients and metrics are their means.
+      accumulation_steps: number of parts into which the batch is split. They are processed in turn,
+        which divides memory use by as much; each has its own chains. Gradients and metrics are
+        means over the parts.
 
     Returns:
       update(state, raw_batch, run_key) → (new state, metrics): `raw_batch` holds raw arrays by
-      modality and, where data are incomplete, "observed", `bool[B, M]` in the order of the model's
+      modality and, if data are incomplete, "observed", `bool[B, M]` in the order of the model's
       modalities; metrics are scalars.
     """
 
@@ -103,7 +104,7 @@ def make_update(plan: Plan, optimisers: Optimisers, accumulation_steps: int = 1)
         batch, mask = batch_from_raw(plan.model.modalities, raw_batch)
 
         def loss(trained: dict[str, Params]) -> tuple[jax.Array, Metrics]:
-            # What stands still is at its averaged weights, from which samples are drawn.
+            # Networks that are not trained use their averaged weights, as sampling does.
             params = {**state.weights.params, **trained}
             return total_loss(key, params, state.weights.base_prior, batch, mask, plan)
 
@@ -131,7 +132,7 @@ def make_update(plan: Plan, optimisers: Optimisers, accumulation_steps: int = 1)
 def _stepped(
     state: TrainState, gradients: Mapping[str, Params], optimisers: Optimisers, averaging: float
 ) -> tuple[TrainState, Metrics]:
-    """The state after one step of the networks that have gradients, and their norms."""
+    """Step the networks that have gradients; return the new state and the norms."""
     params, optimiser = dict(state.params), dict(state.optimiser)
     num_updates, average = dict(state.num_updates), dict(state.weights.params)
     norms: Metrics = {}
@@ -140,7 +141,7 @@ def _stepped(
         params[name] = optax.apply_updates(params[name], change)
         norms[f"gradient_norm/{name}"] = cpu.gradient_norm(gradient)
         norms[f"parameter_norm/{name}"] = optax.tree.norm(params[name])
-        # A network that begins late must not be averaged with its random start.
+        # A network that starts late must not be averaged with its random initial values.
         count = num_updates[name] = num_updates[name] + 1
         decay = jnp.minimum(averaging, count / (count + 10.0))
         average[name] = optax.incremental_update(params[name], average[name], 1.0 - decay)

@@ -1,1 +1,1 @@
-"""How good the samples and the latents are: coherence, Fréchet distances, a linear probe."""
+"""Metrics for samples and latents: coherence, diversity, Fréchet distances, likelihoods, probes."""

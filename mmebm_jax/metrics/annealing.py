@@ -1,14 +1,14 @@
-"""log Z of a latent energy by annealed importance sampling, from below and from above.
+"""Bounds on log Z of a latent energy by annealed importance sampling, from below and from above.
 
     Z = E_{p_0}[exp(−E(z))],    p_β(z) ∝ exp(−β E(z)) p_0(z),    β from 0 to 1
 
-Neal 2001 (arXiv:physics/9803008). Between two temperatures stands a Metropolis-adjusted Langevin
-step, which leaves p_β unchanged for every step size: the estimate of Z is unbiased however badly
+Neal 2001 (arXiv:physics/9803008). Between two temperatures, a Metropolis-adjusted Langevin step is
+taken, which leaves p_β invariant for every step size: the estimate of Z is unbiased however badly
 the chains mix, and only its variance suffers. (An unadjusted chain would bias it.)
 
 Forward chains start at p_0 and give a lower bound. Reverse chains start at p_1, the tilted prior,
 and give an upper bound (Grosse et al. 2015, arXiv:1511.02543, bidirectional Monte Carlo), but only
-where their starts are exact draws of p_1.
+if their starting points are exact draws from p_1.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Annealing(NamedTuple):
 
 
 class AnnealedEstimate(NamedTuple):
-    """What chains in one direction say of log Z."""
+    """The estimate of log Z from chains in one direction."""
 
     value: jax.Array  # shape=(), nats: log of the mean weight, or minus it for reverse chains
     effective_sample_size: jax.Array  # shape=(), in [1, N]: (Σ w)² / Σ w²
@@ -50,10 +50,10 @@ def forward_log_normaliser(
     num_chains: int,
     annealing: Annealing,
 ) -> AnnealedEstimate:
-    """log Z from below: the log of an unbiased estimate of Z.
+    """log Z from below: the logarithm of an unbiased estimate of Z.
 
     Its expectation is at most log Z (Jensen), and with probability 1 − e^−b it exceeds log Z by no
-    more than b (Markov). The final positions, weighted, are draws from the tilted prior.
+    more than b (Markov). The weighted final positions are draws from the tilted prior.
 
     Args:
         key: PRNG key.
@@ -76,14 +76,14 @@ def reverse_log_normaliser(
     energy_fn: EnergyFn,
     annealing: Annealing,
 ) -> AnnealedEstimate:
-    """log Z from above: minus the log of an unbiased estimate of 1/Z.
+    """log Z from above: minus the logarithm of an unbiased estimate of 1/Z.
 
-    Its expectation is at least log Z if `start` are exact, independent draws of the tilted prior.
-    Ends of a chain are not, and then this is no bound.
+    Its expectation is at least log Z if `start` holds exact, independent draws from the tilted
+    prior. The end points of a chain are not exact draws, and with them this is not a bound.
 
     Args:
         key: PRNG key.
-        start: draws of exp(−E) p_0 / Z, `[N, Z]`.
+        start: draws from exp(−E) p_0 / Z, `[N, Z]`.
         base_log_prob: log p_0, normalised.
         energy_fn: E, of `[N, Z]` → `[N]`.
         annealing: settings.
@@ -96,15 +96,15 @@ def reverse_log_normaliser(
 def log_normaliser_report(
     forward: AnnealedEstimate, reverse: AnnealedEstimate, *, exact_start: bool
 ) -> dict[str, float]:
-    """Both directions for a table, named for what they are.
+    """The estimates of both directions for a table.
 
     Args:
         forward: from `forward_log_normaliser`.
         reverse: from `reverse_log_normaliser`.
-        exact_start: whether the reverse chains began at exact draws of the tilted prior.
+        exact_start: whether the reverse chains started at exact draws from the tilted prior.
 
     Returns:
-        "lower"; "upper", or "from_chain" in its place where the starts came from a chain; and
+        "lower"; "upper", or "from_chain" instead if the starting points came from a chain; and
         "effective_sample_size" and "acceptance" of the forward chains.
     """
     return {
@@ -172,7 +172,7 @@ def _adjusted_step(
     log_ratio = proposal_density - density
     log_ratio += log_proposal(position, proposal, proposal_gradient)
     log_ratio -= log_proposal(proposal, position, gradient)
-    # A proposal where the energy is not finite compares as false, and so is refused.
+    # If the energy of a proposal is not finite, the comparison is false and it is rejected.
     accept = jnp.log(jax.random.uniform(test_key, density.shape)) < log_ratio
     return jnp.where(accept[:, None], proposal, position), jnp.mean(accept)
 
@@ -187,24 +187,24 @@ def tilted_draws(
     most_tries: int = 1_000_000,
     batch_size: int = 50_000,
 ) -> np.ndarray:
-    """Exact, independent draws of exp(−E) p_0 / Z, by rejection from p_0.
+    """Exact, independent draws from exp(−E) p_0 / Z, by rejection sampling from p_0.
 
-    A draw of p_0 is kept with probability exp(E_low − E), so Z exp(E_low) of them are.
+    A draw from p_0 is kept with probability exp(E_low − E), so a share Z exp(E_low) is kept.
 
     Args:
         key: PRNG key.
         base_sample: (key, N) → exact draws of p_0, `[N, Z]`.
         energy_fn: E, of `[N, Z]` → `[N]`.
-        lowest_energy: E_low, a bound that E never falls below.
-        num_draws: wanted.
-        most_tries: draws of p_0 at most.
-        batch_size: of them at a time.
+        lowest_energy: E_low, a lower bound on E.
+        num_draws: number of draws to return.
+        most_tries: maximal number of draws from p_0.
+        batch_size: draws from p_0 at a time.
 
     Returns:
-        At most `num_draws` draws, `[N, Z]`; fewer, even none, where the tries run out.
+        At most `num_draws` draws, `[N, Z]`; fewer, or even none, if the tries run out.
 
     Raises:
-        ValueError: an energy below the bound.
+        ValueError: an energy is below the bound.
     """
 
     @jax.jit

@@ -1,9 +1,9 @@
-"""Attributes of generated pictures, and of what is generated from pictures, without classes.
+"""Agreement of attributes, for pictures and for what is generated from them, without classes.
 
-An attribute is anything of an example that takes a few values and that a picture may show: a
-category, a number of a vector that takes two values, or whether a sentence has a word. One
-classifier of pictures tells all of them; its accuracy on real test pictures is the ceiling of what
-it says of generated ones, and what agrees with other examples' attributes is the floor.
+An attribute is any property of an example that takes a few values and may be visible in a picture:
+a category, a number of a vector that takes two values, or whether a sentence has a word. One
+picture classifier predicts all of them. Its accuracy on real test pictures is the ceiling for
+generated ones, and the agreement with other examples' attributes is the floor.
 """
 
 import functools
@@ -32,27 +32,27 @@ class Settings(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How often predictions are what was asked for."""
+    """How often predictions agree with the requested values."""
 
     rate: float  # share of the examples, in [0, 1]
-    shuffled: float  # expected share if each were asked for what another example is asked for
+    shuffled: float  # expected share if each had the request of another example
 
 
 def agreement(
     predicted: np.ndarray, asked: np.ndarray, among: np.ndarray | None = None
 ) -> Agreement | None:
-    """Compare one attribute of N examples with what was asked of them.
+    """Compare one attribute of N examples with the requested values.
 
-    The shuffled share is an expectation: each request is held against the predictions for all other
-    examples, so that nothing is drawn.
+    The shuffled share is an exact expectation: each request is compared with the predictions for
+    all other examples, without random numbers.
 
     Args:
-      predicted: values `int[N]`.
-      asked: values `int[N]`.
+      predicted: predicted values `int[N]`.
+      asked: requested values `int[N]`.
       among: which requests count, `bool[N]`; None for all.
 
     Returns:
-      None where no request counts, or there is no other example.
+      The agreement; None if no request counts or there is only one example.
     """
     among = np.ones(len(asked), bool) if among is None else among
     if not among.any() or len(asked) < 2:
@@ -66,10 +66,10 @@ def agreement(
 
 
 def two_levels(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of vectors `[N, D]` that take two values, their indices, and what lies between.
+    """Finds the numbers of vectors `[N, D]` that take only two values.
 
     Returns:
-      Indices `int[A]` and thresholds `[A]`.
+      Their indices `int[A]`, and thresholds `[A]` halfway between the two values.
     """
     low, high = values.min(axis=0), values.max(axis=0)
     is_level = np.isclose(values, low) | np.isclose(values, high)
@@ -78,7 +78,7 @@ def two_levels(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def words_said(tokens: np.ndarray, num_words: int) -> np.ndarray:
-    """Which words sentences have: tokens `int[..., N, L]` → `bool[N, V]`, by any alternative."""
+    """Which words sentences have, in any alternative: tokens `int[..., N, L]` → `bool[N, V]`."""
     said = np.zeros((tokens.shape[-2], num_words), bool)
     for alternative in tokens.reshape(-1, *tokens.shape[-2:]):
         said[np.arange(len(said))[:, None], alternative] = True
@@ -86,18 +86,18 @@ def words_said(tokens: np.ndarray, num_words: int) -> np.ndarray:
 
 
 def right_words(drawn: np.ndarray, true: np.ndarray, frequency: np.ndarray) -> dict[str, float]:
-    """Are the words of drawn sentences those of the examples that they were drawn for?
+    """How many words of drawn sentences fit the examples that they were drawn for.
 
     Args:
       drawn: which words the drawn sentences have, `bool[N, W]`.
       true: which words fit the examples, `bool[N, W]`.
-      frequency: of the words in training sentences, `[W]`.
+      frequency: frequency of the words in training sentences, `[W]`.
 
     Returns:
-      The mean share of a sentence's words that fit: "drawn"; "majority", of as many of the
-      commonest words; "shuffled", its expectation with another example's; and "num_words", how many
-      a sentence has. Sentences without any word are left out; "counted" is the share of the others.
-      Without any sentence, nothing.
+      The mean share of a sentence's words that fit: "drawn"; "majority", for equally many of the
+      commonest words; "shuffled", its expectation for another example's words; and "num_words", the
+      mean number of words. Sentences without any word are left out; "counted" is the share of the
+      others. Empty if there is no sentence.
     """
     counts = drawn.sum(axis=1)
     kept = counts > 0
@@ -124,18 +124,18 @@ def train_classifier(
     settings: Settings,
     weights: Sequence[np.ndarray] | None = None,
 ) -> Params:
-    """Train one classifier of all attributes, by their mean cross entropy.
+    """Train one classifier for all attributes, by their mean cross entropy.
 
     Args:
       key: typed PRNG key.
-      kind: of the modality that shows them.
+      kind: kind of the modality that shows them.
       batches: draws training examples.
       sizes: number of values of each attribute.
-      settings: of the training.
-      weights: of each attribute's values in the loss, `[size]` each; None for 1.
+      settings: settings of the training.
+      weights: weights of each attribute's values in the loss, `[size]` each; None for 1.
 
     Returns:
-      Parameters of the kind's classifier, whose logits are those of all attributes in a row.
+      Parameters of the kind's classifier, whose logits for all attributes are concatenated.
     """
     init_key, data_key = jax.random.split(key)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(data_key)))
@@ -153,7 +153,7 @@ def train_classifier(
 
 
 def predicted(logits: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """The likeliest value of each attribute, `int[N, A]`, of logits `[N, sum of sizes]`."""
+    """The likeliest value of each attribute, `int[N, A]`, from logits `[N, sum of sizes]`."""
     ends = np.cumsum(sizes)
     parts = np.split(logits, ends[:-1], axis=1)
     return np.stack([part.argmax(axis=1) for part in parts], axis=1)

@@ -1,6 +1,6 @@
-"""Networks whose features pictures are compared by, and the distance that each one names.
+"""Networks that give features of pictures, each with a name for the distance of its features.
 
-A Fréchet distance is comparable only with those of the same network: FID is Inception's alone.
+A Fréchet distance is comparable only with distances of the same network; only Inception's is FID.
 """
 
 import io
@@ -26,20 +26,21 @@ class Backbone(NamedTuple):
     `features` maps `[N, H, W, 1 or 3]`, uint8 or floats in [0, 1], to `[N, num_features]`.
     """
 
-    distance_name: str  # of the Fréchet distance between such features
+    distance_name: str  # name of the Fréchet distance between such features
     num_features: int
     features: Callable[[np.ndarray], np.ndarray]
 
 
 def image_statistics(backbone: Backbone, images: np.ndarray) -> Statistics:
-    """Mean and covariance of the backbone's features, in float64: those of a reference keep.
+    """Mean and covariance of the backbone's features, in float64; can be stored for a reference.
 
     Args:
         backbone: the network.
         images: `[N, H, W, 1 or 3]`, uint8 or floats in [0, 1]; more than the network has features.
 
     Raises:
-        ValueError: no more pictures than features (before any is looked at), or as `in_batches`.
+        ValueError: no more pictures than features (raised before any computation), or as
+            `in_batches`.
     """
     if len(images) <= backbone.num_features:
         raise ValueError(
@@ -52,7 +53,7 @@ def image_statistics(backbone: Backbone, images: np.ndarray) -> Statistics:
 def image_distance(
     backbone: Backbone, images: np.ndarray, reference: Statistics
 ) -> dict[str, float]:
-    """The Fréchet distance of pictures to a reference, under its own name.
+    """The Fréchet distance of pictures to a reference, under the backbone's name for it.
 
     Args:
         backbone: the network.
@@ -60,7 +61,7 @@ def image_distance(
         reference: `image_statistics` of real pictures by the same backbone.
 
     Returns:
-        The backbone's name of the distance to its value.
+        The name of the distance to its value.
 
     Raises:
         ValueError: as `image_statistics` and `frechet_distance`.
@@ -75,9 +76,9 @@ def cached_statistics(
     """Statistics of a reference set, computed once.
 
     Args:
-        path: of an `.npz`, local or remote; its folder is made if absent.
-        meta: JSON values that say what they are of: data set, split, number, backbone, weights.
-        compute: makes them, where there are none or those of another `meta`, which are replaced.
+        path: an `.npz`, local or remote; its folder is made if absent.
+        meta: JSON values that identify them: data set, split, number, backbone, weights.
+        compute: computes them if there are none; those of another `meta` are replaced.
 
     Raises:
         ValueError: the file is damaged.
@@ -107,14 +108,14 @@ def in_batches(
     Args:
         apply: (params, `[B, H, W, 3]` float32 in [0, 1]) to `[B, F]`.
         params: its first argument.
-        images: `[N, H, W, 1 or 3]`, uint8 or floats in [0, 1]; grey ones are repeated.
-        batch_size: B; the last batch is filled up.
+        images: `[N, H, W, 1 or 3]`, uint8 or floats in [0, 1]; grey ones get three equal channels.
+        batch_size: B; the last batch is padded.
 
     Returns:
         `[N, F]` float32.
 
     Raises:
-        ValueError: no pictures, another shape, or floats outside [0, 1].
+        ValueError: no pictures, the wrong shape, or floats outside [0, 1].
     """
     images = np.asarray(images)
     if images.ndim != 4 or not len(images) or images.shape[-1] not in (1, 3):
@@ -129,7 +130,7 @@ def in_batches(
 
 
 def _unit_range(images: np.ndarray) -> np.ndarray:
-    """Float32 in [0, 1] with three channels."""
+    """The pictures as float32 in [0, 1] with three channels."""
     if images.dtype == np.uint8:
         images = images / np.float32(255)
     elif not (images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1):

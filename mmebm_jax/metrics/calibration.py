@@ -1,14 +1,14 @@
-"""Calibration of posteriors: does q(z | x) hold the truth as often as it says?
+"""Calibration of posteriors: does q(z | x) contain the truth as often as it claims?
 
 Simulation-based calibration (Talts et al. 2018, arXiv:1804.06788): draw z* from the prior, x from
-the generator given z*, and L draws of z from what is to be checked, given x. If those come from the
-posterior, the rank of z* among them is uniform on 0 … L. Ranks near both ends say that q is too
-narrow, ranks in the middle that it is too broad, a slope that it is shifted. Draws of one posterior
-must be independent: ends of separate chains, not states of one.
+the generator given z*, and L draws of z given x from the inference to be checked. If these come
+from the posterior, the rank of z* among them is uniform on 0 … L. Many ranks near both ends mean
+that q is too narrow, many in the middle that it is too broad, and a slope that it is shifted. Draws
+from one posterior must be independent: end points of separate chains, not states of one.
 
 Uniform ranks are necessary, not sufficient: draws from the prior, which ignore x, have uniform
-ranks in every latent. Ranks of log p(x, z) find them (Modrák et al. 2023, arXiv:2211.02383), so
-test those too. It checks the inference against the *model*, not the model against data.
+ranks in every latent. Ranks of log p(x, z) reveal them (Modrák et al. 2023, arXiv:2211.02383), so
+test those too. This checks the inference against the *model*, not the model against data.
 """
 
 from collections.abc import Sequence
@@ -18,22 +18,22 @@ import numpy as np
 from scipy.stats import chi2
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
-_FEWEST_IN_A_BIN = 5  # expected: below that, chi-squared is no approximation
+_FEWEST_IN_A_BIN = 5  # expected count, below which the chi-squared approximation fails
 
 
 def calibration_ranks(truth: Any, draws: Any) -> np.ndarray:
     """Rank of each true value among the draws.
 
     Args:
-        truth: `[N, D]` latents that the data were generated from, or `[N]` of one quantity, such as
-            log p(x, z) at them.
-        draws: `[N, L, D]` or `[N, L]`, what was inferred from each x.
+        truth: `[N, D]`, the latents that the data were generated from, or `[N]`, one quantity such
+            as log p(x, z) at these latents.
+        draws: `[N, L, D]` or `[N, L]`, the draws inferred from each x.
 
     Returns:
         `int[N, D]` or `int[N]`, 0 … L: the number of draws below the truth.
 
     Raises:
-        ValueError: shapes that do not fit together, or values that are not finite.
+        ValueError: shapes do not fit together, or values are not finite.
     """
     truth, draws = np.asarray(truth), np.asarray(draws)
     fits = truth.ndim in (1, 2) and draws.ndim == truth.ndim + 1 and min(draws.shape, default=0)
@@ -47,17 +47,17 @@ def calibration_ranks(truth: Any, draws: Any) -> np.ndarray:
 
 
 def uniformity_test(ranks: Any, num_draws: int, *, num_bins: int = 20) -> dict[str, Any]:
-    """Chi-squared test that ranks are uniform, of each dimension.
+    """Chi-squared test, for each dimension, that ranks are uniform.
 
     Args:
         ranks: `int[N, D]` or `int[N]`, from `calibration_ranks`.
-        num_draws: L, of which the ranks are; they take L + 1 values.
-        num_bins: most bins; the largest number up to it is used that divides L + 1 and leaves five
-            expected ranks a bin, so choose L + 1 as a multiple of 20.
+        num_draws: L, the number of draws; ranks take L + 1 values.
+        num_bins: maximal number of bins; the largest number that divides L + 1 and leaves five
+            expected ranks per bin is used, so choose L + 1 as a multiple of 20.
 
     Returns:
         "p_values", `[D]`; "smallest_p_value", times D and at most 1 (Bonferroni): below .01 the
-        posterior is not calibrated; "histogram", `int[num_bins, D]`; "expected", ranks a bin.
+        posterior is not calibrated; "histogram", `int[num_bins, D]`; "expected", ranks per bin.
 
     Raises:
         ValueError: ranks out of range, or too few for two bins.
@@ -87,16 +87,16 @@ def uniformity_test(ranks: Any, num_draws: int, *, num_bins: int = 20) -> dict[s
 def interval_coverage(
     ranks: Any, num_draws: int, levels: Sequence[float] = LEVELS
 ) -> dict[float, float]:
-    """How often central credible intervals hold the truth.
+    """How often central credible intervals contain the truth.
 
     Args:
         ranks: `int[N, D]` or `int[N]`, from `calibration_ranks` of the latents.
         num_draws: L.
-        levels: shares of the posterior that the intervals hold, in (0, 1).
+        levels: probabilities of the intervals under the posterior, in (0, 1).
 
     Returns:
         Level to the share of truths inside, over examples and dimensions: equal to the level, to
-        within 1/L, if calibrated; below it if too narrow.
+        within 1/L, if the posterior is calibrated; below it if the posterior is too narrow.
 
     Raises:
         ValueError: ranks or levels out of range.
@@ -111,14 +111,14 @@ def density_coverage(
 ) -> dict[float, float]:
     """Expected coverage of highest-density regions (Hermans et al. 2022, arXiv:2110.06581).
 
-    Regions of all dimensions at once: the truth is inside the region of level α if fewer than a
-    share α of the draws have a higher density than it has. log p(x, z) will do in place of the
-    posterior's density, since log p(x) is the same for the truth and the draws.
+    The regions are over all dimensions jointly: the truth is inside the region of level α if fewer
+    than a share α of the draws have a higher density. log p(x, z) can replace the posterior's
+    density, since log p(x) is the same for the truth and the draws.
 
     Args:
         true_log_density: `[N]`, at the latents that the data were generated from.
         draws_log_density: `[N, L]`, at the draws.
-        levels: shares of the posterior that the regions hold, in (0, 1).
+        levels: probabilities of the regions under the posterior, in (0, 1).
 
     Returns:
         Level to the share of truths inside, as in `interval_coverage`.
@@ -133,7 +133,7 @@ def density_coverage(
 
 
 def _checked_ranks(ranks: Any, num_draws: int) -> np.ndarray:
-    """Ranks as `int[N, D]`."""
+    """The ranks, checked, as `int[N, D]`."""
     ranks = np.asarray(ranks)
     if ranks.ndim not in (1, 2) or not ranks.size or ranks.dtype.kind not in "iu":
         raise ValueError(f"ranks are {ranks.dtype}{list(ranks.shape)}; pass int[N] or int[N, D]")

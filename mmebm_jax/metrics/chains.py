@@ -1,4 +1,4 @@
-"""How short chains behave, without an acceptance test to ask."""
+"""Diagnostics of short chains, which have no acceptance test."""
 
 import math
 
@@ -7,29 +7,30 @@ from arviz_stats.base import array_stats
 
 from mmebm_jax.method.langevin import Chain, LangevinInfo
 
-FEWEST_STEPS = 4  # of a chain that split R-hat can halve
+FEWEST_STEPS = 4  # of a chain, for split R-hat to split it in half
 
 
 def chain_health(
     info: LangevinInfo, chain: Chain, num_dimensions: int, num_repeats: int
 ) -> dict[str, float]:
-    """Numbers that tell a chain that explores from one that drifts, jitters or is stuck.
+    """Numbers that distinguish a chain that explores from one that drifts, jitters or is stuck.
 
     - "drift_to_noise": length of a step's drift over that of its noise, s|∇U| / (2 √(T d)). Far
-      above 1 the chain descends, far below it diffuses. Absent at T = 0.
-    - "autocorrelation": of the energy from one step to the next, the median of all chains.
+      above 1 the chain descends, far below 1 it diffuses. Absent at T = 0.
+    - "autocorrelation": of the energy from one step to the next, the median over all chains.
     - "r_hat" and "r_hat_worst": rank-normalised split R-hat of the energy (Vehtari et al. 2021,
-      arXiv:1903.08008), median and largest over targets. Short chains that start apart are far from
-      1, and so is the bias that their networks learn with.
+      arXiv:1903.08008), median and largest over targets. Short chains that start far apart have
+      values far from 1; the networks learn with this bias.
 
     Args:
-      info: of a run, `[num_steps, num_targets · num_repeats]`; repeats of a target lie together.
+      info: of a run, `[num_steps, num_targets · num_repeats]`; repeats of a target are adjacent.
       chain: the run's settings.
       num_dimensions: d, of one example's position.
-      num_repeats: chains with the same target.
+      num_repeats: number of chains per target.
 
     Returns:
-      What can be computed and is finite: chains of fewer than four steps have no R-hat.
+      The numbers that can be computed and are finite; chains of fewer than four steps have no
+      R-hat.
     """
     energy, norm = (np.asarray(leaf, np.float64) for leaf in (info.energy, info.gradient_norm))
     health = {}
@@ -39,7 +40,7 @@ def chain_health(
         noise = 2 * math.sqrt(chain.temperature * num_dimensions)
         health["drift_to_noise"] = float(np.mean(chain.step_size * norm / noise))
     if len(energy) >= FEWEST_STEPS:
-        # A chain that stands still has no autocorrelation, and that is no reason to warn.
+        # A chain that does not move has no autocorrelation; NumPy should not warn about this.
         with np.errstate(invalid="ignore", divide="ignore"):
             lags = array_stats.autocorr(energy.T)
             health["autocorrelation"] = float(np.median(lags[:, 1]))

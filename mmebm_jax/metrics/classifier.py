@@ -1,7 +1,7 @@
-"""Classifiers, one per modality: coherence and Fréchet distances are read off them.
+"""Classifiers, one per modality, on which coherence and Fréchet distances are based.
 
-A coherence is only as good as its judge, so the classifiers are trained here, from the training
-split, and their test accuracy is saved with them and belongs beside every number they produce.
+A coherence is only as good as its classifiers. They are trained here, on the training split; their
+test accuracy is saved with them and should be reported with every number that they produce.
 """
 
 import functools
@@ -45,7 +45,7 @@ def train_classifier(
     """Trains one classifier by cross entropy with Adam on a cosine schedule.
 
     Images are shifted by up to one pixel at random. The batches, the shifts and the initial
-    parameters depend on `key` alone.
+    parameters depend only on `key`.
 
     Args:
         key: typed PRNG key.
@@ -54,8 +54,8 @@ def train_classifier(
         labels: `[N]` integers in [0, num_classes).
         num_classes: number of classes.
         steps: gradient steps.
-        batch_size: examples per step; N when N is smaller.
-        learning_rate: Adam's, at the start of the cosine.
+        batch_size: examples per step; at most N.
+        learning_rate: Adam's learning rate at the start of the cosine schedule.
         to_model: raw `[B, ...]` to float32 `[B, H, W, C]` in [-1, 1], `[B, L, V]` or `[B, D]`.
 
     Returns:
@@ -63,7 +63,7 @@ def train_classifier(
 
     Raises:
         ValueError: unknown kind, no examples, lengths that differ, labels out of range, an image
-            side that 4 does not divide, or fewer than one step.
+            side that is not a multiple of 4, or fewer than one step.
     """
     inputs, labels = np.asarray(inputs), np.asarray(labels)
     if not len(inputs) or labels.shape != (len(inputs),):
@@ -113,12 +113,12 @@ def train_classifiers(
     Args:
         key: typed PRNG key.
         kinds: modality name to "image", "text" or "vector".
-        inputs: modality name to raw `[N, ...]`; every name in `kinds` must be there.
+        inputs: modality name to raw `[N, ...]`, for every name in `kinds`.
         labels: `[N]` integers in [0, num_classes).
         num_classes: number of classes.
         steps: gradient steps for each modality.
         batch_size: examples per step.
-        learning_rate: Adam's, at the start of the cosine.
+        learning_rate: Adam's learning rate at the start of the cosine schedule.
         to_model_range: a raw batch (dict) to a batch in the model's range.
 
     Returns:
@@ -159,20 +159,20 @@ def predict(
     batch_size: int = 500,
     to_model: ToModel = np.asarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Classifies every example, the last incomplete batch included.
+    """Classifies every example, including the last incomplete batch.
 
     Args:
         kind: "image", "text" or "vector".
         params: from `train_classifier`.
         inputs: `[N, ...]`, in the range that `to_model` reads (the model's own by default).
-        batch_size: examples at a time; one compilation a kind, shape and batch size.
+        batch_size: examples at a time; compiles once per kind, shape and batch size.
         to_model: as in `train_classifier`.
 
     Returns:
         Logits `[N, num_classes]` and features `[N, NUM_FEATURES]`, float32.
 
     Raises:
-        ValueError: unknown kind, no examples, or examples of another shape than trained on.
+        ValueError: unknown kind, no examples, or examples of a shape other than in training.
     """
     if not len(inputs):
         raise ValueError("no examples to classify; pass at least one")
@@ -197,7 +197,7 @@ def padded_batches(
         to_model: a raw batch to model range.
 
     Yields:
-        How many rows of a batch are examples, the first ones, and the batch `[B, ...]` float32.
+        The number of examples in a batch, its first rows, and the batch `[B, ...]` float32.
     """
     for start in range(0, len(inputs), batch_size):
         raw = np.asarray(inputs[start : start + batch_size])
@@ -217,7 +217,7 @@ def accuracy(
     """Returns the share in [0, 1] of `inputs` `[N, ...]` whose largest logit is at `labels` `[N]`.
 
     Raises:
-        ValueError: another number of labels than of inputs, or as `predict`.
+        ValueError: the numbers of labels and inputs differ, or as `predict`.
     """
     if len(inputs) != len(labels):
         raise ValueError(f"{len(inputs)} inputs but {len(labels)} labels; pass one per example")
@@ -231,16 +231,16 @@ def save_classifiers(
     accuracies: Mapping[str, float],
     meta: Mapping[str, Any],
 ) -> None:
-    """Writes `classifiers.npz` in the folder `path`, made if absent, in one rename.
+    """Writes `classifiers.npz` atomically in the folder `path`, which is made if absent.
 
     Args:
         path: folder, local or remote.
         classifiers: modality name to parameters.
         accuracies: modality name to test accuracy in [0, 1].
-        meta: JSON values that say what the classifiers were trained on and how; loading compares.
+        meta: JSON values that say on what and how they were trained; loading compares them.
 
     Raises:
-        TypeError: `meta` holds something that JSON cannot.
+        TypeError: `meta` holds something that JSON cannot represent.
     """
     folder = place(path)
     header = {"accuracies": {k: float(v) for k, v in accuracies.items()}, "meta": dict(meta)}
@@ -259,8 +259,8 @@ def load_classifiers(
     """Reads what `save_classifiers` wrote in the folder `path`.
 
     Returns:
-        (modality name to parameters, modality name to test accuracy), or None when nothing is
-        there or when it was saved under another `meta`.
+        (modality name to parameters, modality name to test accuracy), or None if there is no file
+        or it was saved with a different `meta`.
 
     Raises:
         ValueError: the file is damaged.
@@ -275,7 +275,7 @@ def load_classifiers(
         classifiers = traverse_util.unflatten_dict(arrays, sep="/")["params"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}); delete it to train again") from error
-    # Through JSON, so that a tuple in `meta` equals the list it was saved as.
+    # Converted through JSON, so that a tuple in `meta` equals the list it was saved as.
     if saved_meta != json.loads(json.dumps(dict(meta))):
         return None
     return classifiers, accuracies

@@ -1,4 +1,4 @@
-"""Do the latents fall into the classes by themselves, and what can be read off each of them?"""
+"""Clustering of latents compared with the classes, and linear probes of each latent."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,18 +13,18 @@ from mmebm_jax.metrics.probe import linear_probe
 
 
 def mixture_clusters(prior: BasePrior, latents: Any) -> np.ndarray:
-    """The component of a Gaussian mixture that most likely made each latent.
+    """The most likely component of a Gaussian mixture for each latent.
 
     Args:
-        prior: the mixture, of K components.
+        prior: the mixture, with K components.
         latents: `[N, Z]`.
 
     Returns:
         `int[N]`, 0 … K − 1.
 
     Raises:
-        ValueError: the prior is the Laplace distribution, which has no components, or latents of
-            another size.
+        ValueError: the prior is the Laplace distribution, which has no components, or latents have
+            the wrong size.
     """
     if bool(prior.is_laplace):
         raise ValueError("a Laplace prior has no components; fit a mixture to the latents first")
@@ -49,13 +49,13 @@ def clustering_scores(clusters: Any, labels: Any) -> dict[str, float]:
 
     Returns:
         - "nmi": normalised mutual information (over the arithmetic mean of both entropies), 0 for
-          independent ones, 1 for equal partitions. More clusters than classes lower it.
-        - "accuracy": with the best assignment of at most one cluster to a class (Kuhn 1955). Where
-          there are more clusters than classes, members of the rest count as wrong.
+          independent partitions, 1 for equal ones. More clusters than classes lower it.
+        - "accuracy": with the best assignment of at most one cluster per class (Kuhn 1955). If
+          there are more clusters than classes, members of the others count as wrong.
         - "purity": with every cluster assigned to its commonest class; grows to 1 with the number
           of clusters.
-        - "num_clusters", that have members.
-        - "chance": the share of the largest class.
+        - "num_clusters": number of clusters that have members.
+        - "chance": share of the largest class.
 
     Raises:
         ValueError: no examples, or lengths that differ.
@@ -79,7 +79,8 @@ def linear_probes(
 ) -> dict[str, float]:
     """Test accuracy of a linear probe on each of several latents.
 
-    The shared latent should hold the class, each modality's expert of it too, private latents not.
+    The shared latent and each expert's estimate of it should hold the class; private ones should
+    not.
 
     Args:
         train: name ("shared", "shared from m0", "private m0" …) to latents `[N, Z]`.

@@ -1,6 +1,6 @@
 """Coherence: do the modalities of one example show the same class?
 
-Everything here works on class predictions, `int[N]` per modality, made by the classifiers in
+All functions work on class predictions, `int[N]` per modality, from the classifiers in
 `mmebm_jax.metrics.classifier`. Definitions follow the public code of MoPoE (arXiv:2105.02470) and
 MMVAE+ (OpenReview sdQGxouELX).
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def joint_coherence(predictions: Mapping[str, Any]) -> float:
-    """The share of unconditional samples on which every modality's classifier agrees.
+    """The share of unconditional samples on which the classifiers of all modalities agree.
 
     Args:
         predictions: modality name to predicted classes `int[N]`, at least two modalities.
@@ -100,18 +100,18 @@ def coherence_by_count(
 def coherence_floors(
     predictions: Mapping[str, Any], labels: Any, num_classes: int, rng: np.random.Generator
 ) -> dict[str, dict[str, float]]:
-    """What both coherences are of real examples, of shuffled ones and of a guess.
+    """Both coherences for real examples, for shuffled ones and for guesses.
 
     Args:
-        predictions: modality name to predicted classes `int[N]` of real examples, of at least two
+        predictions: modality name to predicted classes `int[N]` of real examples, for at least two
             modalities.
         labels: `int[N]`, their classes.
         num_classes: C.
-        rng: shuffles every modality by itself, so that pairs agree by chance alone.
+        rng: shuffles every modality separately, so that pairs agree only by chance.
 
     Returns:
-        "joint" and "cross", each: "real_data", the ceiling that the classifiers allow;
-        "shuffled_pairs"; and "chance", of independent uniform guesses: C^(1 − M), and 1/C.
+        "joint" and "cross", each with "real_data", the ceiling that the classifiers allow;
+        "shuffled_pairs"; and "chance", for independent uniform guesses: C^(1 − M), and 1/C.
 
     Raises:
         ValueError: as `joint_coherence`, or fewer than two classes.

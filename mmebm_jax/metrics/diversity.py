@@ -1,8 +1,8 @@
-"""Diversity: how far draws for one source differ, and whether samples repeat classes or data.
+"""Diversity: how much draws for one source differ, and whether samples repeat classes or data.
 
-Coherence rewards a generator that always draws the same: no coherence without a diversity beside
-it. The ratios here are 1 for draws from the data's own distribution and 0 for a deterministic
-generator.
+Coherence rewards a generator that always draws the same, so report every coherence with a
+diversity. The ratios here are 1 for draws from the data's own distribution and 0 for a
+deterministic generator.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from mmebm_jax.metrics.neighbours import nearest_distances
 
-COPY_QUANTILE = 0.01  # of held-out data's distances: nearer than that counts as a copy
+COPY_QUANTILE = 0.01  # of the distances of held-out data; a nearer sample counts as a copy
 
 
 def conditional_diversity(
@@ -21,25 +21,25 @@ def conditional_diversity(
 
         √( mean_n mean_f Var_k(d_nkf) )  /  √( mean_n mean_f Var_{r: y_r = y_n}(x_rf) )
 
-    with unbiased variances: over the K draws d_nk for source n above, over all real examples of its
-    class below. Variances, not standard deviations, are averaged, over features and sources alike:
-    so the ratio does not depend on K, nor on the axes of the features, and draws from real data of
-    the class give 1. Pixels are features too. A generator that misses the class spreads wider than
-    its class does and may exceed 1: read it beside cross coherence.
+    with unbiased variances: over the K draws d_nk for source n in the numerator, over all real
+    examples of its class in the denominator. Variances, not standard deviations, are averaged over
+    features and sources, so the ratio depends neither on K nor on the axes of the features, and
+    draws from real data of the class give 1. Pixels are features too. A generator that misses the
+    class spreads wider than the class and may exceed 1, so read this with cross coherence.
 
     Args:
         draws: `[N, K, ...]`, K ≥ 2 draws of one target for each of N sources: features or pixels.
         source_labels: `int[N]`, classes of the sources.
         real: `[R, ...]`, the same features or pixels of real examples of the target.
-        real_labels: `int[R]`; every source's class at least twice.
+        real_labels: `int[R]`; every source's class occurs at least twice.
 
     Returns:
         "ratio", as above, at least 0; "draws" and "data", its numerator and denominator in units of
         the features.
 
     Raises:
-        ValueError: shapes that do not fit together, fewer than two draws, a class with fewer than
-            two real examples, values that are not finite, or real data without any spread.
+        ValueError: shapes do not fit together, there are fewer than two draws or two real examples
+            of a class, values are not finite, or real data have no spread.
     """
     draws, real = np.asarray(draws), np.asarray(real)
     source_labels, real_labels = np.asarray(source_labels), np.asarray(real_labels)
@@ -74,7 +74,7 @@ def conditional_diversity(
 
 
 def class_balance(predictions: Any, num_classes: int) -> dict[str, float]:
-    """How evenly samples fall on the classes.
+    """How evenly samples are distributed over the classes.
 
     Args:
         predictions: `int[N]`, predicted classes of samples from the prior.
@@ -82,8 +82,8 @@ def class_balance(predictions: Any, num_classes: int) -> dict[str, float]:
 
     Returns:
         "entropy" of the shares over log C: 1 for equal shares, 0 for a single class (N draws from
-        equal shares are expected (C − 1) / (2 N log C) below 1); "smallest_share" and
-        "largest_share", of any class.
+        equal shares give about 1 − (C − 1) / (2 N log C)); "smallest_share" and "largest_share" of
+        any class.
 
     Raises:
         ValueError: no predictions, or a class out of range.
@@ -108,19 +108,20 @@ def class_balance(predictions: Any, num_classes: int) -> dict[str, float]:
 
 
 def memorisation(samples: Any, train: Any, test: Any) -> dict[str, float]:
-    """Distance of samples to the nearest training example, beside that of held-out data.
+    """Distance of samples to the nearest training example, compared with that of held-out data.
 
     Args:
         samples: `[N, ...]`, features or pixels of generated examples.
-        train: `[R, ...]` of the examples that the generator was trained on.
-        test: `[T, ...]` of real examples that it was not.
+        train: `[R, ...]`, the same for the examples that the generator was trained on.
+        test: `[T, ...]`, the same for real examples that it was not trained on.
 
     Returns:
         - "distance": mean Euclidean distance of a sample to its nearest training example.
-        - "floor": the same of the test examples. A generator as good as new data reaches it.
-        - "ratio": of the two; far below 1 is memorisation, far above 1 poor samples.
-        - "copied": share of samples nearer to a training example than all but `COPY_QUANTILE` of
-          the test examples are; that share for new data, 1 for a copy of the training set.
+        - "floor": the same for test examples. A generator as good as new data reaches it.
+        - "ratio": of the two; far below 1 means memorisation, far above 1 poor samples.
+        - "copied": share of samples that are nearer to a training example than all but
+          `COPY_QUANTILE` of the test examples; it is `COPY_QUANTILE` for new data and 1 for a copy
+          of the training set.
 
     Raises:
         ValueError: empty arrays, values that are not finite, sizes that differ, or a test set that

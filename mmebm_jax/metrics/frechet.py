@@ -1,7 +1,7 @@
 """Fréchet distance between Gaussians fitted to features.
 
-With the features of this library's own classifiers it ranks models on one data set and must never
-be called FID: that name means Inception features, and the two are not comparable.
+With the features of this library's own classifiers it ranks models on one data set. It must not be
+called FID then: FID means Inception features, and the two are not comparable.
 """
 
 import warnings
@@ -15,18 +15,18 @@ Statistics = tuple[np.ndarray, np.ndarray]
 
 
 def gaussian_statistics(features: Any, *, refuse_few: bool = False) -> Statistics:
-    """Fits a Gaussian, in float64 whatever the features come in.
+    """Fits a Gaussian to features, in float64 whatever their type.
 
     Args:
         features: `[N, F]`, finite, N at least 2.
         refuse_few: whether N ≤ F, where the covariance is singular and distances are biased
-            upwards, is an error; else it warns, so that a small trial run still ends.
+            upwards, is an error; otherwise it only warns, so that a small trial run still finishes.
 
     Returns:
         Mean `[F]` and unbiased covariance `[F, F]`.
 
     Raises:
-        ValueError: another shape, N < 2, a feature that is not finite, or what `refuse_few` says.
+        ValueError: the wrong shape, N < 2, a feature that is not finite, or as for `refuse_few`.
     """
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or len(features) < 2:
@@ -44,9 +44,9 @@ def gaussian_statistics(features: Any, *, refuse_few: bool = False) -> Statistic
 
 
 def weighted_statistics(features: Any, weights: np.ndarray) -> Statistics:
-    """Mean `[F]` and covariance `[F, F]` of features `[N, F]` by weights `[N]` of sum 1.
+    """Mean `[F]` and covariance `[F, F]` of features `[N, F]` with weights `[N]` of sum 1.
 
-    Nothing is checked, and the covariance is not corrected for the mean's own error.
+    Nothing is checked, and the covariance is not corrected for the error of the mean.
     """
     features = np.asarray(features, np.float64)
     mean = weights @ features
@@ -67,7 +67,7 @@ def frechet_distance(stats_a: Statistics, stats_b: Statistics) -> float:
         The distance, at least 0, in squared units of the features. Singular covariances are fine.
 
     Raises:
-        ValueError: the statistics differ in shape.
+        ValueError: the shapes of the statistics differ.
     """
     (mean_a, covariance_a), (mean_b, covariance_b) = stats_a, stats_b
     shapes = [np.shape(array) for array in (mean_a, covariance_a, mean_b, covariance_b)]
@@ -75,8 +75,8 @@ def frechet_distance(stats_a: Statistics, stats_b: Statistics) -> float:
     if shapes != [(num_features,), (num_features, num_features)] * 2:
         raise ValueError(f"statistics have shapes {shapes}; need mean [F], covariance [F, F] twice")
     shift = np.asarray(mean_a, np.float64) - np.asarray(mean_b, np.float64)
-    # tr((A^½ B A^½)^½) is the sum of the singular values of A^½ B^½. Taking those, rather than the
-    # root of a product, never meets a negative or complex eigenvalue and halves the digits lost.
+    # tr((A^½ B A^½)^½) is the sum of the singular values of A^½ B^½. Using these, rather than the
+    # root of a product, avoids negative and complex eigenvalues and halves the digits lost.
     overlap = np.linalg.svd(_root(covariance_a) @ _root(covariance_b), compute_uv=False).sum()
     distance = shift @ shift + np.trace(covariance_a) + np.trace(covariance_b) - 2 * overlap
     return max(float(distance), 0.0)
@@ -96,7 +96,7 @@ def frechet_by_modality(
 
     Raises:
         ValueError: no features, a modality without reference, or no more examples than features
-            (the number needed is named).
+            (the message names the number needed).
     """
     if not features:
         raise ValueError("no features to compare; pass at least one modality")
@@ -109,15 +109,15 @@ def frechet_by_modality(
 def frechet_floor(
     train: Mapping[str, Any], reference: Mapping[str, Statistics], num_samples: int
 ) -> dict[str, Any]:
-    """Distance of real training data to the reference: what no generator is expected to beat.
+    """Distance of real training data to the reference, which no generator is expected to beat.
 
-    The distance is biased upwards the more, the fewer examples there are, so the floor takes as
-    many training examples as the model gave samples.
+    The upward bias of the distance grows as the number of examples falls, so the floor uses as many
+    training examples as there are samples of the model.
 
     Args:
         train: modality name to features `[N, F]` of training data, in random order.
         reference: modality name to the statistics of test data.
-        num_samples: number of training examples to take, at most N: that of the model's samples.
+        num_samples: number of training examples to use, at most N: that of the model's samples.
 
     Returns:
         As `frechet_by_modality`.
@@ -145,14 +145,14 @@ def conditional_frechet(
 
     Returns:
         - "mean": over pairs of different source and target.
-        - "with_self": over all pairs, the source's own reconstruction included, as the protocol of
-          PolyMNIST averages (public code of MMVAE+, OpenReview sdQGxouELX); absent unless every
-          source was also a target.
+        - "with_self": over all pairs, including the source's own reconstruction, as in the protocol
+          of PolyMNIST (public code of MMVAE+, OpenReview sdQGxouELX); absent unless every source is
+          also a target.
         - "by_source_and_target": source to target to distance.
 
     Raises:
         ValueError: no target that differs from its source, a target without reference, or no more
-            examples than features (the number needed is named).
+            examples than features (the message names the number needed).
     """
     distances = {
         source: {

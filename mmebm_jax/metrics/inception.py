@@ -1,6 +1,6 @@
 """FID's backbone: weights and resize of pytorch-fid 0.3.0 (github.com/mseitzer/pytorch-fid).
 
-Features of any other network, or of these weights after another resize, do not give a FID.
+Features of any other network, or of these weights after a different resize, do not give FID.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ _SHA256_PREFIX = "6726825d"
 
 
 def inception_variables(state: Mapping[str, np.ndarray]) -> Params:
-    """Flax variables out of a state dict by pytorch-fid's names.
+    """Flax variables from a state dict with pytorch-fid's names.
 
     Args:
         state: name to array; the classifier's head and counters are left out.
 
     Raises:
-        ValueError: an array is missing or has another shape than the network's.
+        ValueError: an array is missing or does not have the network's shape.
     """
     names = {
         "conv.weight": ("params", "conv", "kernel"),
@@ -67,10 +67,10 @@ def inception_variables(state: Mapping[str, np.ndarray]) -> Params:
 
 @jax.jit
 def resize(images: jax.Array) -> jax.Array:
-    """Bilinear, to 299: `[B, H, W, 3]` of any size to `[B, 299, 299, 3]`.
+    """Resizes bilinearly to 299: `[B, H, W, 3]` of any size to `[B, 299, 299, 3]`.
 
-    As torch's interpolate with `align_corners=False`: half-pixel centres, and no smoothing of what
-    shrinks.
+    Like torch's interpolate with `align_corners=False`: half-pixel centres, and no antialiasing
+    when a picture shrinks.
     """
     shape = (len(images), SIDE, SIDE, 3)
     return jax.image.resize(images, shape, "bilinear", antialias=False, precision="highest")
@@ -86,7 +86,7 @@ def inception_backbone(variables: Params, *, batch_size: int = 50) -> Backbone:
     network = jax.jit(Inception().apply)
 
     def apply(variables: Params, images: jax.Array) -> jax.Array:
-        # Compiled apart, so that the network compiles once for pictures of all sizes.
+        # Compiled separately, so that the network compiles only once for pictures of all sizes.
         return network(variables, resize(images))
 
     return Backbone(
@@ -95,14 +95,14 @@ def inception_backbone(variables: Params, *, batch_size: int = 50) -> Backbone:
 
 
 def load_inception(path: Path | str) -> Params:
-    """Reads the weights that FID is defined by.
+    """Reads the weights that define FID.
 
     Args:
-        path: of `WEIGHTS_FILE`, which `WEIGHTS_URL` publishes.
+        path: path of `WEIGHTS_FILE`, which is published at `WEIGHTS_URL`.
 
     Raises:
-        FileNotFoundError: no such file; the line says where it is published.
-        ValueError: a file of another name or of another content.
+        FileNotFoundError: there is no such file; the message says where it is published.
+        ValueError: the file has a different name or content.
     """
     path = Path(path)
     if not path.is_file():
@@ -121,8 +121,8 @@ def fetch_inception(folder: Path | str) -> Path:
         Its path, for `load_inception`.
 
     Raises:
-        OSError: it cannot be downloaded; the line says where to get it by hand.
-        ValueError: what is there, or what came, is another file.
+        OSError: it cannot be downloaded; the message says where to get it by hand.
+        ValueError: the file that was there or was downloaded is a different one.
     """
     path = Path(folder) / WEIGHTS_FILE
     if not path.is_file():
@@ -130,7 +130,7 @@ def fetch_inception(folder: Path | str) -> Path:
         partial = path.with_suffix(".part")
         try:
             pooch.HTTPDownloader(timeout=60)(WEIGHTS_URL, str(partial), None)
-        except Exception as error:  # of any layer of the network
+        except Exception as error:  # from any layer of the network stack
             partial.unlink(missing_ok=True)
             reason = brief(str(error))
             raise OSError(

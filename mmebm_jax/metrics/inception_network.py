@@ -1,9 +1,10 @@
-"""The layers of the Inception network that FID means: TensorFlow's of 2015-12-05.
+"""The layers of the Inception network that defines FID: TensorFlow's of 2015-12-05.
 
-Szegedy et al. 2015 (arXiv:1512.00567), with what pytorch-fid (github.com/mseitzer/pytorch-fid,
-0.3.0) found in the TensorFlow graph: average pools leave padding out of their mean, and the last
-block pools by maximum. Names of modules are those of its state dict. Convolutions run at the
-highest precision: on accelerators short floats would move the features.
+Szegedy et al. 2015 (arXiv:1512.00567), with the differences that pytorch-fid
+(github.com/mseitzer/pytorch-fid, 0.3.0) found in the TensorFlow graph: average pools leave padding
+out of their mean, and the last block uses a maximum pool. Modules have the names of its state dict.
+Convolutions run at the highest precision, since accelerators' low-precision floats would change the
+features.
 """
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ SIDE = 299  # of the pictures
 
 
 class ConvUnit(nn.Module):
-    """A convolution without bias, batch normalisation by stored statistics, ReLU."""
+    """A convolution without bias, batch normalisation with stored statistics, ReLU."""
 
     features: int
     kernel: tuple[int, int]
@@ -63,7 +64,7 @@ class BlockA(nn.Module):
 
 
 class BlockB(nn.Module):
-    """The first halving."""
+    """The first block that halves the resolution."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -76,7 +77,7 @@ class BlockB(nn.Module):
 
 
 class BlockC(nn.Module):
-    """Convolutions of 7×7, each as a 1×7 and a 7×1."""
+    """7×7 convolutions, each factored into a 1×7 and a 7×1."""
 
     width: int
 
@@ -97,7 +98,7 @@ class BlockC(nn.Module):
 
 
 class BlockD(nn.Module):
-    """The second halving."""
+    """The second block that halves the resolution."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -112,7 +113,7 @@ class BlockD(nn.Module):
 
 
 class BlockE(nn.Module):
-    """Branches that end in a 1×3 and a 3×1 side by side."""
+    """Branches that end in a 1×3 and a 3×1 convolution in parallel."""
 
     max_pooled: bool
 

@@ -1,8 +1,8 @@
 """Log-likelihoods by importance sampling, for models whose joint density is known.
 
-All densities are natural logarithms (nats). Latents are any pytree, so that shared and private ones
-go through alike. With a prior known up to its normaliser, such as exp(−E(z)) p_0(z), every log p(x)
-here is too high by log Z, which `annealing` estimates; conditionals are not, since it cancels.
+All log-densities are in nats. Latents may be any pytree, for example shared and private ones. With
+a prior that is known only up to its normaliser, such as exp(−E(z)) p_0(z), every log p(x) here is
+too high by log Z, which `annealing` estimates; in conditionals log Z cancels.
 """
 
 import math
@@ -15,9 +15,9 @@ import jax.numpy as jnp
 
 
 class Target(NamedTuple):
-    """A joint density and the distribution that its latents are proposed from.
+    """A joint density of B fixed examples, and a proposal distribution for its latents.
 
-    For B examples, which the functions hold.
+    The functions hold the examples.
     """
 
     propose: Callable[[jax.Array, int], tuple[Any, jax.Array]]
@@ -27,14 +27,14 @@ class Target(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A log-mean of importance weights, for each of B examples."""
+    """The logarithm of the mean importance weight, for each of B examples."""
 
     value: jax.Array  # shape=[B], nats
     effective_sample_size: jax.Array  # shape=[B], in [1, K]: (Σ w)² / Σ w²
 
 
 class ConditionalEstimate(NamedTuple):
-    """log p(x_T | x_S) and what it is the difference of."""
+    """log p(x_T | x_S), and the two estimates of which it is the difference."""
 
     value: jax.Array  # shape=[B], nats
     both: Estimate  # of log p(x_T, x_S)
@@ -48,20 +48,21 @@ def importance_weighted_bound(
 
         log (1/K) Σ_k p(x, u_k) / q(u_k | x),    u_k ~ q(u | x)
 
-    Its expectation is at most log p(x), grows with K and reaches it in the limit. An effective
-    sample size of a few says that K is too small for the proposal.
+    Its expectation is at most log p(x), grows with K and reaches log p(x) in the limit. An
+    effective sample size of only a few means that K is too small for the proposal.
 
     Args:
         key: PRNG key.
         target: p and q.
         num_samples: K, at least 1.
-        chunk_size: most samples in memory at a time; the largest divisor of K up to it is used.
+        chunk_size: maximal number of samples in memory at a time; the largest divisor of K up to
+            this number is used.
 
     Returns:
         The bound and its effective sample size, `[B]` each.
 
     Raises:
-        ValueError: `num_samples` or `chunk_size` below 1.
+        ValueError: `num_samples` or `chunk_size` is below 1.
     """
     if min(num_samples, chunk_size) < 1:
         raise ValueError(
@@ -83,16 +84,16 @@ def importance_weighted_bound(
 def conditional_log_likelihood(
     key: jax.Array, both: Target, observed: Target, num_samples: int, *, chunk_size: int = 100
 ) -> ConditionalEstimate:
-    """log p(x_T | x_S) = log p(x_T, x_S) − log p(x_S), each by its own importance-weighted bound.
+    """log p(x_T | x_S) = log p(x_T, x_S) − log p(x_S), each by an importance-weighted bound.
 
-    A difference of two lower bounds is neither a lower nor an upper one; it converges as K grows.
-    Read it only where both effective sample sizes are well above 1.
+    A difference of two lower bounds is neither a lower nor an upper bound; it converges as K grows.
+    Use it only if both effective sample sizes are well above 1.
 
     Args:
         key: PRNG key.
         both: joint density with x_T and x_S, proposals from q(u | x_T, x_S).
-        observed: joint density with x_S alone, proposals from q(u | x_S).
-        num_samples: K, of each.
+        observed: joint density with only x_S, proposals from q(u | x_S).
+        num_samples: K, for each of them.
         chunk_size: as in `importance_weighted_bound`.
 
     Returns:

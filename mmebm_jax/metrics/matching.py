@@ -1,8 +1,8 @@
-"""Do two modalities of an example belong together? A class-free judge, and retrieval by it.
+"""Whether two modalities of an example belong together: a judge without classes, and retrieval.
 
-Two towers, one a modality, are trained on the training pairs by a symmetric contrastive loss
+Two towers, one per modality, are trained on the training pairs with a symmetric contrastive loss
 (InfoNCE: van den Oord et al. 2018, arXiv:1807.03748; in the form of Radford et al. 2021,
-arXiv:2103.00020). Retrieval is then the share of examples whose partner scores highest among some
+arXiv:2103.00020). Retrieval is the share of examples whose partner scores highest among several
 candidates, which needs no classes: real pairs give its ceiling, shuffled pairs its floor.
 """
 
@@ -22,11 +22,11 @@ from mmebm_jax.modalities.kinds import KINDS
 from mmebm_jax.networks.tower import ImageTower, TextTower
 from mmebm_jax.typing import Params
 
-POOL = 100  # candidates, the right one included
+POOL = 100  # candidates, including the right one
 SIZE = 64  # of the vectors that are compared
-SCALE = 20.0  # of the cosines, at first
+SCALE = 20.0  # initial scale of the cosines
 LARGEST_SCALE = 100.0
-# Of equal scores: cosines of equal sentences differ by rounding.
+# Scores within it count as equal, since cosines of equal sentences differ by rounding.
 TOLERANCE = 1e-5
 
 Pair = Mapping[str, Any]
@@ -50,12 +50,12 @@ def train_towers(
 
     Args:
       key: typed PRNG key.
-      kinds: modality → its kind, of two.
+      kinds: modality → its kind, for two modalities.
       batches: draws training pairs.
-      settings: of the training.
+      settings: settings of the training.
 
     Returns:
-      The parameters, modality → those of its tower, and "scale".
+      Modality → the parameters of its tower, and "scale".
 
     Raises:
       ValueError: not two modalities, or an unknown kind.
@@ -84,14 +84,14 @@ def embed(
     batch_size: int = 500,
     to_model: Callable[[np.ndarray], Any] = np.asarray,
 ) -> np.ndarray:
-    """Vectors `[N, SIZE]` of norm 1 of a modality's examples.
+    """Embeds a modality's examples as vectors `[N, SIZE]` of norm 1.
 
     Args:
-      kind: of the modality.
-      params: of its tower, from `train_towers`.
+      kind: kind of the modality.
+      params: parameters of its tower, from `train_towers`.
       inputs: `[N, ...]`, in the range that `to_model` reads (the model's own by default).
       batch_size: examples at a time.
-      to_model: a batch of them to model range.
+      to_model: converts a batch of them to model range.
     """
     parts = [
         np.asarray(_vectors_of(kind, params, values))[:count]
@@ -103,18 +103,18 @@ def embed(
 def retrieval(queries: np.ndarray, candidates: np.ndarray, pool: int = POOL) -> float:
     """The share of queries whose own candidate scores highest among `pool`, in [0, 1].
 
-    It is the expectation over pools of the own candidate and others drawn without replacement, and
-    over guesses among equal scores, so nothing is drawn: with b others that score higher and e that
+    It is the exact expectation over pools of the own candidate and others drawn without
+    replacement, and over guesses among equal scores: with b others that score higher and e that
     score the same, [C(N − b, p) − C(N − 1 − b − e, p)] / [(e + 1) C(N − 1, p − 1)] for a pool of p
-    among N. A judge that knows nothing has 1 / p.
+    among N. Chance is 1 / p.
 
     Args:
       queries: vectors `[N, F]`.
-      candidates: of the same examples, `[N, F]`.
-      pool: candidates for each query; at most N are taken.
+      candidates: vectors of the same examples, `[N, F]`.
+      pool: candidates for each query, at most N.
 
     Raises:
-      ValueError: vectors of other shapes, fewer than two, or a pool of fewer than two.
+      ValueError: vectors of different shapes, fewer than two, or a pool of fewer than two.
     """
     if queries.shape != candidates.shape or len(queries) < 2 or pool < 2:
         raise ValueError(

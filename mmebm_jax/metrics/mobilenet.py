@@ -1,6 +1,6 @@
-"""MobileNetV1 of ImageNet (Howard et al. 2017, arXiv:1704.04861) as a backbone beside Inception.
+"""MobileNetV1 for ImageNet (Howard et al. 2017, arXiv:1704.04861) as an alternative to Inception.
 
-Distances of its features are called FD-MobileNet, never FID: the two are not comparable.
+The distance of its features is called FD-MobileNet, not FID: the two are not comparable.
 """
 
 from collections.abc import Mapping
@@ -27,11 +27,11 @@ Weights = Mapping[str, np.ndarray]
 
 
 def mobilenet_features(weights: Weights, images: jax.Array) -> jax.Array:
-    """The mean over space of the last convolution.
+    """The spatial mean of the last convolution.
 
     Args:
         weights: from `load_mobilenet`.
-        images: `[B, H, W, 3]` in [0, 1]; resized to 224 by an antialiased cubic filter.
+        images: `[B, H, W, 3]` in [0, 1]; resized to 224 with an antialiased cubic filter.
 
     Returns:
         `[B, 1024]`, in [0, 6].
@@ -59,18 +59,18 @@ def mobilenet_features(weights: Weights, images: jax.Array) -> jax.Array:
 
 
 def fold(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Convolutions that hold their batch normalisation, out of the arrays of a weights file.
+    """Folds batch normalisation into the convolutions of a weights file.
 
     Args:
         arrays: for each of `conv0`, `dw1` … `dw13` (depthwise, `[3, 3, C]`), `pw1` … `pw13`
             (`[C, C']`): `NAME/w`, and `NAME/gamma`, `/beta`, `/mean`, `/var` of its normalisation.
-            Others, such as the head, are left out.
+            Others, such as the head, are ignored.
 
     Returns:
         `NAME/kernel` (HWIO) and `NAME/bias` for each.
 
     Raises:
-        ValueError: an array is missing or of another shape than the network's.
+        ValueError: an array is missing or does not have the network's shape.
     """
     folded = {}
     for name, shape in _shapes().items():
@@ -100,8 +100,8 @@ def load_mobilenet(path: epath.PathLike) -> dict[str, np.ndarray]:
     """Reads and folds an `.npz` of the arrays that `fold` names.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no `.npz` of plain arrays, or as `fold`.
+        FileNotFoundError: there is no such file.
+        ValueError: it is not an `.npz` of plain arrays, or as `fold`.
     """
     path = place(path)
     arrays = read_npz(path)

@@ -13,7 +13,7 @@ def features_of(name: str, features: Any) -> np.ndarray:
     """Features, or any examples, as finite float64 rows.
 
     Args:
-        name: how a message calls them.
+        name: their name in error messages.
         features: `[N, ...]`, N at least 1.
 
     Returns:
@@ -31,9 +31,9 @@ def features_of(name: str, features: Any) -> np.ndarray:
 
 
 def distance_chunks(rows: np.ndarray, columns: np.ndarray) -> Iterator[np.ndarray]:
-    """Distances `[n, M]` of the next n of `rows` `[N, F]` to all `columns` `[M, F]`.
+    """Yields distances `[n, M]` of the next n of `rows` `[N, F]` to all `columns` `[M, F]`.
 
-    Ten thousand by ten thousand are never held at once.
+    The full `[N, M]` matrix is never held in memory.
     """
     yield from pairwise_distances_chunked(rows, columns, working_memory=CHUNK_MIB)
 
@@ -49,20 +49,20 @@ def nearest_distances(queries: Any, references: Any) -> np.ndarray:
         `[N]` float64; exactly 0 for a query that equals a reference.
 
     Raises:
-        ValueError: empty or not finite arrays, or sizes that differ.
+        ValueError: arrays that are empty or not finite, or sizes that differ.
     """
     queries, references = features_of("queries", queries), features_of("references", references)
     check_width(queries, references)
     nearest = np.concatenate([d.argmin(1) for d in distance_chunks(queries, references)])
-    # Again at the one reference found: a difference of squares leaves rounding where 0 belongs.
+    # Computed again for the nearest one: expanding the square leaves rounding errors instead of 0.
     return np.linalg.norm(queries - references[nearest], axis=1)
 
 
 def check_width(one: np.ndarray, other: np.ndarray) -> None:
-    """Refuses rows of different width.
+    """Checks that rows have the same width.
 
     Raises:
-        ValueError: `one` `[N, F]` and `other` `[M, G]` with F ≠ G.
+        ValueError: `one` is `[N, F]` and `other` is `[M, G]` with F ≠ G.
     """
     if one.shape[1] != other.shape[1]:
         raise ValueError(

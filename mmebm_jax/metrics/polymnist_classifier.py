@@ -1,10 +1,10 @@
-"""PolyMNIST's published digit classifiers, by which papers since MoPoE report coherence.
+"""PolyMNIST's published digit classifiers, with which papers since MoPoE report coherence.
 
 Files `pretrained_img_to_digit_clf_m0` … `_m4` of the data set's release (Sutter et al. 2021,
 arXiv:2105.02470; zenodo.org/record/4899160): state dicts of the network in
 `mmnist/networks/ConvNetworkImgClfCMNIST.py` of github.com/thomassutter/MoPoE. Its dropout is off
-here. No checksum of the files is published: their shapes are checked, and their accuracy on the
-test split belongs beside every number that they give.
+here. No checksums of the files are published: their shapes are checked, and their accuracy on the
+test split should be reported with every number that they give.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,22 +31,22 @@ SHAPES = {
 }
 
 Weights = Mapping[str, np.ndarray]
-"""Arrays by PyTorch's names and in its layout."""
+"""Arrays with PyTorch's names and layout."""
 
 
 def load_classifiers(folder: Path | str, names: Sequence[str]) -> dict[str, Weights]:
     """Reads the classifiers of some modalities; no code in their files is run.
 
     Args:
-        folder: that holds the files.
-        names: of the modalities, "m0" to "m4".
+        folder: the folder that holds the files.
+        names: names of the modalities, "m0" to "m4".
 
     Returns:
         Modality name to weights.
 
     Raises:
         FileNotFoundError: a modality has no file.
-        ValueError: a file that is not one of the network's.
+        ValueError: a file does not hold the weights of this network.
     """
     weights: dict[str, Weights] = {}
     for name in names:
@@ -72,8 +72,8 @@ def logits(weights: Weights, images: jax.Array) -> jax.Array:
     """Logits of the ten digits.
 
     Args:
-        weights: of one modality.
-        images: `[B, 28, 28, 3]` in [-1, 1]; the network was trained on [0, 1] and gets that.
+        weights: weights of one modality.
+        images: `[B, 28, 28, 3]` in [-1, 1]; rescaled to [0, 1], on which the network was trained.
 
     Returns:
         `[B, 10]`.

@@ -1,8 +1,8 @@
-"""Precision, recall, density and coverage: fidelity and diversity of samples as two numbers each.
+"""Precision, recall, density and coverage: two measures each of fidelity and of diversity.
 
 Precision and recall after Kynkäänniemi et al. 2019 (arXiv:1904.06991), density and coverage after
-Naeem et al. 2020 (arXiv:2002.09797). The manifold of a set is the union of one open ball an
-example, as wide as the distance to its k-th nearest neighbour in the set.
+Naeem et al. 2020 (arXiv:2002.09797). The manifold of a set is the union of one open ball per
+example, whose radius is the distance to the k-th nearest neighbour in the set.
 """
 
 from typing import Any
@@ -15,8 +15,8 @@ from mmebm_jax.metrics.neighbours import check_width, distance_chunks, features_
 def prdc(real: Any, generated: Any, *, num_neighbours: int = 5) -> dict[str, float]:
     """How well the manifolds of real and generated features cover each other.
 
-    All four depend on the numbers of examples and on the features: name both, and put the values
-    of held-out real data beside them.
+    All four depend on the numbers of examples and on the features: state both, and report the
+    values for held-out real data too.
 
     Args:
         real: features `[N, F]`.
@@ -28,11 +28,11 @@ def prdc(real: Any, generated: Any, *, num_neighbours: int = 5) -> dict[str, flo
         - "recall": share of real examples inside the generated manifold.
         - "density": mean number of real balls around a generated example, over k; about 1 for
           samples from the data's distribution, exactly 1 for a copy of `real`, not bounded by 1.
-        - "coverage": share of real examples whose ball holds a generated example; for samples
-          from the data's distribution 1 − Π_{i=1}^{k} (N − i) / (N + M − i) is expected.
+        - "coverage": share of real examples whose ball contains a generated example; for samples
+          from the data's distribution, 1 − Π_{i=1}^{k} (N − i) / (N + M − i) is expected.
 
     Raises:
-        ValueError: k out of range, or arrays that are empty, not finite or of different width.
+        ValueError: k is out of range, or arrays are empty, not finite or of different width.
     """
     real, generated = features_of("real features", real), features_of("generated ones", generated)
     check_width(real, generated)
@@ -43,7 +43,7 @@ def prdc(real: Any, generated: Any, *, num_neighbours: int = 5) -> dict[str, flo
         )
     real_radii = _radii(real, num_neighbours)
     generated_radii = _radii(generated, num_neighbours)
-    balls_around = np.zeros(len(generated))  # real ones that hold each generated example
+    balls_around = np.zeros(len(generated))  # real balls that contain each generated example
     recalled, covered, start = [], [], 0
     for distances in distance_chunks(real, generated):
         radii = real_radii[start : start + len(distances)]
@@ -61,7 +61,7 @@ def prdc(real: Any, generated: Any, *, num_neighbours: int = 5) -> dict[str, flo
 
 def _radii(features: np.ndarray, num_neighbours: int) -> np.ndarray:
     """Distance of each row `[N, F]` to its k-th nearest other row, `[N]`."""
-    # Each row's nearest is itself, at 0, so its k-th neighbour stands at position k.
+    # Each row's nearest row is itself, at 0, so its k-th neighbour is at position k.
     return np.concatenate(
         [
             np.partition(distances, num_neighbours, axis=1)[:, num_neighbours]

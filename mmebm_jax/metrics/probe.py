@@ -1,4 +1,4 @@
-"""Linear probe: how much of the class can be read off the latents by a straight line."""
+"""Linear probe: how well a linear classifier predicts the class from the latents."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def linear_probe(
         Accuracy in [0, 1].
 
     Raises:
-        ValueError: shapes that do not fit together, one class only, or latents not finite
+        ValueError: shapes do not fit together, there is only one class, or latents are not finite
             (scikit-learn's own messages).
     """
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))

@@ -1,4 +1,4 @@
-"""A trained model as the importance sampler's target: its joint density and its inference model."""
+"""A trained model as a target of importance sampling: its joint density and inference model."""
 
 import dataclasses
 
@@ -15,15 +15,15 @@ from mmebm_jax.typing import Batch, Diagonal, Latents, Mask
 
 
 def model_target(networks: Networks, batch: Batch, mask: Mask) -> Target:
-    """log p(x_S, u) of the modalities S that each example shows, and proposals from q_φ(u | x_S).
+    """log p(x_S, u) for the observed modalities S of each example, and proposals from q_φ(u | x_S).
 
-    Private latents of modalities outside S are left out of both: their prior integrates to one.
-    Where the prior is tilted, p(z) lacks its normaliser: what is estimated is too high by log Z.
-    Energies of private latents, whose normalisers depend on z, are not looked at, and neither is a
-    modality's `weight`, which is no part of its density.
+    Private latents of modalities outside S are left out of both, since their prior integrates to 1.
+    If the prior is tilted, p(z) lacks its normaliser, and estimates are too high by log Z. Energies
+    of private latents, whose normalisers depend on z, are ignored, and so is a modality's `weight`,
+    which is not part of its density.
 
     Args:
-        networks: at the weights to evaluate.
+        networks: the networks at the weights to evaluate.
         batch: every modality, name → `[B, *shape]` in model range.
         mask: S, name → `bool[B]`.
     """

@@ -1,1 +1,1 @@
-"""What an example is made of: modalities, their likelihoods, and latents."""
+"""Modalities, the parts that an example consists of, and their likelihoods."""

@@ -1,9 +1,9 @@
 """The autoregressive likelihood of text: p(x | u) = ∏_t p(x_t | x_<t, u).
 
-Logits of a place are those that the latents decode to, plus what the words before it say, log-
-linearly: the last word, the one before it, and how often each word has stood so far. Each of these
-three contexts has a matrix of low rank (`networks.word_order`). Were words independent given the
-latents, a sentence of which little is known would be a row of each place's likeliest word.
+The logits at a position are the decoder's, plus log-linear terms in three contexts: the last word,
+the word before it, and the counts of all words so far. Each context has a low-rank matrix
+(`networks.word_order`). If words were independent given the latents, an uncertain sentence would be
+decoded to the likeliest word at each position, and these need not fit together.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from mmebm_jax.networks.word_order import NUM_CONTEXTS, NUM_ROWS, RANK
 
 Choose = Callable[[jax.Array, jax.Array], jax.Array]
-"""(a place's index, its logits `[..., V]`) → the word there, one-hot `[..., V]`."""
+"""(index of a position, its logits `[..., V]`) → the word there, one-hot `[..., V]`."""
 
 
 def log_density(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
-    """Nats of each word given those before it, under the true words; elementwise.
+    """Compute the log-density of each word given the true words before it; elementwise, nats.
 
     Args:
       outputs: `[..., L + NUM_ROWS, V]` of a `WordOrder`.
@@ -31,16 +31,16 @@ def log_density(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Ar
 
 
 def mean(outputs: jax.Array) -> jax.Array:
-    """Probabilities of each place's words where each earlier place has its likeliest one.
+    """Return word probabilities at each position, given the likeliest word at each earlier one.
 
-    The likeliest words of these are the sentence that is decoded greedily.
+    Their likeliest words are the greedily decoded sentence.
     """
     logits, _ = _unroll(outputs, lambda _, logits: _one_hot(logits.argmax(axis=-1), logits))
     return jax.nn.softmax(logits)
 
 
 def sample(key: jax.Array, outputs: jax.Array, scale: float) -> jax.Array:
-    """A sentence drawn word by word, one-hot `[..., L, V]`."""
+    """Sample a sentence word by word, one-hot `[..., L, V]`."""
     del scale
 
     def choose(place: jax.Array, logits: jax.Array) -> jax.Array:
@@ -55,7 +55,7 @@ def _one_hot(words: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def _contexts(text: jax.Array) -> jax.Array:
-    """Text `[..., L, V]` → `[..., NUM_CONTEXTS, L, V]`: what stands before each place."""
+    """Text `[..., L, V]` → contexts of each position, `[..., NUM_CONTEXTS, L, V]`."""
     before = [(0, 0)] * (text.ndim - 2)
     last = jnp.pad(text, [*before, (1, 0), (0, 0)])[..., :-1, :]
     last_but_one = jnp.pad(last, [*before, (1, 0), (0, 0)])[..., :-1, :]
@@ -63,7 +63,7 @@ def _contexts(text: jax.Array) -> jax.Array:
 
 
 def _led_to(outputs: jax.Array, contexts: jax.Array) -> jax.Array:
-    """Contexts `[..., NUM_CONTEXTS, L, V]` → what they add to the logits, `[..., L, V]`."""
+    """Contexts `[..., NUM_CONTEXTS, L, V]` → their terms in the logits, `[..., L, V]`."""
     factors = outputs[..., -NUM_ROWS:, :]
     shape = (*factors.shape[:-2], 2, NUM_CONTEXTS, RANK, factors.shape[-1])
     factors = factors.reshape(shape)
@@ -73,7 +73,7 @@ def _led_to(outputs: jax.Array, contexts: jax.Array) -> jax.Array:
 
 
 def _unroll(outputs: jax.Array, choose: Choose) -> tuple[jax.Array, jax.Array]:
-    """Logits and words of each place, `[..., L, V]`, where words are chosen one after another."""
+    """Choose words one after another; return logits and words at each position, `[..., L, V]`."""
     own = jnp.moveaxis(outputs[..., :-NUM_ROWS, :], -2, 0)
     places = jnp.arange(len(own))
 

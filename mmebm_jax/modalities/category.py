@@ -1,4 +1,4 @@
-"""Categories: `[B, V]`, one-hot in data and probabilities in samples; raw they are int32 `[B]`."""
+"""Categories: `[B, V]`, one-hot in data, probabilities in samples; raw data are int32 `[B]`."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ def _from_raw(raw: jax.Array | np.ndarray, shape: Shape) -> jax.Array:
 
 
 def _to_raw(values: np.ndarray) -> np.ndarray:
-    """The likeliest categories."""
+    """Return the likeliest categories."""
     return values.argmax(axis=-1).astype(np.int32)
 
 
@@ -23,7 +23,7 @@ def _problems(raw: np.ndarray, shape: Shape) -> tuple[np.ndarray, str]:
 
 
 def _draw(values: np.ndarray, alphabet: Alphabet) -> list[str]:
-    """Each example's number."""
+    """Return the number of each example's category, as a string."""
     del alphabet
     return [str(number) for number in _to_raw(values)]
 

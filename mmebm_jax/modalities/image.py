@@ -1,4 +1,4 @@
-"""Images: `[B, H, W, C]` float32 in [-1, 1]; raw they are uint8."""
+"""Images: `[B, H, W, C]` float32 in [-1, 1]; raw data are uint8."""
 
 import jax
 import jax.numpy as jnp
@@ -37,11 +37,11 @@ def _problem_of_shape(shape: Shape) -> str:
 
 def _problems(raw: np.ndarray, shape: Shape) -> tuple[np.ndarray, str]:
     del shape
-    return np.zeros(len(raw), bool), ""  # every uint8 is a shade
+    return np.zeros(len(raw), bool), ""  # every uint8 is valid
 
 
 def _shifted(generator: np.random.Generator, images: np.ndarray) -> np.ndarray:
-    """Each image `[B, H, W, C]` moved by up to `MOST_SHIFT` pixels, repeating its edge."""
+    """Shift each image `[B, H, W, C]` by up to `MOST_SHIFT` pixels, repeating its edge."""
     batch, height, width, _ = images.shape
     down, right = generator.integers(-MOST_SHIFT, MOST_SHIFT + 1, (2, batch, 1))
     rows = np.clip(np.arange(height) + down, 0, height - 1)
@@ -50,7 +50,7 @@ def _shifted(generator: np.random.Generator, images: np.ndarray) -> np.ndarray:
 
 
 def _draw(values: np.ndarray, alphabet: Alphabet) -> np.ndarray:
-    """uint8 RGB `[N, H, W, 3]`; NaN turns mid-grey."""
+    """Return uint8 RGB `[N, H, W, 3]`; NaN becomes mid-grey."""
     del alphabet
     if values.dtype != np.uint8:
         values = _to_raw(np.nan_to_num(values.astype(np.float32), posinf=1, neginf=-1))
@@ -79,7 +79,7 @@ IMAGE = Kind(
             trunk=lambda shape, sizes: ImageTrunk(sizes.width),
         ),
         "resnet": RESIDUAL,
-        "transformer": RESIDUAL,  # which is text's alone
+        "transformer": RESIDUAL,  # only text has a transformer
     },
     classifier=ImageClassifier,
     augment=_shifted,

@@ -1,4 +1,4 @@
-"""What the library has to know of a kind of modality; each kind is one file that fills this in."""
+"""What the library needs to know about a kind of modality; each kind is defined in one file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ Shape = tuple[int, ...]
 class KindNetworks(NamedTuple):
     """One choice of networks for a kind: (shape of an example, sizes) → an unbound module.
 
-    An expert maps examples `[B, *shape]` to features of the inference network, a decoder latents
-    `[B, Z]` to the likelihood's parameters `[B, *shape]`, a trunk examples to features of the
-    joint energy.
+    An expert maps examples `[B, *shape]` to features for the inference network, a decoder maps
+    latents `[B, Z]` to the likelihood's parameters `[B, *shape]`, and a trunk maps examples to
+    features for the joint energy.
     """
 
     expert: Callable[[Shape, Sizes], nn.Module]
@@ -32,22 +32,22 @@ class Kind:
     """A kind of modality.
 
     Attributes:
-      name: as in `Field.kind` and `config.likelihood`.
-      values: what an example holds, "numbers" or "tokens": decides which likelihoods suit.
-      dimensions: what the axes of an example in model range are called, as "height, width".
+      name: name of the kind, as in `Field.kind` and `config.likelihood`.
+      values: what an example holds, "numbers" or "tokens"; decides which likelihoods apply.
+      dimensions: names of the axes of an example in model range, such as "height", "width".
       bounds: range to which a data-space chain is clipped.
-      raw_dtype: of raw data.
-      accepted: which arrays a user may give, in words.
+      raw_dtype: dtype of raw data.
+      accepted: description, for users, of the arrays that they may give.
       raw_shape: shape of an example → shape of a raw one.
-      is_raw: whether a dtype is one of raw data.
+      is_raw: dtype → whether it is a dtype of raw data.
       from_raw: (raw `[..., *raw_shape]`, shape) → float32 in model range.
       to_raw: model range → raw data, the inverse of `from_raw`.
       problem_of_shape: what is wrong with a shape of the right rank, or "".
       problems: raw examples `[B, *raw_shape]`, shape → (which are refused, `bool[B]`, and why).
-      networks: by name, the choices of `config.model.networks`. A name stands for networks of
-        every kind; a kind that lacks it is refused, since others than asked would go unnoticed.
-      classifier: number of classes → the classifier by which samples are judged.
-      augment: (random generator, raw examples) → varied ones, for training the classifier.
+      networks: by name, the choices of `config.model.networks`. A name applies to all kinds of a
+        run; a kind that lacks it is refused, so that no run silently gets other networks.
+      classifier: number of classes → the classifier that judges samples.
+      augment: (random generator, raw examples) → augmented ones, for training the classifier.
       draw: (examples in model range, alphabet) → uint8 pictures `[N, H, W, 3]` or N lines of text.
     """
 
@@ -70,10 +70,10 @@ class Kind:
 
     @property
     def rank(self) -> int:
-        """Axes of one example in model range."""
+        """Number of axes of one example in model range."""
         return len(self.dimensions)
 
 
 def unchanged(_: np.random.Generator, raw: np.ndarray) -> np.ndarray:
-    """The `augment` of a kind whose examples are not varied."""
+    """Return `raw`, as the `augment` of a kind without augmentation."""
     return raw

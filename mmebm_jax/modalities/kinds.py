@@ -1,4 +1,4 @@
-"""The kinds of modality there are. A new one is a file like its neighbours, and a line here."""
+"""All kinds of modality. To add one, write a file like its neighbours and list it here."""
 
 from mmebm_jax.modalities.category import CATEGORY
 from mmebm_jax.modalities.image import IMAGE
@@ -16,6 +16,6 @@ NETWORKS: tuple[str, ...] = tuple(
 
 
 def likelihoods_of(kind: str) -> tuple[str, ...]:
-    """Names of the likelihoods that suit a kind."""
+    """Return the names of the likelihoods that apply to a kind."""
     values = KINDS[kind].values
     return tuple(name for name, likelihood in LIKELIHOODS.items() if likelihood.values == values)

@@ -1,4 +1,4 @@
-"""Likelihoods p(x_m | decoder outputs). A new one is an entry of `LIKELIHOODS`.
+"""Likelihoods p(x_m | decoder outputs). To add one, add an entry to `LIKELIHOODS`.
 
 Densities of images and vectors are with respect to the model's range [-1, 1].
 """
@@ -23,8 +23,8 @@ def _itself(decoder: nn.Module, shape: tuple[int, ...]) -> nn.Module:
 class Likelihood(NamedTuple):
     """A likelihood, given the outputs of a decoder.
 
-    Its dimensions are independent and its outputs have the shape of an example, `[..., *shape]`,
-    but for "autoregressive", whose `decoder` adds what leads from words to words.
+    Dimensions are independent and outputs have the shape of an example, `[..., *shape]`, except
+    for "autoregressive", whose `decoder` also outputs how words depend on earlier ones.
     """
 
     log_density: Callable[[jax.Array, jax.Array, float], jax.Array]
@@ -34,13 +34,13 @@ class Likelihood(NamedTuple):
     """Outputs → the mean in data range, `[..., *shape]`."""
 
     values: str
-    """What it is a distribution of, "numbers" or "tokens"; it suits the kinds that hold these."""
+    """What it is a distribution of, "numbers" or "tokens"; it applies to kinds that hold these."""
 
     sample: Callable[[jax.Array, jax.Array, float], jax.Array]
-    """(key, outputs, scale) → a draw of the data, `[..., *shape]`, in model range or around it."""
+    """(key, outputs, scale) → sampled data, `[..., *shape]`, in model range or close to it."""
 
     decoder: Callable[[nn.Module, tuple[int, ...]], nn.Module] = _itself
-    """(decoder with outputs `[B, *shape]`, shape) → the one whose outputs this takes."""
+    """(decoder with outputs `[B, *shape]`, shape) → decoder with the outputs that this takes."""
 
 
 def _gaussian(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
@@ -61,7 +61,7 @@ def _laplace_sample(key: jax.Array, outputs: jax.Array, scale: float) -> jax.Arr
 
 
 def _bernoulli(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
-    """Of (x + 1) / 2 in [0, 1] under logits; a shade between counts by its share."""
+    """Log-density of (x + 1) / 2 under logits; values between 0 and 1 weight both outcomes."""
     del scale
     share = 0.5 * (observed + 1.0)
     return share * jax.nn.log_sigmoid(outputs) + (1.0 - share) * jax.nn.log_sigmoid(-outputs)
@@ -74,7 +74,7 @@ def _bernoulli_sample(key: jax.Array, outputs: jax.Array, scale: float) -> jax.A
 
 
 def _categorical(outputs: jax.Array, observed: jax.Array, scale: float) -> jax.Array:
-    """Of tokens under logits over the last axis; `observed` is one-hot or relaxed."""
+    """Log-density of tokens under logits over the last axis; `observed`: one-hot or relaxed."""
     del scale
     return observed * jax.nn.log_softmax(outputs, axis=-1)
 

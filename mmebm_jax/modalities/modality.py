@@ -1,4 +1,4 @@
-"""The spec of a modality, and what the method asks of one: its likelihood and its range.
+"""The specification of a modality, and what the method needs of it: its likelihood and range.
 
 Nothing outside this folder and `networks` knows what an image is.
 """
@@ -24,14 +24,14 @@ class Modality:
 
     Attributes:
       name: the key of this modality in batches, parameters and metrics.
-      kind: a name of `KINDS`: "image", "text" or "vector".
-      shape: of one example in model range, (H, W, C), (L, V) or (D,).
-      likelihood: a name of `LIKELIHOODS` that suits the kind.
+      kind: a key of `KINDS`, such as "image", "text" or "vector".
+      shape: shape of one example in model range, (H, W, C), (L, V) or (D,).
+      likelihood: a key of `LIKELIHOODS` that applies to the kind.
       scale: standard deviation (Gaussian) or scale b (Laplace), in units of the [-1, 1] range.
       weight: factor on the log-likelihood, which balances modalities of different sizes.
 
     Raises:
-      ValueError: a kind, likelihood, shape, scale or weight that cannot be served.
+      ValueError: a kind, likelihood, shape, scale or weight is not supported.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Modality:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Reject what no network or likelihood can serve."""
+        """Reject what no network or likelihood supports."""
         if self.kind not in KINDS:
             known = ", ".join(KINDS)
             raise ValueError(f"modality {self.name}: kind {self.kind!r} is not one of {known}.")
@@ -60,12 +60,12 @@ class Modality:
 
     @property
     def of_kind(self) -> Kind:
-        """What its kind says."""
+        """The definition of its kind."""
         return KINDS[self.kind]
 
     @property
     def of_likelihood(self) -> Likelihood:
-        """What its likelihood says."""
+        """The definition of its likelihood."""
         return LIKELIHOODS[self.likelihood]
 
     @property
@@ -75,7 +75,7 @@ class Modality:
 
     @property
     def is_of_tokens(self) -> bool:
-        """Whether it holds words or categories, rather than numbers."""
+        """Whether it holds words or categories rather than numbers."""
         return self.of_kind.values == "tokens"
 
 
@@ -84,7 +84,7 @@ def log_likelihood(modality: Modality, outputs: jax.Array, observed: jax.Array) 
 
     Args:
       modality: the modality's spec.
-      outputs: of the decoder, `[..., *shape]` (more rows of an autoregressive one).
+      outputs: decoder outputs, `[..., *shape]` (with more rows for an autoregressive one).
       observed: `[..., *shape]` data; text may be one-hot or relaxed.
 
     Returns:
@@ -105,7 +105,7 @@ def joint_log_likelihood(
     """Σ_m log p(x_m | u) over the observed modalities.
 
     Args:
-      modalities: those to sum over; each must be in `outputs` and `batch`.
+      modalities: modalities to sum over; each must be in `outputs` and `batch`.
       outputs: decoder outputs, `[..., B, *shape]`.
       batch: data, `[B, *shape]`.
       mask: name → `bool[B]`; None when everything is observed.
@@ -123,14 +123,14 @@ def joint_log_likelihood(
 
 
 def means(modalities: Sequence[Modality], outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """The likelihoods' means in data range, name → `[..., *shape]`: probabilities of text."""
+    """Return the likelihoods' means in data range, name → `[..., *shape]` (text: probabilities)."""
     return {m.name: m.of_likelihood.mean(outputs[m.name]) for m in modalities}
 
 
 def simulate(
     key: jax.Array, modalities: Sequence[Modality], outputs: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """Data drawn from the likelihoods, name → `[..., *shape]`; weights are not looked at."""
+    """Sample data from the likelihoods, name → `[..., *shape]`; weights are ignored."""
     keys = jax.random.split(key, len(modalities))
     return {
         m.name: m.of_likelihood.sample(k, outputs[m.name], m.scale)
@@ -146,12 +146,12 @@ def from_raw(modality: Modality, raw: jax.Array | np.ndarray) -> jax.Array:
 def batch_from_raw(
     modalities: Sequence[Modality], raw: Batch
 ) -> tuple[dict[str, jax.Array], Mask | None]:
-    """A raw batch in model range, and where data are incomplete which example has what."""
+    """Convert a raw batch to model range; also return its mask (see `mask_of`)."""
     return {m.name: from_raw(m, raw[m.name]) for m in modalities}, mask_of(modalities, raw)
 
 
 def mask_of(modalities: Sequence[Modality], raw: Batch) -> Mask | None:
-    """Name → `bool[B]`, which examples of a raw batch have what; None where all have all."""
+    """Return the mask of a raw batch, name → `bool[B]`; None if data are complete."""
     if OBSERVED not in raw:
         return None
     columns = zip(modalities, np.transpose(raw[OBSERVED]), strict=True)
@@ -159,14 +159,14 @@ def mask_of(modalities: Sequence[Modality], raw: Batch) -> Mask | None:
 
 
 def to_raw(modality: Modality, values: jax.Array | np.ndarray) -> np.ndarray:
-    """Model range → raw data, the inverse of `from_raw`; the likeliest tokens of text."""
+    """Model range → raw data, the inverse of `from_raw`; for text, the likeliest tokens."""
     return modality.of_kind.to_raw(np.asarray(values))
 
 
 def uniform_noise(
     key: jax.Array, modalities: Sequence[Modality], samples: Batch
 ) -> dict[str, jax.Array]:
-    """Uniform noise over each modality's bounds in place of `samples`, which may lack some."""
+    """Draw uniform noise over each modality's bounds, for those modalities that `samples` has."""
     keys = jax.random.split(key, len(modalities))
     return {
         m.name: jax.random.uniform(k, samples[m.name].shape, samples[m.name].dtype, *m.bounds)
@@ -176,16 +176,16 @@ def uniform_noise(
 
 
 def with_noise(key: jax.Array, modality: Modality, values: jax.Array, scale: float) -> jax.Array:
-    """Values `[B, *shape]` with Gaussian noise, clipped to the modality's bounds as chains are.
+    """Add Gaussian noise to values `[B, *shape]`, clipped to the modality's bounds as chains are.
 
-    What leaves the bounds would tell data from a chain's samples.
+    Values outside the bounds would distinguish data from a chain's samples.
     """
     noise = scale * cpu.normal(key, values.shape, values.dtype)
     return jnp.clip(values + noise, *modality.bounds)
 
 
 def likeliest_tokens(modalities: Sequence[Modality], samples: Batch) -> dict[str, jax.Array]:
-    """The samples' words and categories at their likeliest values, name → one-hot `[B, *shape]`."""
+    """Return the likeliest words and categories of samples, name → one-hot `[B, *shape]`."""
     return {
         m.name: jax.nn.one_hot(samples[m.name].argmax(axis=-1), m.shape[-1])
         for m in modalities
@@ -194,7 +194,7 @@ def likeliest_tokens(modalities: Sequence[Modality], samples: Batch) -> dict[str
 
 
 def where_observed(mask: Mask, data: Batch, otherwise: Batch) -> dict[str, jax.Array]:
-    """Data where the mask says it is observed, the other batch's values elsewhere."""
+    """Return `data` where the mask says it is observed, and `otherwise` elsewhere."""
     return {
         name: jnp.where(mask[name].reshape(-1, *[1] * (values.ndim - 1)), data[name], values)
         for name, values in otherwise.items()
@@ -202,5 +202,5 @@ def where_observed(mask: Mask, data: Batch, otherwise: Batch) -> dict[str, jax.A
 
 
 def hide_missing(batch: Batch, mask: Mask) -> dict[str, jax.Array]:
-    """The batch with zeros where a modality is missing, whatever stood there."""
+    """Set missing modalities of a batch to zeros."""
     return where_observed(mask, batch, {name: jnp.zeros_like(x) for name, x in batch.items()})

@@ -1,8 +1,8 @@
-"""Text: `[B, L, V]`, one-hot in data and probabilities in samples; raw it is int32 tokens `[B, L]`.
+"""Text: `[B, L, V]`, one-hot in data, probabilities in samples; raw data are int32 tokens `[B, L]`.
 
-A token is a character, or a word where the alphabet is a tuple of words; token 0 is padding.
-Probabilities (a relaxed one-hot) are what Langevin dynamics can move, and what enters the
-data energy: through the `trunk` of the chosen networks, whose features `networks.joint` joins.
+A token is a character, or a word if the alphabet is a tuple of words; token 0 is padding.
+Probabilities (a relaxed one-hot) are what Langevin dynamics can move. They enter the data energy
+through the `trunk` of the chosen networks, whose features `networks.joint` concatenates.
 """
 
 import jax
@@ -24,7 +24,7 @@ from mmebm_jax.networks.text_transformer import (
 )
 from mmebm_jax.typing import Alphabet
 
-# What are no words in an alphabet of words, by their tokens 0, 1 and 2.
+# Special tokens in an alphabet of words: tokens 0, 1 and 2.
 SPECIAL = PADDING, END, UNKNOWN = ("<pad>", "<eos>", "<unk>")
 
 
@@ -33,7 +33,7 @@ def _from_raw(raw: jax.Array | np.ndarray, shape: Shape) -> jax.Array:
 
 
 def _to_raw(values: np.ndarray) -> np.ndarray:
-    """The likeliest tokens."""
+    """Return the likeliest tokens."""
     return values.argmax(axis=-1).astype(np.int32)
 
 
@@ -44,9 +44,9 @@ def _problems(raw: np.ndarray, shape: Shape) -> tuple[np.ndarray, str]:
 
 
 def spelled(tokens: np.ndarray, alphabet: Alphabet) -> list[str]:
-    """Tokens `[N, L]` as N lines: characters beside each other, or a sentence of words.
+    """Spell tokens `[N, L]` as N lines: characters without spaces, or sentences of words.
 
-    A sentence ends before its first `END`, and `PADDING` is left out wherever it stands.
+    A sentence ends before its first `END`, and `PADDING` is left out everywhere.
     """
     if isinstance(alphabet, str):
         return ["".join(alphabet[token] for token in line) for line in tokens]
@@ -59,7 +59,7 @@ def _sentence(words: list[str]) -> str:
 
 
 def _draw(values: np.ndarray, alphabet: Alphabet) -> list[str]:
-    """Each example spelled out; token numbers where the alphabet is too short."""
+    """Spell out each example; give token numbers if the alphabet is too short."""
     if len(alphabet) < values.shape[-1]:
         return [" ".join(map(str, tokens)) for tokens in _to_raw(values)]
     return spelled(_to_raw(values), alphabet)

@@ -1,4 +1,4 @@
-"""Vectors: `[B, D]` float32 in about [-1, 1], raw and in the model alike."""
+"""Vectors: `[B, D]` float32 in about [-1, 1], both raw and in the model."""
 
 import math
 
@@ -12,7 +12,7 @@ from mmebm_jax.networks.perceptron import PerceptronDecoder
 from mmebm_jax.networks.vector import VectorExpert, VectorTrunk
 from mmebm_jax.typing import Alphabet
 
-# A few numbers in no grid: what is residual or attends is of the kinds beside them.
+# A few numbers without a grid: every choice of networks means these perceptrons.
 PERCEPTRONS = dict.fromkeys(
     ("small", "resnet", "transformer"),
     KindNetworks(
@@ -21,7 +21,7 @@ PERCEPTRONS = dict.fromkeys(
         trunk=lambda shape, sizes: VectorTrunk(sizes.hidden),
     ),
 )
-LIMIT = 100.0  # far outside the "about [-1, 1]" that a chain may reach
+LIMIT = 100.0  # far outside the range of about [-1, 1] that a chain may reach
 
 
 def _from_raw(raw: jax.Array | np.ndarray, shape: Shape) -> jax.Array:
@@ -35,7 +35,7 @@ def _problems(raw: np.ndarray, shape: Shape) -> tuple[np.ndarray, str]:
 
 
 def _draw(values: np.ndarray, alphabet: Alphabet) -> np.ndarray:
-    """Strips of D grey cells, a fourth as high as they are wide."""
+    """Draw strips of D grey cells, a quarter as high as they are wide."""
     del alphabet
     shades = np.nan_to_num(np.asarray(values, np.float32), posinf=1, neginf=-1)
     shades = np.round((np.clip(shades, -1, 1) + 1) * 127.5).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Classifiers that judge samples: logits, and the features that distances are taken of."""
+"""Classifiers that judge samples: they return logits, and features for measuring distances."""
 
 import flax.linen as nn
 import jax
@@ -26,14 +26,14 @@ class ImageClassifier(nn.Module):
     @nn.compact
     def __call__(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns (logits `[B, num_classes]`, features `[B, NUM_FEATURES]`)."""
-        # Strides, not pooling: the gradient of a max pool alone would triple a step on a CPU.
+        # Strides, not pooling: max pooling's gradient alone would triple a step's time on a CPU.
         hidden = nn.relu(nn.Conv(32, (5, 5), strides=(2, 2), kernel_init=_INIT)(inputs))
         hidden = nn.relu(nn.Conv(64, (3, 3), strides=(2, 2), kernel_init=_INIT)(hidden))
         return _head(hidden, self.num_classes)
 
 
 class DenseClassifier(nn.Module):
-    """Dense layers on what is flattened first: text and vectors.
+    """Dense layers on flattened inputs, for text and vectors.
 
     Maps `[B, L, V]` (one-hot or probabilities) or `[B, D]`, float32, to logits `[B, num_classes]`
     and features `[B, NUM_FEATURES]` (non-negative).

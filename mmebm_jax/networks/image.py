@@ -1,7 +1,7 @@
 """Networks for images `[B, H, W, C]`: an expert, a decoder, an energy trunk.
 
-All arithmetic happens at a half and a quarter of the image's size: space-to-depth on the way in and
-depth-to-space on the way out lose nothing, and keep large feature maps out of the chains.
+All layers run at a half or a quarter of the image's size: space-to-depth at the input and
+depth-to-space at the output are lossless, and keep large feature maps out of the chains.
 """
 
 import flax.linen as nn
@@ -29,10 +29,10 @@ def depth_to_space(maps: jax.Array, block: int = 2) -> jax.Array:
 
 
 def average_pool(maps: jax.Array) -> jax.Array:
-    """Mean of 2×2 blocks; as reshapes it stays cheap to differentiate inside a scan."""
+    """Average 2×2 blocks by reshapes, which are cheap to differentiate inside a scan."""
     batch, height, width, channels = maps.shape
     lines = maps.reshape(batch, height // 2, 2, width, channels)
-    # A CPU adds whole lines several numbers at a time, a mean's neighbours one by one.
+    # A CPU adds whole lines several numbers at a time, but neighbours in a mean one by one.
     pairs = lines[:, :, 0] + lines[:, :, 1]
     return 0.5 * pairs.reshape(batch, height // 2, width // 2, 2, channels).mean(axis=3)
 

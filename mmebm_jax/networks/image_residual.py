@@ -1,10 +1,11 @@
 """Residual networks for images `[B, H, W, C]`: an expert, a decoder, an energy trunk.
 
-Expert and decoder have the shape of MMVAE+'s on PolyMNIST (Palumbo et al. 2023, public code): pre-
-activated blocks of two 3×3 convolutions whose branch is scaled by .1 (as in Mescheder et al. 2018,
-arXiv:1801.04406), leaky ReLU of slope .2, channels that double with every halving of the image and
-no normalisation. There the average pool is 3×3 of stride 2; here it is 2×2. The trunk has the shape
-of the one-modality energies that paper B builds on: smooth units, average pooling, no branch scale.
+Expert and decoder have the architecture of MMVAE+ on PolyMNIST (Palumbo et al. 2023, public code):
+pre-activation blocks of two 3×3 convolutions whose branch is scaled by .1 (as in Mescheder et al.
+2018, arXiv:1801.04406), leaky ReLU of slope .2, channels that double with every halving of the
+image, and no normalisation. MMVAE+ average-pools 3×3 with stride 2; here it is 2×2. The trunk is
+like the single-modality energies that paper B builds on: smooth activations, average pooling, no
+branch scale.
 """
 
 from collections.abc import Callable
@@ -16,14 +17,14 @@ import jax.numpy as jnp
 from mmebm_jax import cpu
 from mmebm_jax.networks.image import average_pool
 
-SMALLEST_SIDE = 8  # pixels: maps are not halved below about a half of it
+SMALLEST_SIDE = 8  # pixels: maps of this size or less are not halved
 MOST_DOUBLINGS = 3  # of the channels
 BRANCH = 0.1
 SLOPE = 0.2
 
 
 def num_halvings(*sides: int, smallest: int = SMALLEST_SIDE) -> int:
-    """How often sides can be halved while all of them are even and larger than `smallest`."""
+    """Return how often sides can be halved while all are even and larger than `smallest`."""
     count = 0
     while all(side % 2 == 0 and side > smallest for side in sides):
         sides, count = tuple(side // 2 for side in sides), count + 1
@@ -31,12 +32,12 @@ def num_halvings(*sides: int, smallest: int = SMALLEST_SIDE) -> int:
 
 
 def widths(width: int, levels: int) -> list[int]:
-    """Channels at the image's size and after each halving of it, which doubles them at first."""
+    """Return channels at the image's size and after each halving; the first few double them."""
     return [width * 2 ** min(level, MOST_DOUBLINGS) for level in range(levels + 1)]
 
 
 def upsample(maps: jax.Array) -> jax.Array:
-    """Every pixel repeated as 2×2, `[B, H, W, C]` → `[B, 2·H, 2·W, C]`."""
+    """Repeat every pixel as 2×2, `[B, H, W, C]` → `[B, 2·H, 2·W, C]`."""
     batch, height, width, channels = maps.shape
     shape = (batch, height, 2, width, 2, channels)
     repeated = jnp.broadcast_to(maps[:, :, None, :, None], shape)
@@ -44,12 +45,12 @@ def upsample(maps: jax.Array) -> jax.Array:
 
 
 def leaky_relu(values: jax.Array) -> jax.Array:
-    """Leaky ReLU of the published slope."""
+    """Leaky ReLU with the published slope."""
     return nn.leaky_relu(values, SLOPE)
 
 
 def convolution(features: int, side: int = 3, *, use_bias: bool = True) -> nn.Conv:
-    """A convolution that keeps the size of the maps."""
+    """Return a convolution that preserves the size of the maps."""
     return nn.Conv(
         features, (side, side), use_bias=use_bias, conv_general_dilated=cpu.conv_general_dilated
     )
@@ -59,8 +60,9 @@ class ResidualBlock(nn.Module):
     """x → shortcut(x) + branch · f(x), `[B, H, W, C]` → `[B, H, W, features]`.
 
     Attributes:
-      features: channels of the output; the branch between its two layers has the fewer of both.
-      activation: before each of the two 3×3 convolutions.
+      features: channels of the output; between its two layers, the branch has as many channels as
+        the smaller of input and output.
+      activation: applied before each of the two 3×3 convolutions.
       branch: scale of f.
     """
 
@@ -117,8 +119,8 @@ class ResidualImageDecoder(nn.Module):
 class ResidualImageTrunk(nn.Module):
     """Image `[B, H, W, C]` → features `[B, F]` of an energy.
 
-    One convolution alone sees the image at its size: a chain of many steps goes through this
-    network, and its cost lies where maps are large.
+    Only one convolution runs at the image's full size: a chain evaluates this network at every
+    step, and most of the cost is in large maps.
     """
 
     width: int

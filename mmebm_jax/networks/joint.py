@@ -1,8 +1,8 @@
 """The four networks: inference, generator, data energy, latent energy.
 
-Each of the first three joins one sub-network per modality and knows nothing of what a modality is.
-Modalities are looped over in Python: stacking them under `vmap` makes grouped convolutions, which
-are several times slower.
+Each of the first three joins one sub-network per modality, whatever the kind of modality. The loop
+over modalities is in Python: stacking them under `vmap` would make grouped convolutions, which are
+several times slower.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from mmebm_jax.networks.parts import Part, placed
 from mmebm_jax.typing import Diagonal, Latents
 
-JOINT_LAYER = "joint_0"  # from all features, by far the largest kernel of the energy
+JOINT_LAYER = "joint_0"  # takes all features; by far the largest kernel of the energy
 SMALLEST_SCALE = 1e-3
-UNIT = log(e - 1)  # softplus of it is 1
+UNIT = log(e - 1)  # softplus(UNIT) = 1
 EMPTY: Mapping[str, jax.Array] = MappingProxyType({})
 
 
@@ -40,8 +40,8 @@ class Inference(nn.Module):
       experts: per modality, examples → features.
       num_latents: Z.
       num_private: W, 0 for none.
-      rematerialise: compute a modality's activations again to save memory.
-      has_joint: whether there is an expert of all modalities too, with features of its own.
+      rematerialise: recompute a modality's activations to save memory.
+      has_joint: whether there is also a joint expert of all modalities, with separate features.
     """
 
     experts: tuple[Part, ...]
@@ -52,14 +52,14 @@ class Inference(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Mapping[str, jax.Array]) -> InferenceOutputs:
-        """Batch of modalities → experts and the two parameters that some bounds learn."""
+        """Batch of modalities → experts, and two parameters that some bounds learn."""
         shared, private, auxiliary_scale = {}, {}, {}
         for part in self.experts:
             name = part.name
             features = placed(part, rematerialise=self.rematerialise)(batch[name])
             shared[name] = self._diagonal(features, self.num_latents, name)
             if self.num_private:
-                # Features of its own, as in MMVAE+: what is private should not crowd the shared.
+                # Separate features, as in MMVAE+: private content should not crowd out the shared.
                 own = f"{name}_private"
                 layer = placed(part, name=own, rematerialise=self.rematerialise)
                 private[name] = self._diagonal(layer(batch[name]), self.num_private, own)
@@ -100,7 +100,7 @@ class Generator(nn.Module):
 
     Attributes:
       decoders: per modality, latents → the likelihood's parameters.
-      rematerialise: compute a modality's activations again to save memory.
+      rematerialise: recompute a modality's activations to save memory.
       num_clusters: C of a learned prior of z; its parameters are "cluster_logit", `[C]`, and
         "cluster_mean", `[C, Z]`, which `distributions.base_prior.with_clusters` reads. 0 for none.
     """
@@ -113,7 +113,7 @@ class Generator(nn.Module):
     def __call__(
         self, latents: Latents, names: tuple[str, ...] | None = None
     ) -> dict[str, jax.Array]:
-        """Latents → name → outputs `[B, *shape]`; `names` leaves other modalities out."""
+        """Decode latents, name → outputs `[B, *shape]`, only for `names` if given."""
         if self.num_clusters:
             shape = (self.num_clusters, latents.shared.shape[-1])
             self.param("cluster_logit", nn.initializers.zeros, shape[:1])
@@ -132,7 +132,7 @@ class Generator(nn.Module):
 class ScaledDense(nn.Module):
     """`flax.linen.Dense` whose parameters may hold a "scale": inputs · kernel · scale + bias.
 
-    It is the layer whose kernel is multiplied by the scale, without that kernel written to memory.
+    This equals multiplying the kernel by the scale, without writing the product to memory.
     """
 
     features: int
@@ -150,14 +150,14 @@ class ScaledDense(nn.Module):
 class JointEnergy(nn.Module):
     """E_α(x): one trunk per modality, joined into one number.
 
-    What a trunk sees is an example in model range. Text is one-hot `[L, V]`, and probabilities in
+    A trunk takes examples in model range. Text is one-hot `[L, V]` in data and probabilities in
     samples (`modalities.text`); its trunk is `networks.text.TextTrunk`, a dense layer over all
-    positions, or with other `model.networks` that of `text_residual` or `text_transformer`.
+    positions, or, with other `model.networks`, the one in `text_residual` or `text_transformer`.
 
     Attributes:
       trunks: per modality, examples → features `[B, F]`, which are concatenated.
       hidden: units of the joint layers.
-      rematerialise: compute a modality's activations again to save memory.
+      rematerialise: recompute a modality's activations to save memory.
     """
 
     trunks: tuple[Part, ...]
@@ -179,11 +179,11 @@ class JointEnergy(nn.Module):
 class LatentEnergy(nn.Module):
     """E_γ(u) = E_0(z) + Σ_m E_m(z, w_m): perceptrons whose outputs are bounded to ±`bound`.
 
-    An unbounded latent energy runs away from its short chains; the smooth bound keeps it honest.
+    With short chains, an unbounded latent energy diverges; the smooth bound prevents that.
 
     Attributes:
       hidden: units of the layers.
-      bound: of each term, nats.
+      bound: bound on each term, nats.
       private_names: modalities that have a term E_m.
     """
 
@@ -193,7 +193,7 @@ class LatentEnergy(nn.Module):
 
     @nn.compact
     def __call__(self, shared: jax.Array, private: Mapping[str, jax.Array] = EMPTY) -> jax.Array:
-        """Latents `[B, Z]` and private ones, name → `[B, W]` → energies `[B]`.
+        """Return energies `[B]` of latents `[B, Z]` and private latents, name → `[B, W]`.
 
         Terms of modalities whose private latents are not given are left out.
         """

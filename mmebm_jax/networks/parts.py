@@ -1,4 +1,4 @@
-"""How a network of all modalities is put together from one sub-network per modality."""
+"""How a joint network is assembled from one sub-network per modality."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -7,10 +7,10 @@ import flax.linen as nn
 
 
 class Sizes(NamedTuple):
-    """Sizes that networks of every kind read."""
+    """Sizes that the networks of all kinds use."""
 
     width: int  # channels at an image's finest scale
-    hidden: int  # of dense layers
+    hidden: int  # units of dense layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Part:
 
 
 def placed(part: Part, *, name: str | None = None, rematerialise: bool = False) -> Any:
-    """The part as a layer of the module whose `nn.compact` method calls this.
+    """Make the part a layer of the module whose `nn.compact` method calls this.
 
     Args:
       part: the sub-network.
-      name: of the layer; the modality's by default.
-      rematerialise: compute its activations again in the backward pass, to save memory.
+      name: name of the layer; the modality's by default.
+      rematerialise: recompute its activations in the backward pass, to save memory.
     """
     kind = type(part.network)
     fields = {

@@ -1,4 +1,4 @@
-"""The decoder of every kind whose values are few and in no grid."""
+"""The decoder for kinds that have few values and no grid."""
 
 from math import prod
 

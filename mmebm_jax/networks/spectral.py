@@ -1,8 +1,8 @@
 """Exact spectral normalisation as a function of parameters.
 
-Miyato et al. 2018 (arXiv:1802.05957) track the largest singular value by power iteration, a state
-that a chain must not touch. Here each kernel is divided by its exact value, once an update and
-outside every chain, so there is no state at all.
+Miyato et al. 2018 (arXiv:1802.05957) track the largest singular value by power iteration, whose
+state a chain must not change. Here each kernel is divided by its exact largest singular value, once
+per update and outside every chain, so there is no state.
 """
 
 from collections.abc import Collection
@@ -12,14 +12,14 @@ import jax.numpy as jnp
 
 from mmebm_jax.typing import Params
 
-# Powers up to 2^16: directions whose eigenvalue is more than 1e-4 below the largest have then
-# vanished, and those that are nearer change the norm by less than a float32 can hold.
+# Powers up to 2^16: by then, directions whose eigenvalue is more than 1e-4 below the largest have
+# vanished, and those closer to it change the norm by less than float32 can represent.
 NUM_SQUARINGS = 16
-SMALLEST = 1e-30  # a kernel of zeros stays finite
+SMALLEST = 1e-30  # keeps a kernel of zeros finite
 
 
 def spectral_norm(kernel: jax.Array) -> jax.Array:
-    """Largest singular value of a kernel `[..., D]`, seen as a matrix with D columns.
+    """Return the largest singular value of a kernel `[..., D]`, as a matrix with D columns.
 
     Its gradient is the outer product of the leading singular vectors.
     """
@@ -34,10 +34,10 @@ def spectral_norm(kernel: jax.Array) -> jax.Array:
 
 
 def _leading_direction(gram: jax.Array) -> jax.Array:
-    """The unit eigenvector of the largest eigenvalue of `[D, D]`, by repeated squaring.
+    """Return the unit eigenvector of the largest eigenvalue of `[D, D]`, by repeated squaring.
 
-    Squaring is matrix products alone: several times faster than a decomposition, and the column of
-    the largest diagonal entry is never orthogonal to what is sought.
+    Squaring needs matrix products only and is several times faster than a decomposition. The column
+    with the largest diagonal entry is never orthogonal to the leading eigenvector.
     """
 
     def square(_: int, power: jax.Array) -> jax.Array:
@@ -50,9 +50,9 @@ def _leading_direction(gram: jax.Array) -> jax.Array:
 
 
 def normalise_kernels(params: Params, gain: float, apart: Collection[str] = ()) -> Params:
-    """Scale every kernel (leaf of two or more axes) to the spectral norm `gain` > 0.
+    """Scale every kernel (leaf with two or more axes) to the spectral norm `gain` > 0.
 
-    The layers named in `apart` keep their kernel and get its factor beside it, as "scale".
+    The layers named in `apart` keep their kernel and get its factor as a parameter "scale".
     """
 
     def factor(kernel: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Networks for short text `[B, L, V]`, one-hot or, where a chain moves it, probabilities."""
+"""Networks for short text `[B, L, V]`, one-hot, or probabilities where a chain moves it."""
 
 import flax.linen as nn
 import jax
@@ -19,9 +19,9 @@ class TextExpert(nn.Module):
 class TextTrunk(nn.Module):
     """Text `[B, L, V]` → features `[B, hidden]`: how text enters the data energy.
 
-    `networks.joint.JointEnergy` puts the features beside other modalities'. `modalities.text` makes
-    the one-hot and chooses the trunk by `model.networks`: this one, or one of `text_residual` or
-    `text_transformer`.
+    `networks.joint.JointEnergy` concatenates the features with those of other modalities.
+    `modalities.text` makes the one-hot and chooses the trunk by `model.networks`: this one, or the
+    one in `text_residual` or `text_transformer`.
     """
 
     hidden: int

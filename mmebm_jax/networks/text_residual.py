@@ -1,7 +1,7 @@
 """Residual convolutions over text `[B, L, V]`, one-hot or probabilities: expert, decoder, trunk.
 
-The blocks of `image_residual` on sequences as images of one line. Words are embedded by one linear
-layer, through which what a chain moves passes like data.
+The blocks of `image_residual`, applied to sequences as images with one row. Words are embedded by
+one linear layer, which takes the probabilities that a chain moves as it takes one-hot data.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from mmebm_jax import cpu
 from mmebm_jax.networks.image_residual import BRANCH, leaky_relu, num_halvings
 
-SMALLEST_LENGTH = 4  # positions: sequences are not halved below about a half of it
+SMALLEST_LENGTH = 4  # positions: sequences of this length or less are not halved
 
 
 def embedding(hidden: int) -> nn.Dense:
@@ -26,7 +26,7 @@ def _convolution(features: int) -> nn.Conv:
 
 
 class _Block(nn.Module):
-    """Positions `[B, 1, L, F]` → the same, plus what two convolutions of three make of them."""
+    """A residual block of two convolutions of width 3 on positions `[B, 1, L, F]`."""
 
     activation: Callable[[jax.Array], jax.Array] = leaky_relu
     branch: float = BRANCH
@@ -39,7 +39,7 @@ class _Block(nn.Module):
 
 
 def _features(text: jax.Array, hidden: int, block: Callable[[], nn.Module]) -> jax.Array:
-    """Text `[B, L, V]` → `[B, L', hidden]`; within a `nn.compact` method alone."""
+    """Text `[B, L, V]` → `[B, L', hidden]`; to be called in an `nn.compact` method."""
     positions = block()(embedding(hidden)(text)[:, None])
     for _ in range(num_halvings(text.shape[1], smallest=SMALLEST_LENGTH)):
         batch, _, length, features = positions.shape
@@ -79,7 +79,7 @@ class ResidualTextDecoder(nn.Module):
 
 
 class ResidualTextTrunk(nn.Module):
-    """Text `[B, L, V]` → features `[B, L' · hidden]` of an energy, smooth."""
+    """Text `[B, L, V]` → smooth features `[B, L' · hidden]` of an energy."""
 
     hidden: int
 

@@ -1,8 +1,8 @@
 """A small transformer for text `[B, L, V]`, one-hot or probabilities: expert, decoder, trunk.
 
-Pre-normalised blocks of attention (Vaswani et al. 2017, arXiv:1706.03762) and a perceptron. Padding
-is masked: a position is seen by others, and counts in the mean, by the probability that it holds a
-word. That is a mask of zeros and ones on data, and smooth where a chain moves probabilities.
+Pre-norm blocks of attention (Vaswani et al. 2017, arXiv:1706.03762) and a perceptron. Padding is
+masked: in attention and in the mean, a position is weighted by the probability that it holds a
+word. On data this is a mask of zeros and ones; where a chain moves probabilities, it is smooth.
 """
 
 from typing import Any
@@ -13,21 +13,21 @@ import jax.numpy as jnp
 
 from mmebm_jax.networks.text_residual import embedding
 
-PADDING = 0  # the token that fills up a text
+PADDING = 0  # the token that pads a text
 NUM_BLOCKS = 2
 NUM_HEADS = 4
-SMALLEST_SHARE = 1e-9  # of attention on padding: a text of padding alone stays finite
+SMALLEST_SHARE = 1e-9  # weight of padding, which keeps a text of padding alone finite
 
 
 def word_probability(text: jax.Array) -> jax.Array:
-    """Text `[B, L, V]` → the probability that each position holds no padding, `[B, L]`."""
+    """Text `[B, L, V]` → the probability that each position is not padding, `[B, L]`."""
     return 1.0 - text[..., PADDING]
 
 
 def weighted_attention(
     query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, **options: Any
 ) -> jax.Array:
-    """`flax.linen.dot_product_attention` whose mask holds weights in [0, 1] of the keys."""
+    """`flax.linen.dot_product_attention` whose mask holds weights of the keys in [0, 1]."""
     bias = jnp.log(jnp.maximum(mask, SMALLEST_SHARE))
     return nn.dot_product_attention(query, key, value, bias=bias, **options)
 
@@ -36,7 +36,7 @@ class _Block(nn.Module):
     """One block on positions `[B, L, F]`.
 
     Attributes:
-      normalise: whether layers are normalised first; the kernels of an energy are bounded instead.
+      normalise: whether to use layer normalisation; the kernels of an energy are bounded instead.
     """
 
     normalise: bool = True
@@ -59,7 +59,7 @@ class _Block(nn.Module):
 
 
 def _encoded(text: jax.Array, hidden: int, *, normalise: bool, module: nn.Module) -> jax.Array:
-    """Text `[B, L, V]` → the mean over its words, `[B, hidden]`; in `module`'s compact method."""
+    """Text `[B, L, V]` → mean over words, `[B, hidden]`; called in `module`'s compact method."""
     places = _places(module, text.shape[1], hidden)
     positions, weight = embedding(hidden)(text) + places[None], word_probability(text)
     for _ in range(NUM_BLOCKS):
@@ -69,7 +69,7 @@ def _encoded(text: jax.Array, hidden: int, *, normalise: bool, module: nn.Module
 
 
 def _places(module: nn.Module, length: int, hidden: int) -> jax.Array:
-    """A learned vector of each position, `[L, hidden]`."""
+    """Learned embeddings of the positions, `[L, hidden]`."""
     return module.param("places", nn.initializers.normal(hidden**-0.5), (length, hidden))
 
 
@@ -106,7 +106,7 @@ class TransformerDecoder(nn.Module):
 class TransformerTrunk(nn.Module):
     """Text `[B, L, V]` → features `[B, hidden]` of an energy.
 
-    Without normalisation, whose slope no bound on kernels holds.
+    It has no layer normalisation, whose slope would not be limited by a bound on kernels.
     """
 
     hidden: int

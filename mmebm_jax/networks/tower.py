@@ -1,4 +1,4 @@
-"""Two-tower encoders that score pairs: examples → vectors compared with another modality's."""
+"""Two-tower encoders that score pairs: examples → vectors to compare between modalities."""
 
 import flax.linen as nn
 import jax
@@ -6,15 +6,15 @@ import jax.numpy as jnp
 
 from mmebm_jax.networks.classifier import NUM_FEATURES
 
-_WIDTH = 5  # words that are read together
+_WIDTH = 5  # words in a convolution's window
 _CHANNELS = (32, 64, 128)
 
 
 class ImageTower(nn.Module):
-    """Pictures `[B, H, W, C]` → `[B, size]`, and features `[B, NUM_FEATURES]` before that.
+    """Images `[B, H, W, C]` → vectors `[B, size]`, and features `[B, NUM_FEATURES]` before them.
 
-    What a picture shows counts wherever it stands: strided convolutions, and the mean and the
-    largest of their responses. Dense layers on whole maps overfit a few thousand pictures.
+    The position of an object does not matter: strided convolutions are followed by the mean and
+    maximum of their responses. Dense layers on whole maps overfit a few thousand images.
     """
 
     size: int
@@ -32,10 +32,10 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Text `[B, L, V]` → `[B, size]`, and features `[B, NUM_FEATURES]` before that.
+    """Text `[B, L, V]` → vectors `[B, size]`, and features `[B, NUM_FEATURES]` before them.
 
-    What a sentence says counts wherever it stands in the sentence: a convolution over embedded
-    words, and its largest responses.
+    The position of a phrase in the sentence does not matter: a convolution over embedded words is
+    followed by the maximum of its responses.
     """
 
     size: int

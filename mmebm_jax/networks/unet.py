@@ -7,25 +7,25 @@ import jax.numpy as jnp
 from mmebm_jax.networks.image import average_pool
 from mmebm_jax.networks.image_residual import convolution, num_halvings, upsample
 
-MOST_GROUPS, FEWEST_CHANNELS = 8, 4  # of a normalisation: groups, and channels in each
+MOST_GROUPS, FEWEST_CHANNELS = 8, 4  # of group normalisation: groups, and channels in each
 LONGEST_PERIOD = 1e4  # of the embedding's sinusoids, in steps
-SMALLEST_SIDE = 4  # pixels: maps are not halved below
+SMALLEST_SIDE = 4  # pixels: maps of this size or less are not halved
 
 
 def halvings(height: int, width: int, most: int) -> int:
-    """How often both sides can be halved evenly, down to `SMALLEST_SIDE` and at most so often."""
+    """Return how often both sides halve evenly down to `SMALLEST_SIDE`, at most `most` times."""
     return min(most, num_halvings(height, width, smallest=SMALLEST_SIDE))
 
 
 def embedded(steps: jax.Array, size: int) -> jax.Array:
-    """Sines and cosines of steps `int32[B]`, `[B, size]`, as transformers embed positions."""
+    """Embed steps `int32[B]` as sines and cosines, `[B, size]`, as transformers do positions."""
     rates = jnp.exp(-jnp.log(LONGEST_PERIOD) * jnp.arange(size // 2) / (size // 2))
     angles = steps[:, None] * rates[None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
 
 
 class Block(nn.Module):
-    """Two normalised convolutions beside a shortcut; the step enters between them."""
+    """Two normalised convolutions with a shortcut; the step enters between them."""
 
     features: int
     dropout: float
@@ -43,7 +43,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all places of the maps, beside a shortcut."""
+    """Self-attention over all positions of the maps, with a shortcut."""
 
     @nn.compact
     def __call__(self, maps: jax.Array) -> jax.Array:
@@ -54,15 +54,15 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """Noise in images, from the images, a condition of their size, and the step of the process.
+    """Predicts the noise in images from the images, a condition of their size, and the step.
 
     Attributes:
       width: channels at the image's size.
-      multipliers: of the width, at the image's size and after each halving; sides that cannot be
-        halved so often leave the last ones out.
+      multipliers: factors on the width at the image's size and after each halving; if sides cannot
+        be halved that often, the last ones are not used.
       num_blocks: residual blocks at each size.
-      attention_side: the maps' height at which blocks attend; 0 for nowhere.
-      dropout: rate within blocks, in training.
+      attention_side: height of the maps at which blocks use attention; 0 for none.
+      dropout: dropout rate within blocks during training.
     """
 
     width: int = 32
@@ -105,7 +105,7 @@ class UNet(nn.Module):
 
 def _normalised(maps: jax.Array) -> jax.Array:
     channels = maps.shape[-1]
-    # A group of one channel would lose what a constant image says.
+    # With one channel per group, the value of a constant image would be lost.
     most = min(MOST_GROUPS, channels // FEWEST_CHANNELS)
     groups = next((n for n in range(most, 1, -1) if channels % n == 0), 1)
     return nn.GroupNorm(num_groups=groups)(maps)

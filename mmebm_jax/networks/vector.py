@@ -4,13 +4,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# With usual initial values every unit would bend at the origin, and gently: a density of several
-# sharp modes would be learnt late or never.
+# With the usual initial values, every unit would bend gently at the origin, and a density with
+# several sharp modes would be learned late or never.
 STEEPNESS = 4.0
 
 
 def _spread(features: int) -> nn.Dense:
-    """A layer on a vector whose units bend sharply and all over [-1, 1]."""
+    """Return a layer for vectors whose units bend sharply, at points spread over [-1, 1]."""
     return nn.Dense(features, kernel_init=nn.initializers.normal(STEEPNESS), bias_init=_biases)
 
 

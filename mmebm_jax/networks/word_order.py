@@ -1,16 +1,16 @@
-"""What `modalities.autoregressive` needs beside a decoder's logits: how words lead to others."""
+"""What `modalities.autoregressive` needs besides a decoder's logits: which words follow which."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-RANK = 16  # of the matrix [V, V] by which each context leads to the next word
+RANK = 16  # of each context's matrix [V, V], which maps it to logits of the next word
 NUM_CONTEXTS = 3
 NUM_ROWS = 2 * NUM_CONTEXTS * RANK
 
 
 class WordOrder(nn.Module):
-    """A decoder of text whose outputs also say which words follow which.
+    """A text decoder whose outputs also describe which words follow which.
 
     Attributes:
       decoder: latents `[B, Z]` → logits `[B, L, V]`.
@@ -24,8 +24,8 @@ class WordOrder(nn.Module):
     def __call__(self, latents: jax.Array) -> jax.Array:
         """Latents `[B, Z]` → `[B, L + NUM_ROWS, V]`.
 
-        Below the logits stand the two factors of each context's matrix, the same for all examples:
-        a likelihood has no parameters of its own.
+        The rows after the logits are the two factors of each context's matrix, the same for all
+        examples. They are outputs because a likelihood has no parameters.
         """
         logits = self.decoder(latents)
         shape = (NUM_CONTEXTS * RANK, self.num_words)

@@ -1,1 +1,1 @@
-"""From a configuration to the objects of a run, its checkpoints and its sampler."""
+"""Building a run's objects from its configuration; its checkpoints and its sampler."""

@@ -1,4 +1,4 @@
-"""Checks of what a caller hands to a `Sampler`: each refusal is one line that names the mend."""
+"""Checks of the arguments of a `Sampler`; each error is one line that names the fix."""
 
 import math
 import operator
@@ -16,7 +16,7 @@ from mmebm_jax.typing import Latents
 
 MOST_SAMPLES = 2**20  # of one call
 MOST_STEPS = 10**6  # of one chain
-# Values of a batch of images below which all may lie on one side of grey by chance.
+# With fewer values, all of a batch of images may lie on one side of grey by chance.
 FEWEST_VALUES = 64
 
 
@@ -38,7 +38,7 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
     """An argument as an int in [low, high].
 
     Raises:
-      TypeError: not a whole number; a bool or a float is none.
+      TypeError: not a whole number; bools and floats do not count as one.
       ValueError: outside the range.
     """
     try:
@@ -55,10 +55,10 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
 def number(
     name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False
 ) -> float:
-    """An argument as a finite float from `low`, with `open_low` above it, to `high`.
+    """An argument as a finite float in [low, high], or in (low, high] with `open_low`.
 
     Raises:
-      TypeError: not a number; a bool or a text is none.
+      TypeError: not a number; bools and strings do not count as one.
       ValueError: outside the range, or not finite.
     """
     try:
@@ -77,10 +77,10 @@ def number(
 
 
 def chain(name: str, value: Any) -> Chain:
-    """A chain's settings, checked.
+    """The settings of a chain, checked.
 
     Raises:
-      TypeError: not a `Chain`, or a field of it is no number.
+      TypeError: not a `Chain`, or one of its fields is not a number.
       ValueError: a field is out of range.
     """
     if not isinstance(value, Chain):
@@ -95,7 +95,7 @@ def chain(name: str, value: Any) -> Chain:
 
 
 def check_mapping(name: str, values: Any, modalities: tuple[Modality, ...]) -> None:
-    """Refuse modalities that are not a dict.
+    """Check that modalities are given as a dict.
 
     Raises:
       TypeError: not a mapping.
@@ -108,11 +108,11 @@ def check_mapping(name: str, values: Any, modalities: tuple[Modality, ...]) -> N
 
 
 def check_some(name: str, values: Any, modalities: tuple[Modality, ...]) -> None:
-    """Refuse modalities that are not a dict, or an empty one.
+    """Check that modalities are given as a dict that is not empty.
 
     Raises:
       TypeError: not a mapping.
-      ValueError: no modality in it.
+      ValueError: it holds no modality.
     """
     check_mapping(name, values, modalities)
     if not values:
@@ -120,30 +120,30 @@ def check_some(name: str, values: Any, modalities: tuple[Modality, ...]) -> None
 
 
 def check_complete(name: str, values: Mapping[str, Any], modalities: tuple[Modality, ...]) -> None:
-    """Refuse examples that lack a modality.
+    """Check that examples have every modality.
 
     Raises:
-      ValueError: with its name.
+      ValueError: modalities are missing; the message names them.
     """
     if missing := [m.name for m in modalities if m.name not in values]:
         raise ValueError(f"{name} needs every modality; missing: {missing}.")
 
 
 def check_method(method: Any) -> None:
-    """Refuse an unknown way to infer latents.
+    """Check the name of a method to infer latents.
 
     Raises:
-      ValueError: one line with those that there are.
+      ValueError: an unknown method; the message lists the known ones.
     """
     if method not in METHODS:
         raise ValueError(f"method is {shown(method)}: choose one of {', '.join(METHODS)}.")
 
 
 def check_latents(latents: Any) -> None:
-    """Refuse what are no latents.
+    """Check that latents are `Latents`.
 
     Raises:
-      TypeError: it is of another type.
+      TypeError: they are of another type.
     """
     if not isinstance(latents, Latents):
         raise TypeError(
@@ -153,11 +153,11 @@ def check_latents(latents: Any) -> None:
 
 
 def check_mask(mask: Any, count: int, modalities: tuple[Modality, ...]) -> None:
-    """Refuse a mask that does not say of each of `count` examples whether it has a modality.
+    """Check that a mask says for each of `count` examples whether it has a modality.
 
     Raises:
       TypeError: not a mapping.
-      ValueError: an unknown name, another shape, or no booleans.
+      ValueError: an unknown name, the wrong shape, or values that are not booleans.
     """
     check_mapping("mask", mask, modalities)
     known = {m.name for m in modalities}
@@ -174,10 +174,10 @@ def check_mask(mask: Any, count: int, modalities: tuple[Modality, ...]) -> None:
 
 
 def check_equal_counts(batch: Mapping[str, Any]) -> None:
-    """Refuse modalities that hold different numbers of examples.
+    """Check that all modalities hold the same number of examples.
 
     Raises:
-      ValueError: with the numbers.
+      ValueError: the numbers differ; the message lists them.
     """
     counts = {name: len(values) for name, values in batch.items()}
     if len(set(counts.values())) > 1:
@@ -187,10 +187,10 @@ def check_equal_counts(batch: Mapping[str, Any]) -> None:
 def check_form(
     name: str, shape: tuple[int, ...], dtype: np.dtype, modalities: tuple[Modality, ...]
 ) -> Modality:
-    """The modality of this name, whose shape and dtype, raw or in model range, fit.
+    """The modality of this name, after checking a shape and dtype, raw or in model range.
 
     Raises:
-      ValueError: an unknown name, another shape or dtype, or no example.
+      ValueError: an unknown name, the wrong shape or dtype, or no examples.
     """
     by_name = {m.name: m for m in modalities}
     if name not in by_name:
@@ -209,10 +209,10 @@ def check_form(
 
 
 def check_in_model_range(batch: Mapping[str, Any], modalities: tuple[Modality, ...]) -> None:
-    """Refuse raw arrays where a batch in model range is needed; values are not read.
+    """Check that a batch holds arrays in model range, not raw ones; values are not read.
 
     Raises:
-      ValueError: no array, an unknown name, another shape, integers, or different numbers of
+      ValueError: not an array, an unknown name, the wrong shape, integers, or different numbers of
         examples.
     """
     for name, values in batch.items():
@@ -234,7 +234,7 @@ def as_model_range(
 ) -> jax.Array:
     """One modality, raw or in model range, as float32 in model range.
 
-    Values are not read inside a transformation such as `jax.grad`, which has none to show.
+    Values are not checked inside a transformation such as `jax.grad`, where they are not known.
 
     Raises:
       ValueError: see `Sampler.as_batch`.
@@ -251,7 +251,7 @@ def as_model_range(
     if check_values and not isinstance(array, jax.core.Tracer):
         _check_values(array, modality, is_float)
     if isinstance(array, np.ndarray):
-        # JAX knows neither every width of a number nor foreign byte orders.
+        # JAX supports neither every number width nor foreign byte orders.
         array = array.astype(np.float32 if is_float else np.int32, copy=False)
     if is_float:
         return jax.numpy.asarray(array, jax.numpy.float32)
@@ -261,7 +261,7 @@ def as_model_range(
 def _check_values(array: Any, modality: Modality, is_float: bool) -> None:
     where, kind = f"modality {modality.name!r}", modality.of_kind
     raw = np.dtype(kind.raw_dtype)
-    # Only where 0 is the middle of the range, as grey is, is [0, 1] another one.
+    # [0, 1] can be mistaken for the model range only where 0 is its middle, as for grey pixels.
     may_be_shifted = kind.bounds[0] < 0 and raw.kind == "u" and array.size >= FEWEST_VALUES
     if not is_float:
         wrong, why = kind.problems(np.asarray(array), modality.shape)

@@ -1,4 +1,4 @@
-"""From a configuration to the objects of a run. Configuration objects stop here."""
+"""Builds the objects of a run from its configuration, which `mmebm_jax.method` never sees."""
 
 import math
 from collections.abc import Collection
@@ -29,18 +29,18 @@ from mmebm_jax.runs import schema
 
 
 def validate(config: ConfigDict) -> None:
-    """Refuse values with which no run can work; see `schema.parse`.
+    """Check that every field holds a valid value; see `schema.parse`.
 
     Raises:
-      ValueError: with the field, its value and what is allowed.
+      ValueError: a value is invalid; the message names the field, the value and what is allowed.
     """
     schema.parse(config)
 
 
 def build_data(config: ConfigDict, *, prepare: bool = True) -> DataSplits:
-    """The data set named by `config.data`, checked against its own fields.
+    """The data set named by `config.data`, checked against the fields that it declares.
 
-    Without `prepare` nothing is written: a data set that is not on disk yet is refused.
+    Without `prepare` nothing is written, and a data set that is not on disk yet is an error.
 
     Raises:
       ValueError, FileNotFoundError: one line that names the field or the missing file.
@@ -60,7 +60,7 @@ def build_train_source(config: ConfigDict, splits: DataSplits) -> Source:
 
 
 def build_modalities(config: ConfigDict, fields: dict[str, Field]) -> tuple[Modality, ...]:
-    """Each field of the data with the likelihood of its kind."""
+    """One modality for each field of the data, with the likelihood configured for its kind."""
     modalities = []
     for name, field in fields.items():
         settings = config.likelihood[field.kind]
@@ -76,8 +76,8 @@ def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
     """The four networks for these fields.
 
     Raises:
-      ValueError: a modality that cannot be served, or whose kind lacks the networks asked for, or
-        settings that these modalities have no use for.
+      ValueError: a modality that is not supported, or whose kind lacks the configured networks, or
+        settings that do not apply to these modalities.
     """
     modalities, sizes = build_modalities(config, fields), config.model
     if config.energy.tokens == "given" and len({m.is_of_tokens for m in modalities}) < 2:
@@ -147,7 +147,7 @@ def _networks(modality: Modality, name: str) -> KindNetworks:
 
 
 def build_chain(settings: ConfigDict) -> Chain:
-    """A chain from the fields num_steps, step_size, temperature, gradient_clip."""
+    """A chain with the configured num_steps, step_size, temperature and gradient_clip."""
     return Chain(
         num_steps=settings.num_steps,
         step_size=settings.step_size,
@@ -173,7 +173,7 @@ def build_chains(config: ConfigDict) -> Chains:
 
 
 def build_settings(config: ConfigDict) -> UpdateSettings:
-    """Chains and weights of the update."""
+    """The chains, the bound and the weights that the update uses."""
     return UpdateSettings(
         chains=build_chains(config),
         bound=Bound(**{name: config.elbo[name] for name in Bound._fields}),
@@ -190,10 +190,10 @@ def build_settings(config: ConfigDict) -> UpdateSettings:
 def build_sampler_settings(
     config: ConfigDict, trained: Collection[str] = NETWORKS, sampling_time: float = 0.0
 ) -> SamplerSettings:
-    """How samples are drawn, under those energies that were `trained`.
+    """How samples are drawn, using the energies among the `trained` networks.
 
-    The chains are training's, but the data chain may take another time: `sampling_time`, which was
-    fitted, or else `energy.sampling_time`.
+    The chains are those of training, except that the data chain may run for a different time: the
+    fitted `sampling_time` or, if that is 0, `energy.sampling_time`.
     """
     chains = build_chains(config)
     if time := sampling_time or config.energy.sampling_time:
@@ -211,7 +211,7 @@ def build_sampler_settings(
 
 
 def in_time(chain: Chain, time: float) -> Chain:
-    """The chain with steps of such a size that all of them take a time of `time`, s²/2 each."""
+    """The chain with its step size s set so that all steps together take `time`, s²/2 each."""
     return chain._replace(step_size=math.sqrt(2 * time / chain.num_steps))
 
 
@@ -242,14 +242,14 @@ def terms_at(config: ConfigDict, step: int) -> Terms:
 def build_optimisers(config: ConfigDict) -> Optimisers:
     """One Optax transformation per network: clipping, AdamW, and the rate of `build_schedules`.
 
-    An update may be given another rate, as the extra argument `learning_rate`.
+    The extra argument `learning_rate` of an update replaces the scheduled rate.
     """
     schedules, built = build_schedules(config), {}
     for name in NETWORKS:
         settings = config.optimiser[name]
-        # Without decay no part of the chain stands for it: checkpoints keep their form.
+        # Without decay the chain has no element for it, so the form of checkpoints is unchanged.
         decay = [optax.add_decayed_weights(settings.weight_decay)] if settings.weight_decay else []
-        # An unbounded clip would still read and write every gradient once more.
+        # Clipping without effect would still read and write every gradient once more.
         clips = settings.gradient_clip < schema.UNCLIPPED
         built[name] = optax.chain(
             optax.clip_by_global_norm(settings.gradient_clip) if clips else optax.identity(),
@@ -261,11 +261,11 @@ def build_optimisers(config: ConfigDict) -> Optimisers:
 
 
 def build_schedules(config: ConfigDict, *, energy_scale: float = 1.0) -> dict[str, optax.Schedule]:
-    """Network → number of its updates so far → learning rate.
+    """The learning rate of each network as a function of the number of its updates so far.
 
-    Each network warms up from the step at which it begins to learn and then decays by a cosine to
-    the run's end; the generator and the inference network to `schedule.settle_step` or, without
-    one, to `schedule.freeze_step`, where these are set.
+    Each rate warms up from the step at which its network begins to learn, then decays by a cosine
+    until the end of the run. Those of the generator and the inference network decay until
+    `schedule.settle_step` or, without it, `schedule.freeze_step`, if one of these is set.
     The energies' rates are multiplied by `energy_scale`.
     """
     starts = {
@@ -290,7 +290,7 @@ def build_schedules(config: ConfigDict, *, energy_scale: float = 1.0) -> dict[st
             decay_steps=max(length, warmup + 1),
             end_value=peak * config.schedule.final_fraction,
         )
-        # One step on: the very first update should not be lost to a rate of zero.
+        # One step further, so that the first update does not have a rate of zero.
         schedules[name] = _advanced(cosine, first_update(config, name) - starts[name] + 1)
     return schedules
 
@@ -301,7 +301,7 @@ def build_plan(
     terms: Terms,
     batch_sharding: jax.sharding.NamedSharding | None = None,
 ) -> Plan:
-    """What the update for one choice of terms is compiled for."""
+    """The plan that the update for one choice of terms is compiled from."""
     return Plan(model, build_settings(config), terms, batch_sharding)
 
 
@@ -311,11 +311,11 @@ def build_update(config: ConfigDict, plan: Plan, optimisers: Optimisers) -> Upda
 
 
 def jitted(update: Update, out_sharding: jax.sharding.Sharding | None = None) -> jax.stages.Wrapped:
-    """The update as a jitted function that consumes the state it is given.
+    """The update as a jitted function that donates its input state.
 
     Args:
-      update: from `build_update`, or a function of the same arguments around it.
-      out_sharding: of the new state and the metrics.
+      update: from `build_update`, or a wrapper with the same arguments.
+      out_sharding: sharding of the new state and the metrics.
     """
     return jax.jit(
         update,
@@ -326,9 +326,9 @@ def jitted(update: Update, out_sharding: jax.sharding.Sharding | None = None) ->
 
 
 def first_update(config: ConfigDict, name: str) -> int:
-    """The step at which a network is updated first, 0 if never.
+    """The step of a network's first update, 0 if there is none.
 
-    A latent energy whose start lies within the bound's warm start waits for its end.
+    A latent energy whose start step lies within the bound's warm start begins at the end of it.
     """
     changes = {0, config.warmup_steps, config.prior.start_step, config.energy.start_step}
     changes |= {config.schedule.freeze_step}
@@ -342,7 +342,7 @@ def _energy_start(config: ConfigDict) -> int:
 
 
 def _scale_by_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """`optax.scale_by_learning_rate`, with an optional rate in place of the schedule's."""
+    """`optax.scale_by_learning_rate`, with an optional argument that replaces the rate."""
     scheduled = optax.scale_by_learning_rate(schedule)
 
     def update(

@@ -1,4 +1,4 @@
-"""The model card of an export: what the model is, how good, made of which data."""
+"""The model card of an export: what the model is, its scores, and its training data."""
 
 import importlib
 import json
@@ -13,8 +13,8 @@ from mmebm_jax.data import sets
 from mmebm_jax.runs.checkpoint import DataFacts
 from mmebm_jax.storage.validation import plain
 
-# Column → section of evaluation.json and entries of it, the first of which that there is counts.
-# No coherence without a diversity beside it, no distance without its floor.
+# Column → section of evaluation.json and its entries, of which the first that is present is used.
+# Every coherence is reported with a diversity and every distance with its floor.
 COLUMNS: dict[str, Sequence[str]] = {
     "joint coherence": ("joint_coherence", "energy", "generator"),
     "cross coherence": ("cross_coherence", "drawn", "mean"),
@@ -22,7 +22,7 @@ COLUMNS: dict[str, Sequence[str]] = {
     "Fréchet distance": ("frechet", "energy", "generator"),
     "FD floor": ("frechet", "floor"),
 }
-# What a comparison has beside them: a data energy may mend what the generator lost.
+# Further columns of a comparison, since a data energy may repair what the generator lost.
 MORE_COLUMNS: dict[str, Sequence[str]] = {
     "FD before refinement": ("frechet", "generator"),
     "of completions": ("frechet", "conditional"),
@@ -41,14 +41,14 @@ def model_card(
     """The card as Markdown, with the front matter that model hubs read.
 
     Args:
-      workdir: of the run; its evaluation.json gives the table.
-      config: of the run.
-      data: what the run's modalities are.
-      facts: of export.json.
-      licence: of the model, an SPDX identifier; "" says that none is stated.
+      workdir: the run folder; the table comes from its evaluation.json.
+      config: the run's configuration.
+      data: the run's modalities.
+      facts: the content of export.json.
+      licence: the model's licence, an SPDX identifier; "" if none is stated.
 
     Raises:
-      ValueError: the licence is none.
+      ValueError: the licence is not an identifier.
     """
     check_licence(licence)
     head = ["---", "library_name: mmebm_jax", "tags: [energy-based-model, multimodal, vae, jax]"]
@@ -80,17 +80,17 @@ def model_card(
 
 
 def check_licence(licence: Any) -> None:
-    """Refuse what is no SPDX identifier; "" states none.
+    """Check that a licence is an SPDX identifier or "", which states none.
 
     Raises:
-      ValueError: one line that says so.
+      ValueError: it is neither.
     """
     if not (isinstance(licence, str) and re.fullmatch(r"[A-Za-z0-9.+-]*", licence)):
         raise ValueError(f"licence is {plain(licence)}: give an SPDX identifier, as apache-2.0.")
 
 
 def scores(workdir: epath.Path, seed: int) -> str:
-    """The table row of a run's evaluation.json as Markdown, or a sentence that there is none."""
+    """The table row of a run's evaluation.json as Markdown, or a sentence if there is none."""
     path = workdir / "evaluation.json"
     if not path.exists():
         return "Not evaluated before it was exported."
@@ -115,11 +115,12 @@ def scores(workdir: epath.Path, seed: int) -> str:
 
 
 def with_comparison(card: str, results: Mapping[str, Mapping[str, Any]]) -> str:
-    """A card with one more section, before its data's: what storing the weights costs.
+    """A card with a section, before the one on data, on what compressing the weights costs.
 
     Args:
       card: from `model_card`.
-      results: name of a row → content of an evaluation.json; of the same run, keys and judges.
+      results: name of a row → content of an evaluation.json, all with the same run, keys and
+        judges.
     """
     columns = COLUMNS | MORE_COLUMNS
     first = next(iter(results.values()))

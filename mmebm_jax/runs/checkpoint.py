@@ -1,9 +1,9 @@
-"""Checkpoints in a run's folder, by Orbax.
+"""Checkpoints in a run folder, written with Orbax.
 
 `checkpoints/<step>/` holds three items: `state` (the step, parameters, optimisers and the number of
-their updates), `weights` (all that sampling needs: averaged parameters and the base prior p_0) and
-`meta` (JSON: which networks have learned, and `training.loop.Progress`).
-`config.json` beside them is the configuration, `data.json` what sampling must know of the data.
+their updates), `weights` (what sampling needs: averaged parameters and the base prior p_0) and
+`meta` (JSON: which networks have been trained, and `training.loop.Progress`). The run folder also
+holds `config.json`, the configuration, and `data.json`, what sampling needs to know about the data.
 """
 
 import gc
@@ -31,12 +31,12 @@ from mmebm_jax.typing import Alphabet
 
 Meta = dict[str, Any]
 MOST_JSON_BYTES = 2**20
-# A file of arrays has at most twice as many, so that a checkpoint travels in parts of 13 MB.
+# A file of arrays has at most twice this size, so a checkpoint can be copied in parts of 13 MB.
 FILE_BYTES = 6 * 2**20
 LOGGER = logging.getLogger("mmebm_jax")
-# Of earlier versions, in which a run could be scheduled by wall clock; see `wall_clock_seconds`.
+# From earlier versions, in which a run could be scheduled by wall clock; see `wall_clock_seconds`.
 RETIRED_FIELDS = ("budget_seconds",)
-# Fields that older runs lack, with what was done then.
+# Fields that older runs lack, with the values that reproduce what those runs did.
 ADDED_SINCE: dict[str, dict[str, Any]] = {
     "model": {"networks": "small"},
     "elbo": {"expert_weight": 0.1, "hide_tokens": False},
@@ -61,9 +61,9 @@ ADDED_SINCE: dict[str, dict[str, Any]] = {
     "guard": {"device": "any"},
     **{f"optimiser.{name}": {"weight_decay": 0.0} for name in NETWORKS},
 }
-ADDED_AT_TOP = {"tracker": "none"}  # the same, of no section
-MOST_NAMED = 3  # fields of another configuration
-LATER_KINDS = ("category",)  # of modalities, which earlier versions did not know
+ADDED_AT_TOP = {"tracker": "none"}  # the same for fields outside any section
+MOST_NAMED = 3  # differing fields named in an error
+LATER_KINDS = ("category",)  # kinds of modality that earlier versions did not have
 FREE_FIELDS = (
     "tracker",
     "log_every",
@@ -76,44 +76,44 @@ FREE_FIELDS = (
 
 
 class _FieldFacts(Record):
-    """What data.json holds of one modality; `checks.check_fields` judges the shape."""
+    """The entry of data.json for one modality; `checks.check_fields` checks the shape."""
 
     kind: Annotated[str, OneOf(KINDS)]
     shape: list[Any]
 
 
 class Restored(NamedTuple):
-    """What sampling reads of a checkpoint."""
+    """The parts of a checkpoint that sampling reads."""
 
     weights: Weights
     step: int
-    trained: list[str]  # networks that had learned anything by then
-    sampling_time: float  # that was fitted; 0 for none
+    trained: list[str]  # networks that had had an update by then
+    sampling_time: float  # the fitted one; 0 for none
 
 
 class DataFacts(NamedTuple):
-    """What sampling must know of a run's data."""
+    """What sampling needs to know about a run's data."""
 
     fields: dict[str, Field]
-    alphabet: Alphabet  # of each token; empty when no modality is text
+    alphabet: Alphabet  # what tokens stand for; empty when no modality is text
     version: str  # of the data set
 
 
 def open_manager(workdir: epath.Path, keep: int | None = None) -> ocp.CheckpointManager:
-    """The checkpoints of a run to write to; the newest `keep` stay, all when None."""
+    """The manager that writes a run's checkpoints; it keeps the newest `keep`, all if None."""
     return _manager(workdir, ocp.CheckpointManagerOptions(max_to_keep=keep))
 
 
 def save(
     manager: ocp.CheckpointManager, state: TrainState, meta: Meta, *, last: bool = False
 ) -> None:
-    """Write a checkpoint of this step in the background; wait with the manager.
+    """Write a checkpoint of this step in the background; `manager.wait_until_finished` waits.
 
-    A run that is stopped between its last step and what follows leaves a checkpoint of that step:
-    the `last` one of all then takes the next number.
+    A run that is stopped between its last step and the work after it leaves a checkpoint of that
+    step; the `last` checkpoint of the run then takes the next number.
 
     Raises:
-      ValueError: this step, or a later one, is there already.
+      ValueError: there is already a checkpoint of this step or a later one.
     """
     trained = state._replace(weights=None)  # type: ignore[arg-type]
     step = int(state.step)
@@ -130,24 +130,24 @@ def save(
 
 
 def newest_step(workdir: epath.Path) -> int | None:
-    """The step of a run's newest checkpoint, damaged or not; None without any."""
+    """The step of a run's newest checkpoint, damaged or not; None if there is none."""
     return _manager(workdir, _reading()).latest_step()
 
 
 def all_steps(workdir: epath.Path) -> list[int]:
-    """The steps of a run's checkpoints in order, damaged or not; empty without any."""
+    """The steps of a run's checkpoints in order, damaged or not; empty if there are none."""
     return sorted(_manager(workdir, _reading()).all_steps())
 
 
 def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, Meta] | None:
-    """The newest checkpoint that can be read, on the template's devices; None without any.
+    """The newest readable checkpoint, on the template's devices; None if there are no checkpoints.
 
     Args:
-      manager: of the run.
+      manager: the run's manager.
       template: a state of the same structure, shapes and shardings.
 
     Raises:
-      ValueError: there are checkpoints and none can be read.
+      ValueError: there are checkpoints, but none can be read.
     """
     trained = template._replace(weights=None)._asdict() | {"weights": {}}  # type: ignore[arg-type]
     found = _newest_readable(
@@ -168,9 +168,9 @@ def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[Train
 
 
 def set_newest_aside(manager: ocp.CheckpointManager) -> int:
-    """Move the newest of several checkpoints out of the way; gives the newest step then.
+    """Move the newest checkpoint aside and return the step of the newest one left.
 
-    The only checkpoint stays; the step is 0 when there is none.
+    A single checkpoint is not moved; the step is 0 when there is none.
     """
     steps = sorted(manager.all_steps())
     if len(steps) < 2:
@@ -183,13 +183,13 @@ def restore_weights(workdir: epath.Path, template: Weights, latest: int | None =
     """The newest readable sampling weights of a run; no optimiser is read.
 
     Args:
-      workdir: of the run.
-      template: they are put on its devices, or on this host's first where it names none.
-      latest: a step; what was saved later is passed over.
+      workdir: the run folder.
+      template: its devices receive the weights, or this host's first device if it names none.
+      latest: the last step to consider; later checkpoints are skipped.
 
     Raises:
       FileNotFoundError: the run has no checkpoint.
-      ValueError: none can be read.
+      ValueError: no checkpoint can be read.
     """
     missing = FileNotFoundError(f"{workdir} holds no checkpoint: train there first.")
     if not (workdir / "checkpoints").exists():
@@ -212,7 +212,7 @@ def trained_networks(state: TrainState) -> list[str]:
 
 
 def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:
-    # Their numbers are needed again, and what a run wrote is not ours to delete.
+    # Moved, since their numbers will be used again, and not deleted, since they are the user's.
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("set aside")
     for step in steps if jax.process_index() == 0 else ():
@@ -229,22 +229,22 @@ def _set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> None:
 
 
 def _reading() -> ocp.CheckpointManagerOptions:
-    # With another interval Orbax warns that it will not be kept.
+    # With any other interval Orbax warns that the interval has no effect.
     return ocp.CheckpointManagerOptions(create=False, read_only=True, save_interval_steps=0)
 
 
 def _manager(workdir: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-    # Orbax takes absolute paths alone, and a bucket's address is one already.
+    # Orbax accepts only absolute paths, and a bucket's address already is one.
     folder = (workdir if "://" in str(workdir) else workdir.absolute()) / "checkpoints"
     try:
-        # Orbax parses this file of every step at once, so one step may hide the others.
+        # Orbax parses this file for all steps at once, so one damaged step would hide the others.
         for path in folder.glob("*/_CHECKPOINT_METADATA"):
             check_size(path)
         with silence():
             return ocp.CheckpointManager(folder, item_names=ITEMS, options=options)
     except OSError:
         raise
-    except Exception as error:  # As below.
+    except Exception as error:  # of many kinds, as in `_newest_readable`
         reason = brief(str(error) or type(error).__name__)
         raise ValueError(
             f"{folder} cannot be listed ({reason}): move the damaged step's folder away."
@@ -254,7 +254,7 @@ def _manager(workdir: epath.Path, options: ocp.CheckpointManagerOptions) -> ocp.
 def _newest_readable(
     manager: ocp.CheckpointManager, wanted: ocp.args.Composite, latest: int | None = None
 ) -> tuple[Any, int] | None:
-    """Items of the newest checkpoint that is not damaged, and its step; None without any."""
+    """The items and the step of the newest undamaged checkpoint; None if there are none at all."""
     damaged: dict[int, str] = {}
     steps = [step for step in manager.all_steps() if latest is None or step <= latest]
     for step in sorted(steps, reverse=True):
@@ -266,7 +266,7 @@ def _newest_readable(
             except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
                 damaged[step] = brief(str(error) or type(error).__name__)
             if step in damaged:
-                gc.collect()  # Abandoned reads would otherwise tell of themselves later.
+                gc.collect()  # Abandoned reads would otherwise print their errors later.
                 continue
         for later, reason in damaged.items():
             LOGGER.warning("checkpoint %d is damaged (%s); taking step %d.", later, reason, step)
@@ -294,7 +294,7 @@ def _restoring(tree: Any) -> ocp.args.PyTreeRestore:
 
 
 def _without_empty(tree: Any) -> Any:
-    # Orbax refuses arrays without elements, which a model without shared latents has.
+    # Orbax rejects empty arrays, which a model without shared latents has.
     return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
 
 
@@ -305,13 +305,13 @@ def _with_empty(tree: Any, template: Any) -> Any:
 
 
 def write_config(workdir: epath.Path, config: ConfigDict, splits: DataSplits) -> int | None:
-    """Save a run's configuration and what sampling needs to know of its data.
+    """Save a run's configuration and what sampling needs to know about its data.
 
-    A configuration that is there stays, unless the run is to take more steps; of the two files,
-    one that was lost is written again.
+    An existing configuration is kept, unless the run is to take more steps. If one of the two files
+    has been lost, it is written again.
 
     Returns:
-      The former number of steps, if the new one is larger; else None.
+      The former number of steps if the new one is larger; otherwise None.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     path, before = workdir / "config.json", None
@@ -328,11 +328,11 @@ def write_config(workdir: epath.Path, config: ConfigDict, splits: DataSplits) ->
 
 
 def read_data_facts(workdir: epath.Path) -> DataFacts:
-    """What a run's `data.json` says of its data.
+    """What a run's `data.json` says about its data.
 
     Raises:
-      FileNotFoundError: the folder has none.
-      ValueError: it is damaged or describes modalities that no network can serve.
+      FileNotFoundError: the folder has no such file.
+      ValueError: it is damaged or describes modalities that are not supported.
     """
     path = workdir / "data.json"
     tree = read_json(path)
@@ -358,15 +358,15 @@ def _parsed_alphabet(value: Any) -> Alphabet:
     words = value if isinstance(value, list) else [value]
     if not all(isinstance(word, str) for word in words):
         raise ValueError("it lacks fields or alphabet")
-    "".join(words).encode()  # JSON can hold half of a character.
+    "".join(words).encode()  # Raises for lone surrogates, which JSON can hold.
     return tuple(words) if isinstance(value, list) else words[0]
 
 
 def check_data(workdir: epath.Path, splits: DataSplits) -> None:
-    """Refuse a folder whose run was trained on another version of the data set.
+    """Check that a folder's run was trained on this version of the data set.
 
     Raises:
-      ValueError: one line with both versions, or the folder's data.json is damaged.
+      ValueError: it was trained on another one, or the folder's data.json is damaged.
     """
     if not (workdir / "data.json").exists():
         return
@@ -379,10 +379,10 @@ def check_data(workdir: epath.Path, splits: DataSplits) -> None:
 
 
 def check_resumable(workdir: epath.Path) -> None:
-    """Refuse to train on in a folder from before 0.2, whose optimisers have another form.
+    """Check that training can resume: before 0.2, optimisers had another form.
 
     Raises:
-      ValueError: one line that says what can still be done.
+      ValueError: the run is older; the message says what can still be done.
     """
     path = workdir / "data.json"
     if path.exists() and "version" not in read_json(path):
@@ -393,16 +393,16 @@ def check_resumable(workdir: epath.Path) -> None:
 
 
 def check_config(workdir: epath.Path, config: ConfigDict, *, may_extend: bool = False) -> None:
-    """Refuse a folder that holds a run of another configuration.
+    """Check that a folder does not hold a run with another configuration.
 
     Args:
-      workdir: the folder; there need be no run in it.
+      workdir: the folder; it may hold no run at all.
       config: the configuration to compare with.
       may_extend: whether the same run with more `num_steps` is accepted.
 
     Raises:
-      ValueError: with the first field that differs, or the folder's config.json is damaged, or it
-        is an export's.
+      ValueError: a field differs (the message names the first ones), the folder's config.json is
+        damaged, or the folder is an export.
     """
     folders.check_run(workdir)
     path = workdir / "config.json"
@@ -411,7 +411,7 @@ def check_config(workdir: epath.Path, config: ConfigDict, *, may_extend: bool = 
     saved = flatten(read_json(path))
     given = flatten(json.loads(config.to_json_best_effort()))
     if saved.get("data.name") == config.data.name:
-        # A version that knew fewer options of this data set did as their defaults do.
+        # A version with fewer options for this data set did what their defaults do.
         usual = {f"data.{n}": v for n, v in schema.defaults(config.data.name).data.items()}
         saved, given = usual | saved, usual | given
     differing = [
@@ -447,7 +447,7 @@ def _may_extend(workdir: epath.Path, saved: dict[str, Any], given: dict[str, Any
 
 
 def wall_clock_seconds(workdir: epath.Path) -> float:
-    """The wall-clock budget by which an earlier version scheduled a run; 0 for steps."""
+    """The wall-clock budget by which an earlier version scheduled a run; 0 if it used steps."""
     return float(read_json(workdir / "config.json").get("budget_seconds") or 0)
 
 
@@ -457,13 +457,13 @@ def read_config(workdir: epath.Path) -> ConfigDict:
     Raises:
       FileNotFoundError: the folder holds no run.
       ValueError: the folder holds an export, the file is damaged, or a field is missing, unknown or
-        holds what it may not.
+        invalid.
     """
     folders.check_run(workdir)
     path = workdir / "config.json"
     saved = {n: value for n, value in read_json(path).items() if n not in RETIRED_FIELDS}
     tree = ADDED_AT_TOP | saved
-    if isinstance(tree.get("evaluation"), dict):  # An older run lacks what is measured since.
+    if isinstance(tree.get("evaluation"), dict):  # Older runs lack fields of newer measures.
         tree["evaluation"] = schema.Evaluation().model_dump() | tree["evaluation"]
     try:
         schema.parse(tree)
@@ -476,7 +476,7 @@ def read_config(workdir: epath.Path) -> ConfigDict:
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
-    """A JSON object of a run's folder or of an export.
+    """A JSON object from a run folder or an export.
 
     Raises:
       FileNotFoundError: the file is missing.
@@ -494,11 +494,11 @@ def read_json(path: epath.Path) -> dict[str, Any]:
 
 
 def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:
-    """A run's JSON file as this version names things.
+    """A run's JSON file, brought to the fields and names of this version.
 
-    The kind "text" was "sequence" before 0.2; fields that came later did as `ADDED_SINCE` says, and
-    likelihoods of kinds that came later stand at their defaults. Before
-    `completion_temperature`, completions used the temperature of samples.
+    Before 0.2 the kind "text" was called "sequence". Fields added since take the values of
+    `ADDED_SINCE`, and likelihoods of kinds added since their defaults. Before
+    `completion_temperature` was added, completions used the temperature of samples.
     """
     likelihood, fields = tree.get("likelihood"), tree.get("fields")
     if isinstance(energy := tree.get("energy"), dict) and "candidate_temperature" in energy:
@@ -522,7 +522,7 @@ def _with_present_names(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values of nested sections by names like "prior.chain.num_steps"."""
+    """The values of nested sections, by names such as "prior.chain.num_steps"."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, dict):

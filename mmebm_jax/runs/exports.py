@@ -1,8 +1,8 @@
-"""A trained model as a few small files, to hand to others: `mmebm_jax.export`.
+"""Exports of a trained model as a few small files, for sharing: `mmebm_jax.export`.
 
-An export holds `model.safetensors` (the sampling weights alone), `config.json` and `data.json` as a
-run has them, `export.json` (what this file writes of itself) and `README.md`, the model card.
-`mmebm_jax.load` reads it as it reads a run, and needs neither checkpoints nor data.
+An export holds `model.safetensors` (only the sampling weights), `config.json` and `data.json` as in
+a run folder, `export.json` (the `Facts` below) and `README.md`, the model card. `mmebm_jax.load`
+reads it like a run, and needs neither checkpoints nor data.
 """
 
 import hashlib
@@ -27,25 +27,25 @@ from mmebm_jax.storage.files import check_folder, write_whole
 from mmebm_jax.storage.validation import PRINTABLE, OneOf, Record, brief, plain, shown
 from mmebm_jax.version import VERSION
 
-FORMAT = 2  # 1 has no whole-number types, and is what an export without them says it is
+FORMAT = 2  # 1 has no integer types; an export that uses none still states 1
 FILES = (TENSORS, "config.json", "data.json", FACTS, "README.md")
 DTYPES = tensors.DTYPES
-# What only training or measuring reads; an export's own may be of any version.
+# Sections read only by training or evaluation; those of an export may be of any version.
 NOT_SAMPLED = ("data", "evaluation", "guard", "input", "optimiser", "tracker")
 _Text = Annotated[str, pydantic.Field(max_length=200, pattern=PRINTABLE)]
-# Sections of which no default is the model's: every version wrote them.
+# Sections without meaningful defaults: every version wrote them.
 NEEDED = ("model", "prior")
 
 
 class Facts(Record):
-    """What `export.json` holds."""
+    """The content of `export.json`."""
 
     format: int = pydantic.Field(ge=1, le=FORMAT)
     library: _Text  # the version of mmebm_jax that wrote it
     step: int = pydantic.Field(ge=0, le=2**31)
-    trained: list[Annotated[str, OneOf(NETWORKS)]]  # networks that learned
-    dtype: Annotated[str, OneOf(DTYPES)]  # in which the networks' parameters are stored
-    sha256: _Text  # of model.safetensors
+    trained: list[Annotated[str, OneOf(NETWORKS)]]  # networks that were trained
+    dtype: Annotated[str, OneOf(DTYPES)]  # type in which the networks' parameters are stored
+    sha256: _Text  # checksum of model.safetensors
 
 
 def export(
@@ -58,25 +58,25 @@ def export(
     """Write a trained run's sampling weights and a model card into a new folder.
 
     Only what sampling needs is written: the averaged weights of the networks and the base prior.
-    An energy that never learned is left out, and `load` initialises it anew. Left out too are texts
-    of the configuration that may name folders of this machine.
+    An energy that was never trained is left out, and `load` initialises it afresh. Strings of the
+    configuration that may name folders on this machine are left out too.
 
     Args:
-      workdir: of a trained run.
-      folder: to write to; it must be new or empty.
-      dtype: in which the networks' parameters are stored: "float32" gives the run's samples bit
-        for bit, "float16" half the size; the base prior stays float32 in both, since its
-        log-density is a difference of large numbers. "int8" and "int6" store large kernels in as
-        many bits, all other parameters and the priors of private latents in float16, see
-        `tensors`: a quarter and a fifth of the size, and worth an evaluation, see
-        `experiments.export`. `load` computes in float32 whatever is stored.
-      licence: of the model, an SPDX identifier for the card; "" says that none is stated.
+      workdir: the folder of a trained run.
+      folder: the folder to write to; it must be new or empty.
+      dtype: type in which the networks' parameters are stored. "float32" reproduces the run's
+        samples bit for bit, "float16" halves the size; in both the base prior stays float32, since
+        its log-density is a difference of large numbers. "int8" and "int6" store large kernels in
+        8 or 6 bits, and all other parameters and the priors of private latents in float16 (see
+        `tensors`): a quarter or a fifth of the size. Evaluate such an export, see
+        `experiments.export`. `load` always computes in float32.
+      licence: the model's licence for the card, an SPDX identifier; "" if none is stated.
 
     Raises:
-      FileNotFoundError: no run or no checkpoint is in `workdir`.
-      TypeError: a folder is no path.
-      ValueError: the folder holds files or cannot be written to, the dtype is another, the licence
-        is no identifier, or a weight leaves its range.
+      FileNotFoundError: there is no run or no checkpoint in `workdir`.
+      TypeError: a folder is not a path.
+      ValueError: the folder holds files or cannot be written to, the dtype is unknown, the licence
+        is not an identifier, or a weight is out of the dtype's range.
     """
     source, target = places.place(workdir), places.place(folder)
     cards.check_licence(licence)
@@ -92,7 +92,7 @@ def export(
     model = builders.build_model(config, data.fields)
     shapes = template(model, config.prior.num_components)
     weights, step, trained, time = checkpoint.restore_weights(source, shapes)
-    if time:  # An export states it as if it had been set.
+    if time:  # An export states a fitted time as if it had been configured.
         config.energy.update(sampling_time=time, fit_sampling_time=False)
     stored = _stored(weights, _stored_networks(trained), dtype)
     content = safetensors.numpy.save(stored, {"format": "mmebm_jax"})
@@ -110,12 +110,12 @@ def export(
     write_whole(target / "config.json", _json(_shared_config(config)))
     write_whole(target / "data.json", (source / "data.json").read_text())
     write_whole(target / "README.md", card)
-    # Last: a folder without it is no export.
+    # Written last: a folder without it is not an export.
     write_whole(target / FACTS, _json(facts.model_dump()))
 
 
 def read_config(folder: epath.Path) -> ConfigDict:
-    """An export's configuration, with this version's default for every field that it lacks.
+    """An export's configuration, with this version's defaults for fields that it lacks.
 
     Raises:
       FileNotFoundError: the file is missing.
@@ -135,10 +135,10 @@ def read_config(folder: epath.Path) -> ConfigDict:
 
 
 def read_data_section(folder: epath.Path) -> ConfigDict:
-    """Which data set an export's model was trained on, as a configuration's section `data`.
+    """The data set that an export's model was trained on, as the section `data` of a configuration.
 
-    Texts are not read, for an export may come from anybody and a text may name a folder or an
-    address: a data set that needs one stands at its default.
+    Free strings are not read, since an export may come from anybody and a string may name a folder
+    or an address; they take their defaults instead.
 
     Raises:
       FileNotFoundError: the file is missing.
@@ -157,11 +157,11 @@ def read_data_section(folder: epath.Path) -> ConfigDict:
 
 
 def read_facts(folder: epath.Path) -> Facts:
-    """What an export says of itself.
+    """The content of an export's `export.json`.
 
     Raises:
       FileNotFoundError: the file is missing.
-      ValueError: it is damaged, or of a format that this version does not read.
+      ValueError: it is damaged, or has a format that this version cannot read.
     """
     path = folder / FACTS
     tree = checkpoint.read_json(path)
@@ -181,14 +181,14 @@ def read_weights(folder: epath.Path, facts: Facts, model: Model, like: Weights) 
     """The weights of an export, in float32.
 
     Args:
-      folder: of the export.
+      folder: the export's folder.
       facts: from `read_facts`.
-      model: initialises what never learned.
+      model: initialises networks that were never trained.
       like: shapes and types of the weights.
 
     Raises:
       FileNotFoundError: the file is missing.
-      ValueError: it is damaged, or its tensors are not this model's.
+      ValueError: it is damaged, or its tensors do not fit this model.
     """
     path = folder / TENSORS
     if not path.exists():
@@ -259,14 +259,14 @@ def _name(place: Any) -> str:
 
 
 def _shared_config(config: ConfigDict) -> dict[str, Any]:
-    """The configuration without what is measured, and without free texts of the data's section."""
+    """The configuration without evaluation, guard and input, and without free strings of `data`."""
     tree = {n: v for n, v in config.to_dict().items() if n not in ("evaluation", "guard", "input")}
     tree["data"] = _without_texts(config, tree["data"])
     return tree
 
 
 def _without_texts(config: ConfigDict, section: Mapping[str, Any]) -> dict[str, Any]:
-    """The section `data` without what is free text; names of choices stay."""
+    """The section `data` without free strings; names of choices are kept."""
     fields = type(schema.parse(config).data).model_fields
     return {
         name: value

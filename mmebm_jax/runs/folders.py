@@ -1,4 +1,4 @@
-"""Which kind of folder it is: a run's, or an export's."""
+"""Tells run folders and exports apart."""
 
 from etils import epath
 
@@ -13,10 +13,10 @@ def is_export(folder: epath.Path) -> bool:
 
 
 def check_run(folder: epath.Path) -> None:
-    """Refuse an export where a run is needed.
+    """Check that a folder is not an export, where a run is needed.
 
     Raises:
-      ValueError: it is one.
+      ValueError: it is an export.
     """
     if is_export(folder):
         raise ValueError(

@@ -13,7 +13,7 @@ LOGGER = logging.getLogger("mmebm_jax")
 
 
 def folder_of(path: epath.PathLike) -> epath.Path:
-    """A folder as it is, or that of an export on the hub, fetched.
+    """The folder of a path; an export on the hub is fetched first.
 
     Args:
       path: a folder, local or remote, or `hf://user/name@revision`.
@@ -25,15 +25,15 @@ def folder_of(path: epath.PathLike) -> epath.Path:
 
 
 def fetch(address: str) -> epath.Path:
-    """The folder of an export, fetched unless this very revision is in the local cache.
+    """The folder of an export, fetched unless this exact revision is in the local cache.
 
     Args:
       address: `hf://user/name@revision`, where the revision is a commit, a tag or a branch. Without
-        one the newest commit is taken, and logged as the address that stays the same.
+        one the newest commit is fetched, and its permanent address is logged.
 
     Raises:
-      ValueError: the extra is not installed, or the address is none.
-      ConnectionError: it cannot be reached, or holds no such repository or revision.
+      ValueError: the extra is not installed, or the address is invalid.
+      ConnectionError: the hub cannot be reached, or holds no such repository or revision.
     """
     name, _, revision = address.removeprefix(PREFIX).partition("@")
     try:
@@ -55,7 +55,7 @@ def fetch(address: str) -> epath.Path:
         raise ValueError(
             f"{plain(address)} is no address: give hf://user/name@revision."
         ) from error
-    except Exception as error:  # It and its HTTP client raise many kinds.
+    except Exception as error:  # huggingface_hub and its HTTP client raise many kinds.
         reason = brief(str(error) or type(error).__name__)
         raise ConnectionError(
             f"{plain(address)} cannot be fetched ({reason}): check the network and the address."

@@ -1,4 +1,4 @@
-"""What is checked of a checkpoint around Orbax, whose parsers trust what they read."""
+"""Checks of checkpoint files before Orbax parses them, since its parsers trust what they read."""
 
 import contextlib
 import logging
@@ -14,10 +14,10 @@ from mmebm_jax.method.model import NETWORKS
 from mmebm_jax.storage.validation import OneOf, Record, parse
 
 ITEMS = ("state", "weights", "meta")
-# What Python says of a read that ends after the restoring that it belonged to has failed.
+# Messages of reads that end only after the restore that they belong to has failed.
 LATE_READS = ("Event loop is closed", "Encountered error while reading array index")
 MOST_MANIFEST_BYTES = 64 * 2**20
-# What Orbax parses before it reads any array, in a checkpoint's folder and in each item's.
+# Files that Orbax parses before any array, in the folders of a checkpoint and of each item.
 MANIFESTS = ("_CHECKPOINT_METADATA", "_METADATA", "_sharding", "manifest.ocdbt", "metadata")
 
 _Seconds = Annotated[float, pydantic.Field(ge=0, le=1e12)]
@@ -31,7 +31,7 @@ RETIRED = ("fit_position", "fit_begin", "fit_end")
 
 
 class Progress(Record):
-    """What happened until a checkpoint, beside what its arrays tell."""
+    """The progress of a run at a checkpoint, as far as it is not in the arrays."""
 
     elapsed_seconds: _Seconds = 0.0
     fitted: bool = False
@@ -39,7 +39,7 @@ class Progress(Record):
     finished: bool = False
     sampling_time: _Seconds = 0.0
     pending: list[_Row] = pydantic.Field([], description="Rows of metrics not written yet.")
-    # `RETIRED`: of earlier versions, which could schedule a run by wall clock; nothing reads them.
+    # `RETIRED`: from earlier versions, which could schedule a run by wall clock; no longer read.
     fit_position: _Seconds = 0.0
     fit_begin: _Seconds = 0.0
     fit_end: _Seconds = 0.0
@@ -53,10 +53,10 @@ class Meta(Record):
 
 
 def check_manifests(folder: epath.Path) -> None:
-    """Refuse a step's folder in which a file that Orbax parses is absurdly large.
+    """Check that no file in a step's folder that Orbax parses is absurdly large.
 
     Raises:
-      ValueError: with its name.
+      ValueError: one is; the message has its name.
     """
     for name in MANIFESTS:
         for path in (folder / name, *(folder / item / name for item in ITEMS)):
@@ -65,30 +65,30 @@ def check_manifests(folder: epath.Path) -> None:
 
 
 def check_size(path: epath.Path) -> None:
-    """Refuse a file to be parsed that is absurdly large.
+    """Check that a file to be parsed is not absurdly large.
 
     Raises:
-      ValueError: with its name.
+      ValueError: it is; the message has its name.
     """
     if path.stat().length > MOST_MANIFEST_BYTES:
         raise ValueError(f"{path.name} is larger than {MOST_MANIFEST_BYTES >> 20} MiB")
 
 
 def check_meta(meta: Any) -> None:
-    """Refuse a checkpoint's own record, item "meta", unless it is what training writes.
+    """Check that a checkpoint's item "meta" has the form in which training writes it.
 
     Raises:
-      ValueError: with what differs.
+      ValueError: it does not; the message says what differs.
     """
     parse(Meta, meta, "meta")
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Leave what a damaged checkpoint is like to the one line that is raised of it.
+    """Suppress all output about a damaged checkpoint except the one line that is raised.
 
-    Orbax logs, and the reads that are under way when the first one fails end in an event loop that
-    is closed, of which Python tells on stderr.
+    Orbax logs errors, and reads that are pending when the first one fails end in a closed event
+    loop, about which Python prints messages on stderr.
     """
     hook, verbosity = sys.unraisablehook, absl.logging.get_verbosity()
     sys.unraisablehook = lambda _: None
@@ -98,7 +98,7 @@ def silence() -> Iterator[None]:
         yield
     finally:
         absl.logging.set_verbosity(verbosity)
-        # The last reads may end any time later, of which the logger's filter keeps silent too.
+        # The last reads may end at any later time; the logger's filter therefore stays too.
         sys.unraisablehook = _without_late_reads(hook)
 
 

@@ -1,4 +1,4 @@
-"""User-facing sampler: what `mmebm_jax.load` returns."""
+"""The user-facing sampler, returned by `mmebm_jax.load`."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -30,17 +30,17 @@ from mmebm_jax.runs.schema import MOST_TIME
 from mmebm_jax.runs.template import template
 from mmebm_jax.typing import Alphabet, Latents
 
-# Models and settings are hashable, so samplers of equal models share what is compiled.
+# Models and settings are hashable, so samplers of equal models share compiled functions.
 _STATIC = ("model", "settings")
 _CHAINS = ("posterior", "prior", "data")
-# Samples' chains from which the energies are measured that they pass through.
+# Chains of samples from which the usual range of energies is measured.
 NUM_REFERENCE = 256
-# Share of the samples that may end outside those energies before it is said.
+# Share of samples that may end outside this range without a warning.
 MOST_OUTSIDE = 0.05
 
 
 def _jitted(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
-    """A function of `sampling` as (key, weights, *arrays, model=, settings=, **options), jitted."""
+    """Jit a function of `sampling` as (key, weights, *arrays, model=, settings=, **options)."""
 
     def of_weights(
         key: jax.Array,
@@ -61,13 +61,13 @@ def _sample_latents(
     latents = sampling.sample_latents(key, trained, num_samples, use_energy=use_energy)
     if placement is None:
         return latents
-    # Said inside, so that the work too is divided: there is no input whose place says so.
+    # Constrained inside, so that the work is divided too: no input has a sharding to follow.
     return jax.lax.with_sharding_constraint(latents, placement)
 
 
 _latents = _jitted(_sample_latents, "num_samples", "use_energy", "placement")
 _infer = _jitted(sampling.infer_latents, "method")
-# Alone, so that private latents of what is not given, which no code needs, are not drawn.
+# Separate, so that the private latents of missing modalities, which are not needed, are not drawn.
 _encode = _jitted(
     lambda key, trained, given: sampling.infer_latents(key, trained, given, method="mean").shared
 )
@@ -79,7 +79,7 @@ _posterior_chain = _jitted(sampling.revise_latents)
 _generate = _jitted(lambda _, trained, latents: sampling.generate(trained, latents))
 _refine = _jitted(sampling.refine, "num_steps", "keep_trajectory")
 _choose = _jitted(sampling.choose)
-_first = jax.jit(  # along an axis of its own, so that every device keeps its rows
+_first = jax.jit(  # along a separate axis, so that every device keeps its rows
     lambda tree, candidates: jax.tree.map(
         lambda values: values.reshape(-1, candidates, *values.shape[1:])[:, 0], tree
     ),
@@ -95,9 +95,9 @@ _energy = jax.jit(
 
 
 class Stages(NamedTuple):
-    """Samples on their way, name → `[B, *shape]`; a stage that a model lacks is the one before."""
+    """Stages of sampling, name → `[B, *shape]`; a stage that a model lacks repeats the previous."""
 
-    generated: dict[str, jax.Array]  # the generator's means, beside what was given
+    generated: dict[str, jax.Array]  # the generator's means, and the given modalities
     refined: dict[str, jax.Array]  # after the data energy's chain
     chosen: dict[str, jax.Array]  # one of each sample's candidates, as `Sampler.sample` returns
 
@@ -106,12 +106,12 @@ class Sampler:
     """A model with its weights and chains.
 
     Batches are dicts, name → `[B, *shape]` in model range: images and vectors in [-1, 1], which
-    refinement may leave by 0.05, and sequences one-hot or, in samples, probabilities. `as_batch`
-    makes them of uint8 images, texts or their int tokens, and float vectors; `as_raw` and
-    `as_sentences` turn samples back.
+    refinement may exceed by 0.05, and sequences one-hot or, in samples, probabilities. `as_batch`
+    makes them from uint8 images, texts or their int tokens, and float vectors; `as_raw` and
+    `as_sentences` convert samples back.
 
-    `sample`, `encode` and `energy` take raw values as well as values in model range, and refuse
-    what is in neither; `check_values=False` skips that for the caller who knows better.
+    `sample`, `encode` and `energy` accept raw values as well as values in model range, and raise an
+    error for values in neither range; `check_values=False` skips this check.
     """
 
     def __init__(
@@ -122,9 +122,9 @@ class Sampler:
         mesh: jax.sharding.Mesh | None = None,
         alphabet: Alphabet = "",
     ) -> None:
-        """Hold a model; with a mesh, batches whose size its devices divide are split over them.
+        """Wrap a model; batches whose size the devices of a mesh divide are sharded over them.
 
-        The alphabet is what tokens of a text stand for; without one it cannot be given as written.
+        The alphabet is what tokens of a text stand for; without it, texts must be given as tokens.
         """
         self.model = model
         self.settings = settings
@@ -142,11 +142,11 @@ class Sampler:
         """The same model with other chains, each a `Chain` by its name in `Chains`.
 
         Args:
-          changed: of posterior, prior and data. `sample(given=…)` takes as many posterior steps as
-            before; see `with_posterior_steps`.
+          changed: any of posterior, prior and data. `sample(given=…)` takes as many posterior steps
+            as before; see `with_posterior_steps`.
 
         Raises:
-          TypeError: what is given is no `Chain`, or a field of it no number.
+          TypeError: a value is not a `Chain`, or one of its fields is not a number.
           ValueError: an unknown name, or a field out of range.
         """
         for name in changed:
@@ -159,10 +159,10 @@ class Sampler:
         return self.with_weights(self.weights, self.settings._replace(chains=chains))
 
     def with_posterior_steps(self, num_steps: int) -> "Sampler":
-        """The same model with a posterior chain of so many steps, in `sample(given=…)` too.
+        """The same model with this number of posterior steps, in `sample(given=…)` too.
 
-        There 0 steps are a draw of the inference model, and more revise it, also in a run whose
-        configuration sets none (`posterior.conditional_steps`).
+        There, 0 steps give a draw from the inference model, and further steps revise this draw,
+        even if the run's configuration sets none (`posterior.conditional_steps`).
 
         Raises:
           TypeError: not a whole number.
@@ -174,11 +174,11 @@ class Sampler:
         return self.with_weights(self.weights, settings).with_chains(posterior=chain)
 
     def with_sampling_time(self, time: float) -> "Sampler":
-        """The same model with a data chain of such a time, steps · s²/2, in as many steps.
+        """The same model with a data chain that takes this time, steps · s²/2, in as many steps.
 
         Raises:
-          TypeError: the time is no number.
-          ValueError: it is not finite, not above 0 or absurd, or the chain has no steps.
+          TypeError: the time is not a number.
+          ValueError: it is not finite, not above 0 or too large, or the chain has no steps.
         """
         time = arguments.number("time", time, 0, MOST_TIME, open_low=True)
         chain = self.settings.chains.data
@@ -195,7 +195,7 @@ class Sampler:
 
     @property
     def completing(self) -> "Sampler":
-        """The sampler by which completions infer latents: p_0(w_m | z) at their temperature."""
+        """The sampler that infers latents for completions, with p_0(w_m | z) tempered for them."""
         temperature = self.settings.private_temperature
         if temperature == 1.0:
             return self
@@ -221,26 +221,26 @@ class Sampler:
         Args:
           key: typed PRNG key.
           num_samples: how many; one when None. With `given`, how many for each given example.
-          given: observed modalities, name → `[N, *shape]`, raw or in model range; returned
-            unchanged beside the others, which are generated.
-          num_steps: refinement under the joint energy: 0 for the generator alone, None for the
-            chain that the configuration sets for samples. More steps have the same size.
-          check_values: whether the values given are checked, see `as_batch`.
+          given: observed modalities, name → `[N, *shape]`, raw or in model range; they are returned
+            unchanged, and the others are generated.
+          num_steps: steps of refinement under the joint energy: 0 for the generator alone, None for
+            the configured chain. The step size does not depend on this number.
+          check_values: whether the given values are checked, see `as_batch`.
 
         Returns:
-          Name → array of every modality: `[num_samples, *shape]` without `given`; with it,
-          `[N, *shape]` when `num_samples` is None and `[N, num_samples, *shape]` when it is given,
-          be it 1. What was given is repeated along the second axis.
+          Name → array for every modality: `[num_samples, *shape]` without `given`; with it,
+          `[N, *shape]` when `num_samples` is None and `[N, num_samples, *shape]` otherwise, even
+          for 1. Given modalities are repeated along the second axis.
 
         Raises:
           TypeError: the key is not a typed one, a number is not whole, or `given` is not a dict.
-          ValueError: a number is out of range, a given modality is unknown or has another shape,
-            type or range, or steps are asked of a run that learned no data energy.
-          FloatingPointError: a chain has diverged, so that samples hold NaN or infinity; to know,
-            the call waits for them.
+          ValueError: a number is out of range, a given modality is unknown or has the wrong shape,
+            type or range, or steps are requested from a run without a trained data energy.
+          FloatingPointError: a chain has diverged, so that samples hold NaN or infinity; the call
+            waits for the samples to check this.
 
         Warns:
-          RuntimeWarning: a longer chain has left the energies of the configured one.
+          RuntimeWarning: a longer chain has left the energy range of the configured one.
         """
         arguments.check_key(key)
         draws = arguments.whole_number(
@@ -269,14 +269,14 @@ class Sampler:
         }
 
     def stages(self, key: jax.Array, num_samples: int, *, num_steps: int | None = None) -> Stages:
-        """What `sample(key, num_samples)` returns, and what it was made from.
+        """The samples that `sample(key, num_samples)` returns, and the stages before them.
 
-        Of a sample's candidates the first stands in the earlier stages, whichever was chosen.
+        The earlier stages show the first candidate of each sample, whichever one was chosen.
 
         Args:
           key: typed PRNG key.
           num_samples: B.
-          num_steps: refinement under the joint energy, as for `sample`.
+          num_steps: steps of refinement under the joint energy, as for `sample`.
 
         Raises:
           TypeError, ValueError, FloatingPointError: as for `sample`.
@@ -288,11 +288,11 @@ class Sampler:
         return stages
 
     def encode(self, batch: Mapping[str, Any], *, check_values: bool = True) -> jax.Array:
-        """Mean of the posterior over the shared latent given any subset, `[B, Z]`.
+        """The posterior mean of the shared latent given any subset of the modalities, `[B, Z]`.
 
         Raises:
           TypeError: the batch is not a dict.
-          ValueError: see `as_batch`, or modalities of different lengths, or none.
+          ValueError: see `as_batch`; or no modalities, or modalities of different lengths.
         """
         arguments.check_some("batch", batch, self.modalities)
         given = self._split(self._batch(batch, check_values))
@@ -303,7 +303,7 @@ class Sampler:
 
         Raises:
           TypeError: the batch is not a dict.
-          ValueError: see `as_batch`; no data energy was learned, or a modality is missing.
+          ValueError: see `as_batch`; or no data energy was trained, or a modality is missing.
         """
         if not self.settings.data_energy:
             raise ValueError(
@@ -315,16 +315,16 @@ class Sampler:
         return _energy(self.weights, self._split(batch), model=self.model)
 
     def refines(self, num_steps: int | None = None) -> bool:
-        """Whether samples are refined by a data chain of `num_steps` (None: as configured)."""
+        """Whether a data chain of `num_steps` (None: as configured) refines samples."""
         return self.settings.data_energy and num_steps != 0
 
     def usual_energies(self) -> tuple[float, float]:
-        """Lowest and highest energy that samples' chains of the configured length pass through.
+        """The lowest and the highest energy along sample chains of the configured length.
 
-        Measured at the first call, on chains from the generator's own samples: it needs no data.
+        Measured at the first call, on chains from the generator's own samples; no data are needed.
 
         Raises:
-          ValueError: no data energy was learned.
+          ValueError: no data energy was trained.
         """
         if self._usual_energies is None:
             latent_key, chain_key = jax.random.split(jax.random.key(0))
@@ -336,18 +336,18 @@ class Sampler:
         return self._usual_energies
 
     def energy_warning(self, energies: Any, num_steps: int, seen: Any = ()) -> str:
-        """What to say of samples whose energies the configured chain never reaches, or nothing.
+        """A warning if samples have energies that the configured chain never reaches.
 
-        A longer chain may run on to where the energy is low only because no sample ever went
-        there.
+        A longer chain may reach regions where the energy is low only because no sample went there
+        in training.
 
         Args:
-          energies: of the refined samples, `[B]`.
-          num_steps: of their chains.
-          seen: more energies that count as reached, of data for instance.
+          energies: energies of the refined samples, `[B]`.
+          num_steps: length of their chains.
+          seen: further energies that count as reached, for instance those of data.
 
         Returns:
-          One line when more than a twentieth of the samples lie outside what was seen.
+          One line if more than a twentieth of the samples lie outside this range; otherwise "".
         """
         configured = self.settings.chains.data.num_steps
         if num_steps <= configured:
@@ -367,7 +367,7 @@ class Sampler:
     def prior_latents(
         self, key: jax.Array, num_samples: int, *, use_energy: bool = True
     ) -> Latents:
-        """Latents of the prior; see `sampling.sample_latents`."""
+        """Latents drawn from the prior; see `sampling.sample_latents`."""
         arguments.check_key(key)
         num_samples = arguments.whole_number("num_samples", num_samples, 1, arguments.MOST_SAMPLES)
         return _latents(
@@ -391,8 +391,8 @@ class Sampler:
 
         Raises:
           TypeError: the key is not a typed one, or `given` or the mask is not a dict.
-          ValueError: an unknown method; no modality, or one that is unknown, no array or of another
-            shape or range; or a mask that does not fit them.
+          ValueError: an unknown method; no modality, or one that is unknown, not an array or of the
+            wrong shape or range; or a mask that does not fit the modalities.
         """
         arguments.check_key(key)
         arguments.check_method(method)
@@ -405,7 +405,7 @@ class Sampler:
         return _infer(key, self.weights, given, mask=placed, method=method, **self._static)
 
     def prior_chain(self, key: jax.Array, num_samples: int) -> LangevinResult:
-        """The chain from draws of the base prior; see `Networks.revise_prior`."""
+        """The prior chain, started at draws from the base prior; see `Networks.revise_prior`."""
         arguments.check_key(key)
         num_samples = arguments.whole_number("num_samples", num_samples, 1, arguments.MOST_SAMPLES)
         return _prior_chain(key, self.weights, num_samples=num_samples, **self._static)
@@ -416,7 +416,7 @@ class Sampler:
         """The chain under the generator's posterior; see `sampling.revise_latents`.
 
         Raises:
-          TypeError: the key is not a typed one, the latents are none, or `given` is not a dict.
+          TypeError: the key is not a typed one, `latents` is not `Latents`, or `given` not a dict.
           ValueError: as for `infer`.
         """
         arguments.check_key(key)
@@ -430,7 +430,7 @@ class Sampler:
         """The generator's means, name → `[B, *shape]`.
 
         Raises:
-          TypeError: the latents are none.
+          TypeError: `latents` is not `Latents`.
         """
         arguments.check_latents(latents)
         return _generate(None, self.weights, latents, **self._static)
@@ -449,8 +449,8 @@ class Sampler:
         Raises:
           TypeError: the key is not a typed one, the number of steps not whole, or `samples` or
             `given` not a dict.
-          ValueError: a modality that is unknown, no array or of another shape or range; one that is
-            in neither; nothing to refine; or steps as for `sample`.
+          ValueError: a modality that is unknown, not an array or of the wrong shape or range; one
+            that is in neither dict; nothing to refine; or steps as for `sample`.
         """
         arguments.check_key(key)
         arguments.check_some("samples", samples, self.modalities)
@@ -481,14 +481,14 @@ class Sampler:
         Args:
           values: name → `[N, *shape]`, NumPy or JAX arrays; a text may be N strings or int tokens
             `[N, L]`.
-          check_values: whether values are checked beside names, types and shapes. False is for
-            images that are meant although they look like another range: floats none of which is
-            below 0 look like [0, 1]. Inside a JAX transformation values cannot be checked.
+          check_values: whether values are checked, not only names, types and shapes. Use False for
+            correct images that look like another range: floats without a value below 0 look like
+            [0, 1]. Inside a JAX transformation values cannot be checked.
 
         Raises:
           TypeError: the values are not a dict.
-          ValueError: one line that names the modality and what it should be: unknown, of another
-            shape, type or range, not finite, a word that the model never saw.
+          ValueError: a modality is unknown, has the wrong shape, type or range, is not finite, or
+            holds a word that the model never saw; the message says what it should be.
         """
         arguments.check_mapping("batch", values, self.modalities)
         return {
@@ -499,10 +499,10 @@ class Sampler:
         }
 
     def check_form(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        """Check a modality of which no value has been read yet.
+        """Check a modality's name, shape and type before any of its values are read.
 
         Raises:
-          ValueError: an unknown name, or another shape or type; one line that names it.
+          ValueError: an unknown name, or the wrong shape or type.
         """
         arguments.check_form(name, shape, dtype, self.modalities)
 
@@ -518,14 +518,14 @@ class Sampler:
     def as_sentences(self, samples: Mapping[str, Any]) -> dict[str, sentences.Spelled]:
         """The texts of samples: name → N lines, or N lists of lines where each has several draws.
 
-        Characters are read up to the end of the line, and a word beyond the vocabulary is `<unk>`.
+        Characters are read up to the end of the line; a word outside the vocabulary is `<unk>`.
 
         Args:
-          samples: as `sample` or `as_raw` return them; other modalities are passed over.
+          samples: as `sample` or `as_raw` return them; modalities other than text are ignored.
 
         Raises:
           TypeError: the samples are not a dict.
-          ValueError: they have another shape, or the run does not know what its tokens stand for.
+          ValueError: they have the wrong shape, or the run does not know what its tokens stand for.
         """
         arguments.check_mapping("samples", samples, self.modalities)
         return {
@@ -535,7 +535,7 @@ class Sampler:
         }
 
     def _tokens(self, name: str, values: Any) -> Any:
-        """Texts that are given as written, as tokens; all else as it is."""
+        """The tokens of texts given as strings; all other values unchanged."""
         modality = {m.name: m for m in self.modalities}.get(name)
         if modality is None or modality.kind != "text" or not sentences.are_sentences(values):
             return values
@@ -595,7 +595,7 @@ class Sampler:
         configured = self.settings.chains.data.num_steps
         if num_steps is not None and num_steps > configured:
             ends = self.energy(refined, check_values=False)
-            # Up to here this chain is the configured one, whatever was given.
+            # Its first steps are those of the configured chain, for any given modalities.
             seen = chain.info.energy[: configured + 1]
             if line := self.energy_warning(ends, num_steps, seen):
                 warnings.warn(line, RuntimeWarning, stacklevel=3)
@@ -608,7 +608,7 @@ class Sampler:
         return Stages(generated, refined, chosen)
 
     def _latents_given(self, key: jax.Array, batch: dict[str, jax.Array]) -> Latents:
-        """Latents of conditional samples: revised where the settings ask for it."""
+        """Latents of conditional samples, revised by a chain if the settings say so."""
         steps, sampler = self.settings.conditional_steps, self.completing
         if not steps:
             return sampler.infer(key, batch, method="sample")
@@ -620,7 +620,7 @@ class Sampler:
         return jax.device_put(tree, self._placement(len(jax.tree.leaves(tree)[0])))
 
     def _placement(self, count: int) -> jax.sharding.Sharding | None:
-        """Where a batch of so many examples lies; None without a mesh."""
+        """The sharding of a batch of `count` examples; None without a mesh."""
         if self.mesh is None:
             return None
         place = sharding.split_batch if count % self.mesh.size == 0 else sharding.replicated
@@ -628,10 +628,10 @@ class Sampler:
 
 
 def _check_finite(samples: Mapping[str, jax.Array]) -> None:
-    """Refuse samples that are none; inside a JAX transformation values cannot be checked.
+    """Check that samples are finite; inside a JAX transformation this is not possible.
 
     Raises:
-      FloatingPointError: one line that names the modalities.
+      FloatingPointError: they are not; the message names the modalities.
     """
     if any(isinstance(values, jax.core.Tracer) for values in samples.values()):
         return
@@ -644,17 +644,17 @@ def _check_finite(samples: Mapping[str, jax.Array]) -> None:
 
 
 def load(path: epath.PathLike) -> Sampler:
-    """The sampler of a trained model; only sampling weights are read, never optimisers.
+    """Load the sampler of a trained model; only sampling weights are read, never optimisers.
 
     Args:
-      path: a run's folder, local or remote; an export, see `mmebm_jax.export`; or an export on the
+      path: a run folder, local or remote; an export, see `mmebm_jax.export`; or an export on the
         Hugging Face Hub, `hf://user/name@revision`.
 
     Raises:
-      FileNotFoundError: no run, no checkpoint or no export is there.
-      ValueError: a file of it is damaged, does not fit this version or claims absurd sizes, or the
-        extra `hub` is not installed; or no such address is read.
-      TypeError: the path is no path.
+      FileNotFoundError: there is no run, checkpoint or export.
+      ValueError: one of its files is damaged, does not fit this version or claims absurd sizes; the
+        extra `hub` is not installed; or the address is not supported.
+      TypeError: `path` is not a path.
       ConnectionError: the hub cannot be reached.
     """
     folder = hub.folder_of(path)

@@ -1,9 +1,9 @@
 """Every field of a configuration: its type, range, default and meaning, in one place.
 
 The defaults are the full run on PolyDigits (configs/polydigits.py); a config states what differs.
-Upper limits stand where a slip of the finger would allocate absurdly or overflow 32-bit numbers;
-they are far above what any method of the family needs. `docs/configuration.md` is made of this
-file by `experiments/configuration.py`.
+Fields have an upper limit where a typing error would allocate absurd amounts of memory or overflow
+32-bit numbers; the limits are far above what any method needs. `experiments/configuration.py` makes
+`docs/configuration.md` from this file.
 """
 
 import functools
@@ -28,7 +28,7 @@ DEFAULT_DATA = "polydigits"
 DATA_STARTS = ("generator", "noise")
 TOKENS = ("relaxed", "held", "given")
 TRACKERS = ("none", "wandb", "mlflow")
-# Bounds that are derived for some aggregators alone.
+# Bounds that are derived only for some aggregators.
 AGGREGATOR_OF = {
     "mvae": ("product_with_prior",),
     "mvtcae": ("product",),
@@ -36,12 +36,12 @@ AGGREGATOR_OF = {
     "code": ("consensus",),
 }
 MOST_STEPS = 10**9
-MOST_TIME = 1e6  # of the data chain of samples
+MOST_TIME = 1e6  # of the data chain that refines samples
 MOST_CHAIN_STEPS = 10**6
 MOST_CANDIDATES = 2**24  # of one step
 LARGEST_SIZE = 2**16
-UNCLIPPED = 1e9  # the bound on a gradient that stands for none
-NEVER = 10**7  # a step by which a configuration says that something never begins
+UNCLIPPED = 1e9  # as a bound on a gradient: no bound
+NEVER = 10**7  # as a step of the schedule: never
 
 Step = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 Every = Annotated[int, Field(ge=1, le=MOST_STEPS)]
@@ -57,7 +57,7 @@ Path = Annotated[str, Field(max_length=4096, pattern=validation.PRINTABLE)]
 
 
 class Section(Record):
-    """A part of a configuration; all of its fields must be given."""
+    """A section of a configuration; all of its fields must be given."""
 
     needs_all: ClassVar[bool] = True
 
@@ -67,7 +67,7 @@ class Input(Section):
 
     device_resident: bool = Field(
         False,
-        description="Whether the training set lies on the devices; else the host reads ahead.",
+        description="Keep the training set on the devices; otherwise the host prefetches batches.",
     )
 
 
@@ -83,11 +83,11 @@ def _likelihood(kind: str, scale: float) -> type[Section]:
         ),
         scale=(
             Scale,
-            Field(scale, description="σ (Gaussian) or b (Laplace) in units of the range [-1, 1]."),
+            Field(scale, description="σ (Gaussian) or b (Laplace), for data in [-1, 1]."),
         ),
         weight=(
             Scale,
-            Field(1.0, description="Factor on the log-likelihood: balances unequal modalities."),
+            Field(1.0, description="Factor on the log-likelihood, to balance the modalities."),
         ),
     )
 
@@ -105,27 +105,30 @@ class Model(Section):
     """Sizes and families of the four networks."""
 
     num_latents: SizeOrNone = Field(
-        24, description="Dimensions of the shared latent z; 0 is a generator for each modality."
+        24, description="Dimensions of the shared latent z; 0: a separate generator per modality."
     )
-    num_private: SizeOrNone = Field(0, description="Dimensions of each modality's private w_m.")
+    num_private: SizeOrNone = Field(
+        0, description="Dimensions of each modality's private latent w_m."
+    )
     posterior: Annotated[str, OneOf(FAMILIES)] = Field(
         "gaussian", description="Family of the experts q_m."
     )
     aggregator: Annotated[str, OneOf(AGGREGATORS)] = Field(
-        "mixture", description="How experts combine to q(z | x)."
+        "mixture", description="How the experts are combined into q(z | x)."
     )
     correlation: ShareBelowOne = Field(
         0.0, description="Correlation ρ of experts; `consensus` alone."
     )
     networks: Annotated[str, OneOf(NETWORKS)] = Field(
         "small",
-        description="Which networks: `small`, of a convolution or two; `resnet`, residual, of "
-        "images and of text; `transformer`, of text, beside residual ones of images. Vectors have "
-        "perceptrons in all.",
+        description="Architecture: `small`, one or two convolutions; `resnet`, residual networks "
+        "for images and text; `transformer`, a transformer for text and residual networks for "
+        "images. Vectors always use perceptrons.",
     )
     width: Size = Field(16, description="Channels of the experts' and the generator's first layer.")
     hidden: Size = Field(
-        128, description="Units of their dense layers; channels of text's other networks."
+        128,
+        description="Units of their dense layers; channels of `resnet` and `transformer` for text.",
     )
     prior_hidden: Size = Field(256, description="Units of the latent energy's layers.")
     prior_bound: float = Field(
@@ -134,53 +137,53 @@ class Model(Section):
     energy_width: Size = Field(16, description="Channels of the data energy's first layer.")
     energy_hidden: Size = Field(128, description="Units of the data energy's dense layers.")
     spectral_gain: float = Field(
-        2.5, ge=0, le=1e3, description="Spectral norm of the data energy's layers; 0 is no bound."
+        2.5, ge=0, le=1e3, description="Spectral norm of the data energy's layers; 0: unbounded."
     )
     arithmetic: Annotated[str, OneOf(ARITHMETIC)] = Field(
-        "float32", description="Number type inside the networks."
+        "float32", description="Data type of computations inside the networks."
     )
     rematerialise: bool = Field(
-        False, description="Whether activations are computed again in place of being kept."
+        False, description="Whether activations are recomputed instead of stored."
     )
 
 
 class Elbo(Section):
-    """The variational bound: a baseline by itself, a warm start, and a term beside revision."""
+    """The variational bound: a baseline, a warm start, or a term added to the revision losses."""
 
-    objective: Annotated[str, OneOf(OBJECTIVES)] = Field("mmvae", description="Which bound.")
+    objective: Annotated[str, OneOf(OBJECTIVES)] = Field("mmvae", description="Name of the bound.")
     warmup_weight: Weight = Field(1.0, description="Weight of the bound before `warmup_steps`.")
     weight: Weight = Field(1.0, description="Weight of the bound afterwards.")
-    beta: Weight = Field(1.0, description="β on the bound's divergence.")
+    beta: Weight = Field(1.0, description="Weight β of the bound's KL divergence.")
     num_samples: int = Field(
-        1, ge=1, le=1000, description="Samples K of each expert; `mmvae` alone."
+        1, ge=1, le=1000, description="Samples K from each expert; `mmvae` only."
     )
     estimator: Annotated[str, OneOf(ESTIMATORS)] = Field(
         "elbo",
-        description="Estimator from these samples, of which stratum takes one expert's at random; "
-        "`mmvae` alone.",
+        description="Estimator of the bound from these samples; `stratum` uses the samples of one "
+        "random expert. `mmvae` only.",
     )
     total_correlation: Share = Field(0.5, description="α of `mvtcae`.")
     expert_weight: Weight = Field(
         0.1, description="Weight α of the divergences from each expert in `jmvae`."
     )
     entropy_weight: Weight = Field(
-        0.0, description="Weight of the subset weights' entropy in `code`."
+        0.0, description="Weight of the entropy of the learned subset weights in `code`."
     )
     shared_factor: Weight = Field(
-        1.0, description="Factor on β for z, beside private latents; `mmvae` alone."
+        1.0, description="Factor on β for z when there are private latents; `mmvae` only."
     )
     hidden_share: Share = Field(
         1.0,
         description="Share of the private latents of modalities other than the source that are "
-        "hidden, drawn from r_n; 1 is MMVAE+. `mmvae` alone, not with `dreg`.",
+        "hidden, that is, drawn from r_n; 1 is MMVAE+. `mmvae` only, without `dreg`.",
     )
     hide_tokens: bool = Field(
         False,
-        description="Whether the hidden share of text and categories is 1, so that what they say "
-        "comes through z; `mmvae` alone.",
+        description="Whether the hidden share of text and categories is 1, so that their content "
+        "must come through z; `mmvae` only.",
     )
     learned_prior: bool = Field(
-        False, description="Whether the bound's prior is the learned one, as soon as there is one."
+        False, description="Whether the bound uses the learned prior once there is one."
     )
 
 
@@ -191,37 +194,38 @@ class Chain(Section):
     step_size: float = Field(0.1, ge=0, le=1e3, description="Step size s.")
     temperature: float = Field(1.0, ge=0, le=1e6, description="Temperature T.")
     gradient_clip: float = Field(
-        0.0, ge=0, le=1e9, description="Bound on each example's norm of ∇U; 0 is none."
+        0.0, ge=0, le=1e9, description="Bound on the norm of each example's ∇U; 0: none."
     )
 
 
 class Posterior(Section):
-    """Revision of the latents that the inference model draws for data."""
+    """Revision of the latents that the inference model draws for the data."""
 
     generator_weight: Weight = Field(
-        2.0, description="Weight of −log p(x | ũ), from which the generator learns."
+        2.0, description="Weight of the generator's loss −log p(x | ũ)."
     )
     inference_weight: Weight = Field(
-        0.03, description="Weight of −log q(ũ | x), from which the inference model learns."
+        0.03, description="Weight of the inference model's loss −log q(ũ | x)."
     )
     independent_inference: bool = Field(
-        False, description="Whether each expert learns from ũ by itself, not as the aggregate."
+        False, description="Whether ũ trains each expert separately instead of the aggregate."
     )
     scaled: bool = Field(
-        False, description="Whether the chain steps in units of the inferred scales."
+        False, description="Whether the chain's steps are in units of the inferred scales."
     )
     conditional_steps: int = Field(
         0,
         ge=0,
         le=MOST_CHAIN_STEPS,
-        description="Steps of the chain in `sample(given=…)`; 0 is a draw of the inference model.",
+        description="Steps of the chain in `sample(given=…)`; 0: latents come from the inference "
+        "model alone.",
     )
     private_temperature: float = Field(
         1.0,
         gt=0,
         le=100,
-        description="Factor on the covariances of p_0(w_m | z) in `sample(given=…)`, beside "
-        "`prior.private_temperature`.",
+        description="Factor on the covariances of p_0(w_m | z) in `sample(given=…)`, in addition "
+        "to `prior.private_temperature`.",
     )
     chain: Chain = Chain()
 
@@ -230,55 +234,56 @@ class Prior(Section):
     """The prior p(z) ∝ exp(−E_γ(z)) p_0(z)."""
 
     family: Annotated[str, OneOf(FAMILIES)] = Field(
-        "gaussian", description="Family of p_0 at location 0 and scale 1, and of p(w_m)."
+        "gaussian", description="Family of the standard p_0 (location 0, scale 1) and of p(w_m)."
     )
     fit_mixture: bool = Field(
         True, description="Whether p_0 becomes a Gaussian mixture fitted to revised latents."
     )
     learn_clusters: bool = Field(
         False,
-        description="Whether the bound learns p_0 as a mixture of `num_components` unit Gaussians, "
-        "their weights and means: CMVAE.",
+        description="Whether the bound learns p_0 as a mixture of `num_components` unit Gaussians "
+        "with learned weights and means (CMVAE).",
     )
     num_components: Size = Field(60, description="Components of that mixture.")
     num_private_components: int = Field(
         0,
         ge=0,
         le=1000,
-        description="Components of p_0(w_m | z) for each of them, fitted likewise; 0 leaves p(w_m) "
-        "standard.",
+        description="Components of p_0(w_m | z) for each of these components, also fitted; 0 "
+        "leaves p(w_m) standard.",
     )
     shared_temperature: float = Field(
         1.0,
         gt=0,
         le=100,
-        description="Factor on the covariances of p_0(z) when latents are drawn from it: below 1 "
-        "samples are less diverse and more coherent. What is inferred, and likelihoods, do not "
-        "know it.",
+        description="Factor on the covariances of p_0(z) when latents are drawn from it: below 1, "
+        "samples are less diverse and more coherent. It affects neither inferred latents nor "
+        "likelihoods.",
     )
     private_temperature: float = Field(
         1.0,
         gt=0,
         le=100,
-        description="Factor on the covariances of p_0(w_m | z) after all fits: below 1 samples are "
-        "less diverse and more coherent.",
+        description="Factor on the covariances of p_0(w_m | z) after all fits: below 1, samples "
+        "are less diverse and more coherent.",
     )
     token_temperature: float = Field(
         1.0,
         gt=0,
         le=100,
-        description="A further such factor when private latents of text and categories are drawn, "
-        "in training too: words are right or wrong, where a picture may be nearly right. Latents "
-        "of what is given, and likelihoods, do not know it; nor do standard private priors.",
+        description="A further factor of this kind when private latents of text and categories are "
+        "drawn, in training too: a word is right or wrong, whereas a picture may be nearly right. "
+        "It affects neither latents of given modalities, nor likelihoods, nor standard private "
+        "priors.",
     )
     num_fit_examples: int = Field(
-        15_000, ge=2, le=10**7, description="Training examples that it is fitted to."
+        15_000, ge=2, le=10**7, description="Training examples that the mixture is fitted to."
     )
     fit_step: Step = Field(
-        4000, description="Step of its first fit; it is fitted once more at the end."
+        4000, description="Step of the mixture's first fit; it is fitted again at the end."
     )
-    learn: bool = Field(True, description="Whether the latent energy E_γ learns.")
-    start_step: Step = Field(4000, description="Step from which it learns.")
+    learn: bool = Field(True, description="Whether the latent energy E_γ is trained.")
+    start_step: Step = Field(4000, description="Step from which the latent energy is trained.")
     fit_steps: int = Field(
         300,
         ge=0,
@@ -287,10 +292,10 @@ class Prior(Section):
     )
     fit_learning_rate: Rate = Field(2e-3, description="Learning rate of these updates.")
     fit_weight_decay: Weight = Field(
-        0.0, description="Weight decay of these updates, times the learning rate."
+        0.0, description="Weight decay of these updates, multiplied by the learning rate."
     )
     num_candidates: Size = Field(
-        64, description="Draws of p_0 of which each chain starts at one, chosen by exp(−E_γ)."
+        64, description="Draws of p_0 per chain; it starts at one, chosen with weights ∝ exp(−E_γ)."
     )
     penalty: Weight = Field(0.005, description="Weight of E_γ(ũ)² + E_γ(u_p)².")
     chain: Chain = Chain(num_steps=20, step_size=0.07)
@@ -306,66 +311,69 @@ class Prior(Section):
 
 
 class Energy(Section):
-    """The energy E_α(x) over all modalities, and what is learned from its samples."""
+    """The energy E_α(x) over all modalities, its chain, and what is learned from its samples."""
 
-    learn: bool = Field(True, description="Whether the data energy E_α learns.")
-    start_step: Step = Field(4200, description="Step from which it learns.")
+    learn: bool = Field(True, description="Whether the data energy E_α is trained.")
+    start_step: Step = Field(4200, description="Step from which the data energy is trained.")
     start: Annotated[str, OneOf(DATA_STARTS)] = Field(
         "generator", description="Where its chains start: the generator's samples, or noise."
     )
     penalty: Weight = Field(
-        0.15, description="Weight of E_α(x)² + E_α(x̃)², which holds the gap near its inverse."
+        0.15, description="Weight of E_α(x)² + E_α(x̃)²; the energy gap stays near its inverse."
     )
-    data_noise: Share = Field(0.01, description="σ of noise on the data that the energy sees.")
+    data_noise: Share = Field(0.01, description="σ of the noise on the data that the energy sees.")
     noisy_samples: bool = Field(
         False,
-        description="Whether refined samples get that noise too: the energy then learns nothing "
-        "that is finer than it.",
+        description="Whether refined samples get this noise too: the energy then learns no detail "
+        "finer than the noise.",
     )
     synthesis_generator: Weight = Field(
-        0.1, description="Weight λ_s of −log p(x̃ | u_p), from which the generator learns."
+        0.1, description="Weight λ_s of the generator's loss −log p(x̃ | u_p)."
     )
     synthesis_inference: Weight = Field(
-        0.03, description="Weight λ_i of −log q(u_p | x̃), from which the inference model learns."
+        0.03, description="Weight λ_i of the inference model's loss −log q(u_p | x̃)."
     )
     chain: Chain = Chain(num_steps=10, step_size=0.7, temperature=5e-5)
     gap_share: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Share of the gap between samples' and data's energies that training's chain "
-        "closes: its step sizes then follow from both; 0 takes steps of `chain.step_size`.",
+        description="Share of the energy gap between samples and data that the chain closes in "
+        "training, with step sizes computed from the batch; 0: steps of `chain.step_size`.",
     )
     tokens: Annotated[str, OneOf(TOKENS)] = Field(
         "relaxed",
-        description="What the data chain does to words and categories: it moves their "
-        "probabilities (relaxed), or holds them at their likeliest values (held); or the samples "
-        "that the energy learns from are completions of data's own (given), and held otherwise.",
+        description="What the data chain does with words and categories: `relaxed` moves their "
+        "probabilities; `held` keeps them at their likeliest values; `given` does so too, and the "
+        "energy learns from samples completed from the data's own words and categories.",
     )
     sampling_time: float = Field(
         0.0,
         ge=0,
         le=MOST_TIME,
-        description="Time for which samples are refined, a step of size s taking s²/2; 0 is that "
-        "of `chain`. It is cut into `chain.num_steps` steps and sets their size for samples in the "
-        "place of `chain.step_size`.",
+        description="Time for which samples are refined, where a step of size s takes s²/2; 0: the "
+        "time of `chain`. It is divided into `chain.num_steps` equal steps, whose size replaces "
+        "`chain.step_size` for samples.",
     )
     fit_sampling_time: bool = Field(
         False,
-        description="Whether that time is fitted after training instead: where samples are nearest "
-        "to training data by the Fréchet distance of the inference model's means.",
+        description="Whether this time is fitted after training instead, to bring samples close to "
+        "training data in the Fréchet distance of the inference model's means.",
     )
     num_candidates: int = Field(
         1,
         ge=1,
         le=64,
-        description="Samples that are generated and refined for each one that `sample` returns.",
+        description="Samples generated and refined for each one that `sample` returns.",
     )
     candidate_temperature: float = Field(
-        4.0, gt=0, le=1e6, description="T: of the candidates one is drawn by exp(−E_α(x̃) / T)."
+        4.0,
+        gt=0,
+        le=1e6,
+        description="T in the choice of one candidate with weights ∝ exp(−E_α(x̃) / T).",
     )
     completion_temperature: float = Field(
-        4.0, gt=0, le=1e6, description="T of the same choice where some modalities are given."
+        4.0, gt=0, le=1e6, description="T of the same choice when some modalities are given."
     )
 
     @model_validator(mode="after")
@@ -410,24 +418,24 @@ class Energy(Section):
 
 
 class Optimiser(Section):
-    """AdamW behind a bound on the gradient's norm."""
+    """AdamW with gradient clipping."""
 
-    learning_rate: Rate = Field(1e-3, description="Learning rate at its peak.")
+    learning_rate: Rate = Field(1e-3, description="Peak learning rate.")
     b1: ShareBelowOne = Field(0.9, description="Decay of the first moment.")
     b2: ShareBelowOne = Field(0.999, description="Decay of the second moment.")
     gradient_clip: float = Field(
         1000.0,
         gt=0,
         le=UNCLIPPED,
-        description="Bound on the gradient's global norm; 1e9 means no bound.",
+        description="Bound on the global norm of the gradient; 1e9: no bound.",
     )
     weight_decay: float = Field(
-        0.0, ge=0, le=10, description="AdamW's: weights shrink by this times the rate each step."
+        0.0, ge=0, le=10, description="AdamW's weight decay, multiplied by the learning rate."
     )
 
 
 class Optimisers(Section):
-    """One optimiser a network."""
+    """One optimiser per network."""
 
     inference: Optimiser = Optimiser()
     generator: Optimiser = Optimiser()
@@ -441,34 +449,35 @@ class Schedule(Section):
     warmup_steps: Step = Field(50, description="Steps of the warm-up.")
     settle_step: Step = Field(
         0,
-        description="Step until which generator and inference model decay; 0 is the run's end.",
+        description="Step at which the learning rates of the generator and the inference model "
+        "stop decaying; 0: the end of the run.",
     )
     freeze_step: Step = Field(
         0,
-        description="Step from which generator and inference model stand still at their averaged "
-        "weights: the prior's last fit is made then, and the data energy alone learns on; 0 is "
-        "never.",
+        description="Step from which the generator and the inference model are frozen at their "
+        "averaged weights: the prior is fitted for the last time, and only the data energy is "
+        "trained further; 0: never.",
     )
-    final_fraction: Share = Field(0.1, description="Last learning rate over its peak.")
+    final_fraction: Share = Field(0.1, description="Final learning rate divided by its peak.")
 
 
 class Guard(Section):
-    """What a run is kept from: numbers that explode, which send it back, and CPUs."""
+    """Guards of a run: against exploding numbers, which send it back, and against slow CPUs."""
 
     retries: int = Field(
-        3, ge=0, le=1000, description="How many times at most an explosion sends a run back."
+        3, ge=0, le=1000, description="How often explosions may send a run back to a checkpoint."
     )
     halve_energy_rate: bool = Field(
-        True, description="Whether each of these times halves the energies' learning rates."
+        True, description="Whether each return also halves the energies' learning rates."
     )
-    energy_gap: Bound = Field(1e4, description="Bound on the energy gap's size; 0 is none.")
+    energy_gap: Bound = Field(1e4, description="Bound on the size of the energy gap; 0: none.")
     gradient_norm: Bound = Field(
-        0.0, description="Bound on any network's gradient norm; 0 is none."
+        0.0, description="Bound on the gradient norm of each network; 0: none."
     )
     device: Annotated[str, OneOf(DEVICES)] = Field(
         "any",
-        description="What trains it: with `accelerator`, CPUs alone are told how long they would "
-        "take, and refused.",
+        description="Devices that may train: with `accelerator`, a run that finds only CPUs is "
+        "refused and told how long it would take.",
     )
 
 
@@ -482,8 +491,8 @@ class Evaluation(Section):
         2000,
         ge=2,
         le=10**7,
-        description="Test examples that are completed and reconstructed, at most `num_samples`; "
-        "from each of their modalities.",
+        description="Test examples that are reconstructed and completed from each of their "
+        "modalities; at most `num_samples`.",
     )
     classifier_steps: int = Field(
         600, ge=1, le=MOST_CHAIN_STEPS, description="Training steps of each classifier."
@@ -492,27 +501,27 @@ class Evaluation(Section):
         3,
         ge=1,
         le=100,
-        description="Classifiers of each modality: the first judges, all together give the spread.",
+        description="Classifiers per modality: the first one judges, all together give the spread.",
     )
     measures: Path = Field(
         "all",
         min_length=1,
-        description="What to measure: `all` that the run has everything for, or names divided by "
-        "commas, as `joint_samples,log_likelihood`; an unknown name lists them.",
+        description="What to measure: `all`, for everything that the run allows, or names, "
+        "separated by commas, such as `joint_samples,log_likelihood`; an unknown name lists them.",
     )
     inception_weights: Path = Field(
         "",
-        description="For FID: pytorch-fid's file of weights, or a folder to download it to. "
+        description="For FID: pytorch-fid's weights file, or a folder to download it to. "
         "Empty: no FID.",
     )
     mobilenet_weights: Path = Field(
         "",
-        description="For FD-MobileNet, not FID: an `.npz` of MobileNetV1 1.0. Empty: none.",
+        description="For FD-MobileNet (not FID): an `.npz` of MobileNetV1 1.0. Empty: none.",
     )
     polymnist_classifiers: Path = Field(
         "",
         description="Folder of PolyMNIST's released classifiers, `pretrained_img_to_digit_clf_m0` "
-        "and so on, as further judges. Empty: none.",
+        "and so on, used as further judges. Empty: none.",
     )
     importance_samples: int = Field(
         200, ge=1, le=10**6, description="Samples K of the importance-weighted bound."
@@ -521,26 +530,26 @@ class Evaluation(Section):
         50, ge=2, le=10**6, description="Examples whose likelihood is estimated."
     )
     calibration_examples: int = Field(
-        100, ge=10, le=10**6, description="Simulated examples by which posteriors are tested."
+        100, ge=10, le=10**6, description="Simulated examples that test posterior calibration."
     )
 
 
 class Config(Section):
-    """A whole run."""
+    """The configuration of a run."""
 
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the run.")
-    batch_size: Size = Field(64, description="Examples of a step, over all devices.")
+    batch_size: Size = Field(64, description="Examples per step, over all devices.")
     num_steps: Every = Field(6000, description="Training steps.")
-    warmup_steps: Step = Field(1500, description="Steps in which the bound acts alone.")
+    warmup_steps: Step = Field(1500, description="Steps in which only the bound is trained.")
     revision_stride: Size = Field(
-        4, description="Chains see every n-th example of a batch; the bound sees all."
+        4, description="Chains revise every n-th example of a batch; the bound uses all."
     )
     accumulation_steps: Size = Field(
-        1, description="Parts of a batch that are worked on one after the other: saves memory."
+        1, description="Parts into which a batch is split and processed in turn, to save memory."
     )
     input: Input = Input()
     missing_ratio: ShareBelowOne = Field(
-        0.0, description="Share of the training data's modalities that is hidden, at random."
+        0.0, description="Share of the training data's modalities that is hidden at random."
     )
     data: Record = data.Named(name=DEFAULT_DATA)
     likelihood: Likelihoods = Likelihoods()
@@ -552,17 +561,17 @@ class Config(Section):
     optimiser: Optimisers = Optimisers()
     schedule: Schedule = Schedule()
     averaging: ShareBelowOne = Field(
-        0.995, description="Decay of the moving average of the weights that samples come from."
+        0.995, description="Decay of the moving average of the weights, from which samples come."
     )
     guard: Guard = Guard()
     tracker: Annotated[str, OneOf(TRACKERS)] = Field(
-        "none", description="Where metrics are written beside metrics.jsonl and TensorBoard."
+        "none", description="Where metrics go in addition to metrics.jsonl and TensorBoard."
     )
     log_every: Every = Field(50, description="Steps between rows of metrics.jsonl.")
     picture_every: Every = Field(1000, description="Steps between pictures.")
     checkpoint_every: Every = Field(1000, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(
-        2, ge=1, le=10**6, description="How many checkpoints stay, the newest."
+        2, ge=1, le=10**6, description="How many of the newest checkpoints are kept."
     )
     evaluation: Evaluation = Evaluation()
 
@@ -599,7 +608,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _bound_is_derived(self) -> "Config":
-        """The bound, where it acts, has been derived for these experts."""
+        """Check that the bound, where it is used, has been derived for these experts."""
         model, elbo = self.model, self.elbo
         if not (elbo.weight or (self.warmup_steps and elbo.warmup_weight)):
             return self
@@ -680,7 +689,7 @@ class Config(Section):
 
 @functools.cache
 def record(data_name: str = DEFAULT_DATA) -> type[Config]:
-    """`Config` with the options of a data set as its section `data`.
+    """The class `Config` with the options of a data set as its section `data`.
 
     Raises:
       ValueError: there is no such data set.
@@ -690,7 +699,7 @@ def record(data_name: str = DEFAULT_DATA) -> type[Config]:
 
 
 def defaults(data_name: str = DEFAULT_DATA) -> ml_collections.ConfigDict:
-    """Every field at its default, for a config to change.
+    """All fields at their defaults, for a config to change.
 
     Raises:
       ValueError: there is no such data set.
@@ -699,11 +708,11 @@ def defaults(data_name: str = DEFAULT_DATA) -> ml_collections.ConfigDict:
 
 
 def parse(config: Any) -> Config:
-    """The record of a configuration, all of whose fields are given and hold what they may.
+    """The validated record of a configuration in which every field is given.
 
     Args:
-      config: fields and sections, a `ConfigDict` or what a JSON file holds; options of the data
-        alone may be left out.
+      config: fields and sections, as a `ConfigDict` or as read from a JSON file; only options of
+        the data may be left out.
 
     Raises:
       ValueError: one line that names the field, its value and what is allowed.
@@ -712,7 +721,7 @@ def parse(config: Any) -> Config:
 
 
 def differences(config: ml_collections.ConfigDict) -> dict[str, tuple[Any, Any]]:
-    """Field → its value and its default, of those fields of a valid config where they differ."""
+    """Field → (value, default), for the fields of a valid config where the two differ."""
     given, usual = parse(config), record(_data_name(config))()
     return {
         name: (value, default)
@@ -722,13 +731,13 @@ def differences(config: ml_collections.ConfigDict) -> dict[str, tuple[Any, Any]]
 
 
 def at(section: Record, name: str) -> Any:
-    """The value of a field by a name like "prior.chain.num_steps"."""
+    """The value of a field, given a name such as "prior.chain.num_steps"."""
     return functools.reduce(getattr, name.split("."), section)
 
 
 def _data_name(config: Any) -> str:
     section = config.get("data") if hasattr(config, "get") else None
     if not isinstance(section, Mapping | ml_collections.ConfigDict):
-        return DEFAULT_DATA  # What is wrong is told of the whole.
+        return DEFAULT_DATA  # Parsing the whole configuration reports the error.
     named = {"name": section["name"]} if "name" in section else {}
     return validation.parse(data.Named, named, "config.data").name

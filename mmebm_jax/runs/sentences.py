@@ -1,4 +1,4 @@
-"""Texts as people write them: to the tokens that a model takes, and back."""
+"""Conversion of plain text to the tokens of a model, and back."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from mmebm_jax.storage.validation import shown
 from mmebm_jax.typing import Alphabet
 
 Spelled = list[Any]
-"""A line for each example, or a list of them where there are several draws for each."""
+"""A line for each example, or a list of lines where each example has several draws."""
 
 
 def are_sentences(values: Any) -> bool:
-    """Whether values are strings, in a sequence or an array of one axis, at least one."""
+    """Whether values are a non-empty sequence or one-dimensional array of strings."""
     if isinstance(values, np.ndarray):
         may_be = values.ndim == 1 and values.dtype.kind in "UOT"
     else:
@@ -25,16 +25,16 @@ def are_sentences(values: Any) -> bool:
 
 
 def to_tokens(lines: Sequence[str], modality: Modality, alphabet: Alphabet) -> np.ndarray:
-    """Tokens int32 `[N, L]` of N texts, of words or of characters.
+    """Tokens int32 `[N, L]` of N texts made of words or characters.
 
     Args:
       lines: the texts.
-      modality: of the kind text.
+      modality: a modality of the kind text.
       alphabet: what its tokens stand for.
 
     Raises:
-      ValueError: one line; a text is too long or holds what the model never saw, or the run does
-        not know what its tokens stand for.
+      ValueError: a text is too long or holds a word or character that the model never saw, or the
+        run does not know what its tokens stand for.
     """
     length = modality.shape[0]
     if not knows_words(modality, alphabet):
@@ -52,12 +52,12 @@ def to_tokens(lines: Sequence[str], modality: Modality, alphabet: Alphabet) -> n
 
 
 def to_lines(values: np.ndarray, modality: Modality, alphabet: Alphabet) -> Spelled:
-    """Samples of a text as texts: tokens `[N, L]` or probabilities `[N, L, V]`.
+    """Samples of a text modality, tokens `[N, L]` or probabilities `[N, L, V]`, as plain text.
 
-    Of several draws for each example they are `[N, D, L]` or `[N, D, L, V]`.
+    With several draws for each example the shape is `[N, D, L]` or `[N, D, L, V]`.
 
     Raises:
-      ValueError: another shape, or the run does not know what its tokens stand for.
+      ValueError: the wrong shape, or the run does not know what its tokens stand for.
     """
     if not knows_words(modality, alphabet):
         raise ValueError(f"this model does not know what the tokens of {modality.name} stand for.")
@@ -74,7 +74,7 @@ def to_lines(values: np.ndarray, modality: Modality, alphabet: Alphabet) -> Spel
 
 
 def knows_words(modality: Modality, alphabet: Alphabet) -> bool:
-    """Whether every token of a text stands for something."""
+    """Whether it is known for every token of a text what it stands for."""
     return len(alphabet) >= modality.shape[1]
 
 

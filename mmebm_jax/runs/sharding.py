@@ -12,7 +12,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
-# Word of JAX_PLATFORMS, modules of JAX's plugins, and what to look at.
+# Name in JAX_PLATFORMS, modules of JAX's plugins, and the hint for a user.
 ACCELERATORS = (
     ("cuda", ("jax_cuda13_plugin", "jax_cuda12_plugin"), "check the driver with nvidia-smi"),
     ("tpu", ("libtpu",), "check that this is a TPU VM"),
@@ -20,13 +20,13 @@ ACCELERATORS = (
 
 
 def data_mesh(devices: list[Any] | None = None) -> Mesh:
-    """A one-axis mesh over `devices`, by default all of every process."""
+    """A one-axis mesh over `devices`, by default all devices of all processes."""
     devices = devices or jax.devices()
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def describe(mesh: Mesh) -> str:
-    """The devices of a mesh for a line of the log, as "8 x NVIDIA H100, 1 process"."""
+    """The devices of a mesh for the log, such as "8 x NVIDIA H100, 1 process"."""
     kinds = Counter(device.device_kind for device in mesh.devices.flat)
     count = jax.process_count()
     names = ", ".join(f"{number} x {kind}" for kind, number in kinds.items())
@@ -34,14 +34,14 @@ def describe(mesh: Mesh) -> str:
 
 
 def lacking_accelerator(mesh: Mesh) -> str:
-    """What to warn of where an accelerator was asked for and there are CPUs alone; else empty.
+    """A warning if an accelerator was requested but only CPUs were found; otherwise empty.
 
-    It was asked for by `JAX_PLATFORMS`, or by installing JAX's plugin for it.
+    A request is a value of `JAX_PLATFORMS`, or an installed JAX plugin for an accelerator.
     """
     if any(device.platform != "cpu" for device in mesh.devices.flat):
         return ""
     asked = os.environ.get("JAX_PLATFORMS", "")
-    if asked == "cpu":  # That is what was asked for.
+    if asked == "cpu":  # CPUs were requested.
         return ""
     for word, plugins, mend in ACCELERATORS:
         installed = next((name for name in plugins if importlib.util.find_spec(name)), "")
@@ -52,35 +52,35 @@ def lacking_accelerator(mesh: Mesh) -> str:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """The sharding with the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
-    """The leading axis divided among the devices."""
+    """The sharding with the leading axis divided among the devices."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Put a pytree that every process holds on all devices."""
+    """Replicate a pytree that every process holds to all devices."""
     if jax.process_count() == 1:
         return jax.device_put(tree, replicated(mesh))
-    # Only a program of all processes together places arrays on devices of others.
+    # Only a computation that all processes run can place arrays on other processes' devices.
     return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
 
 
 def local(tree: Any) -> Any:
-    """This process's copy of a replicated pytree, for work that it does alone."""
+    """This process's copy of a replicated pytree, for work that it does on its own."""
     return jax.tree.map(
         lambda leaf: leaf if leaf.is_fully_addressable else leaf.addressable_data(0), tree
     )
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Refuse a global batch, or its revised share, that the devices do not divide.
+    """Check that the global batch size is divisible by the number of devices.
 
     Raises:
-      ValueError: with both numbers.
+      ValueError: it is not; the message has both numbers.
     """
     if batch_size % mesh.size:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Shapes of a run's sampling weights, before any memory is taken."""
+"""Shapes of a run's sampling weights, determined without allocating them."""
 
 import math
 
@@ -7,11 +7,11 @@ import jax
 from mmebm_jax.method.model import Model
 from mmebm_jax.method.train_state import Weights
 
-MOST_BYTES = 16 * 2**30  # of sampling weights; training holds four times as much
+MOST_BYTES = 16 * 2**30  # of sampling weights; training takes four times as much
 
 
 def template(model: Model, num_components: int) -> Weights:
-    """Shapes and types of the sampling weights, without computing any.
+    """Shapes and types of the sampling weights, without computing them.
 
     Raises:
       ValueError: they would take more than `MOST_BYTES`.

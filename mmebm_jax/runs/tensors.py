@@ -1,9 +1,9 @@
-"""How an export stores a weight: as numbers of a type, or a large kernel in few bits.
+"""How an export stores a weight: as numbers of a float type, or a large kernel in few bits.
 
-In whole-number types a kernel w of at least `SMALLEST_KERNEL` values is stored as codes c of b
-bits and one scale s for each output channel, w ≈ s · c with |c| < 2^(b−1): uniform symmetric
-quantisation per channel (Krishnamoorthi 2018, arXiv:1806.08342, section 2). Of the base prior the
-lower triangles of the private latents' whitenings are stored, which hold nothing else.
+With an integer type a kernel w of at least `SMALLEST_KERNEL` values is stored as codes c of b bits
+and one scale s for each output channel, w ≈ s · c with |c| < 2^(b−1): uniform symmetric
+quantisation per channel (Krishnamoorthi 2018, arXiv:1806.08342, section 2). The whitenings of the
+private latents' priors are lower triangular, so only their lower triangles are stored.
 """
 
 import math
@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 
 DTYPES = ("float32", "float16", "int8", "int6")
-SMALLEST_KERNEL = 4096  # values; smaller ones are not worth their error
-SCALE = ".scale"  # ending of a kernel's scales
-# Shares of a channel's largest value that its largest code may stand for; the best is taken.
+SMALLEST_KERNEL = 4096  # values; for smaller ones the size saved is not worth the error
+SCALE = ".scale"  # suffix of the name of a kernel's scales
+# Shares of a channel's largest value that its largest code may stand for; the best one is used.
 CLIPPING = np.linspace(1.0, 0.5, 11)
 
 
@@ -24,10 +24,10 @@ def layout(
     """The tensors that hold a weight: name → shape and type.
 
     Args:
-      name: of the weight, as "params/generator/…/kernel".
-      shape: of the weight.
-      dtype: of the weight.
-      chosen: one of `DTYPES`.
+      name: name of the weight, such as "params/generator/…/kernel".
+      shape: shape of the weight.
+      dtype: type of the weight.
+      chosen: storage type, one of `DTYPES`.
     """
     half, single = np.dtype(np.float16), np.dtype(np.float32)
     if _is_packed(name, shape, dtype, chosen):
@@ -48,14 +48,14 @@ def stored(name: str, values: np.ndarray, chosen: str) -> dict[str, np.ndarray]:
     _, dtype = tensors[name]
     if _is_triangle(name, chosen):
         values = values[:, *np.tril_indices(values.shape[1])]
-    # Safetensors writes an array's memory as it lies.
+    # Safetensors writes an array's memory as it is, so it must be contiguous.
     return {name: np.ascontiguousarray(values, dtype).reshape(values.shape)}
 
 
 def restored(
     name: str, tensors: Mapping[str, np.ndarray], shape: tuple[int, ...], dtype: np.dtype
 ) -> np.ndarray:
-    """A weight of the tensors that hold it, which have a `layout` of its."""
+    """A weight, restored from the tensors of its `layout`."""
     values = tensors[name]
     if name + SCALE in tensors:
         bits = 8 * len(values) // math.prod(shape)
@@ -69,15 +69,15 @@ def restored(
 
 
 def num_bits(chosen: str) -> int:
-    """Bits of a whole-number type; 0 of others."""
+    """The number of bits of an integer storage type; 0 for others."""
     return int(chosen.removeprefix("int")) if chosen.startswith("int") else 0
 
 
 def quantise(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes `int8`, of the values' shape, and scales of the last axis, `[C]`.
+    """Codes `int8` in the shape of the values, and scales along the last axis, `[C]`.
 
-    Of the scales by `CLIPPING` each channel takes that of the least squared error: with few bits a
-    rare large value clipped costs less than coarser steps for all others.
+    Each channel takes the scale from `CLIPPING` with the least squared error: with few bits,
+    clipping a rare large value costs less than coarser steps for all other values.
     """
     top = 2 ** (bits - 1) - 1
     channels = values.reshape(-1, values.shape[-1]).astype(np.float32)
@@ -94,7 +94,7 @@ def quantise(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """The lowest bits of `int8` codes, one code after the other without gaps, as bytes."""
+    """The lowest bits of `int8` codes, packed into bytes without gaps."""
     lowest = np.unpackbits(
         codes.reshape(-1, 1).view(np.uint8), axis=1, count=bits, bitorder="little"
     )
@@ -102,11 +102,11 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
 
 
 def unpack(content: np.ndarray, count: int, bits: int) -> np.ndarray:
-    """The first codes in bytes that `pack` made, `int8[count]`."""
+    """The first `count` codes in bytes that `pack` made, `int8[count]`."""
     lowest = np.unpackbits(content, count=count * bits, bitorder="little").reshape(count, bits)
     codes = np.packbits(lowest, axis=1, bitorder="little")[:, 0].view(np.int8)
     unused = 8 - bits
-    # Shifted up and back down, the highest bit of a code becomes its sign.
+    # Shifting up and back down extends the sign, the highest bit of a code.
     return (codes << unused) >> unused
 
 

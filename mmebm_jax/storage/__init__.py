@@ -1,1 +1,1 @@
-"""Files that are whole, and bounds on what is read from them."""
+"""Atomic file writes, and safe reading of files from untrusted sources."""

@@ -1,4 +1,4 @@
-"""Atomic file writes, so that nobody ever sees half a file, and what files and folders hold."""
+"""Atomic file writes, so that no reader ever sees half a file, and checks of files and folders."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from mmebm_jax.storage.validation import brief
 
 
 def write_whole(path: epath.Path, content: bytes | str) -> None:
-    """Write aside, then rename into place; an existing file stays until the new one is complete."""
-    # Processes that share a folder must not write each other's halves.
+    """Write a file atomically: an existing file stays until the new one is complete."""
+    # The process id keeps processes that share a folder from writing to the same partial file.
     aside = path.parent / f"{path.name}.{os.getpid()}.part"
     try:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -28,16 +28,16 @@ def nearest_existing(path: epath.Path) -> epath.Path:
 
 
 def check_folder(path: epath.Path, flag: str = "") -> None:
-    """Refuse a folder that cannot be made or written to; nothing is left there.
+    """Check that a folder can be made and written to; nothing is left there.
 
     Args:
-      path: of the folder, which need not exist.
-      flag: that named it, as "--workdir"; empty for one below a folder that was named.
+      path: the folder, which need not exist.
+      flag: the flag that named it, such as "--workdir"; empty for one inside a named folder.
 
     Raises:
-      ValueError: one line that names the place.
+      ValueError: it cannot; the message names the path.
     """
-    if "://" in str(path):  # Only writing shows whether an object store may be written to.
+    if "://" in str(path):  # Only a write shows whether an object store is writable.
         return
     there = nearest_existing(path)
     if not there.is_dir():
@@ -49,14 +49,14 @@ def check_folder(path: epath.Path, flag: str = "") -> None:
 
 
 def check_file(path: epath.Path, flag: str = "") -> None:
-    """Refuse a file that cannot be written; nothing is left there.
+    """Check that a file can be written; nothing is left there.
 
     Args:
-      path: of the file, which need not exist, nor its folder.
-      flag: that named it, as "--results"; empty for one in a folder that was named.
+      path: the file; neither it nor its folder need exist.
+      flag: the flag that named it, such as "--results"; empty for one inside a named folder.
 
     Raises:
-      ValueError: one line that names the place.
+      ValueError: it cannot; the message names the path.
     """
     if path.is_dir():
         mend = f"name a file with {flag}" if flag else "move it away"
@@ -65,15 +65,15 @@ def check_file(path: epath.Path, flag: str = "") -> None:
 
 
 def read_object(path: epath.Path, mend: str, most_bytes: int | None = None) -> dict[str, Any]:
-    """The JSON object that a file holds.
+    """Read the JSON object in a file.
 
     Args:
-      path: of a file that is there.
-      mend: of a damaged one, the end of the line.
-      most_bytes: a larger one is refused.
+      path: an existing file.
+      mend: how to fix a damaged file, the end of the error message.
+      most_bytes: largest size that is accepted.
 
     Raises:
-      ValueError: it is damaged or larger; one line that names it.
+      ValueError: the file is damaged or larger; the message names it.
     """
     reason = "it holds no JSON object"
     try:
@@ -89,7 +89,7 @@ def read_object(path: epath.Path, mend: str, most_bytes: int | None = None) -> d
 
 
 def _takes_files(folder: epath.Path) -> bool:
-    """Whether a folder can be written to; for root, permissions alone do not tell."""
+    """Whether a folder can be written to; for root, permissions alone do not show this."""
     if not os.access(folder, os.W_OK | os.X_OK):
         return False
     try:

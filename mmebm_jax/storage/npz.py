@@ -1,6 +1,6 @@
-"""Reading `.npz` files that anybody may have written.
+"""Safe reading of `.npz` files from untrusted sources.
 
-Nothing in them is executed, and nothing is allocated before its size is known and allowed.
+Nothing in them is executed, and nothing is allocated before its size has been checked.
 """
 
 import math
@@ -13,7 +13,7 @@ from etils import epath
 
 from mmebm_jax.storage.validation import brief, plain, shown
 
-MOST_BYTES = 2 * 2**30  # of the file, and of its arrays together once unpacked
+MOST_BYTES = 2 * 2**30  # of the file, and of all its arrays once unpacked
 MOST_ARRAYS = 10_000
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _HEADER_READERS = {
@@ -22,20 +22,20 @@ _HEADER_READERS = {
 }
 
 Accept = Callable[[str, tuple[int, ...], np.dtype], None]
-"""(name, shape, dtype) of an array about to be read; raises `ValueError` to refuse it."""
+"""(name, shape, dtype) of an array about to be read; raises `ValueError` to reject it."""
 
 
 def read_npz(path: epath.Path, accept: Accept | None = None) -> dict[str, np.ndarray]:
     """The arrays of an `.npz` file, by name.
 
     Args:
-      path: of the file.
-      accept: asked of every array before its values are read.
+      path: path of the file.
+      accept: called for every array before its values are read.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: one line; it is no `.npz` of plain arrays, it is damaged, a name occurs twice, it
-        takes more than `MOST_BYTES`, or `accept` refuses.
+      FileNotFoundError: there is no such file.
+      ValueError: it is not an `.npz` of plain arrays, is damaged, has a name twice or takes more
+        than `MOST_BYTES`; or `accept` rejects an array.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist.")
@@ -56,7 +56,7 @@ def read_npz(path: epath.Path, accept: Accept | None = None) -> dict[str, np.nda
 
 
 class _Refused(Exception):
-    """What is wrong with a file that could be parsed."""
+    """A file that could be parsed is not acceptable; the message says why."""
 
 
 def _read(archive: zipfile.ZipFile, accept: Accept | None) -> dict[str, np.ndarray]:
@@ -65,7 +65,7 @@ def _read(archive: zipfile.ZipFile, accept: Accept | None) -> dict[str, np.ndarr
         raise _Refused("it holds no named arrays.")
     if len(members) > MOST_ARRAYS:
         raise _Refused(f"it holds {len(members)} files, more than {MOST_ARRAYS}.")
-    # zipfile gives no more of a member than was declared, whatever its stream holds.
+    # zipfile never returns more of a member than its declared size.
     if sum(member.file_size for member in members) > MOST_BYTES:
         raise _Refused(f"its arrays take more than {MOST_BYTES >> 30} GiB.")
     arrays: dict[str, np.ndarray] = {}
@@ -99,6 +99,6 @@ def _array(name: str, size: int, stream: IO[bytes], accept: Accept | None) -> np
         except ValueError as error:
             raise _Refused(str(error)) from error
     content = stream.read(num_bytes)
-    stream.read(1)  # At the end zipfile compares the checksum.
+    stream.read(1)  # zipfile compares the checksum when it reaches the end.
     values = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
     return values.astype(dtype.newbyteorder("="), copy=False)

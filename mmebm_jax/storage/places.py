@@ -1,4 +1,4 @@
-"""Folders and files by their address: on this machine, or in a bucket."""
+"""Paths of folders and files, on this machine or in a bucket, from their addresses."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ from etils import epath
 from mmebm_jax.storage.validation import plain, shown
 
 HUB = "hf://"
-# Kinds of buckets that are read and written, with the module that each takes.
+# Kinds of buckets that can be read and written, with the module that each needs.
 BUCKETS = {"gs://": "gcsfs", "s3://": "s3fs", "az://": "adlfs"}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _HUB_PAGE = re.compile(
@@ -19,12 +19,12 @@ _HUB_PAGE = re.compile(
 
 
 def place(address: epath.PathLike) -> epath.Path:
-    """A path that can be read and written, of this machine or of a bucket.
+    """A path that can be read and written, on this machine or in a bucket.
 
     Raises:
-      TypeError: it is no text and no path.
-      ValueError: it is on the Hugging Face Hub or of a kind that is not known, or a module that
-        reads buckets is not installed.
+      TypeError: the address is neither a string nor a path.
+      ValueError: it is on the Hugging Face Hub or of an unknown kind, or the module that reads such
+        buckets is not installed.
     """
     if not isinstance(address, str | os.PathLike):
         raise TypeError(f"{shown(address)} is no path: give a text, as 'runs/demo'.")
@@ -42,7 +42,7 @@ def place(address: epath.PathLike) -> epath.Path:
     if scheme not in BUCKETS:
         raise ValueError(f"{plain(text)} cannot be opened: give {known}, or {HUB} to load a model.")
     module = BUCKETS[scheme]
-    # TensorFlow, where it is, reads buckets by itself.
+    # TensorFlow, if installed, can read buckets too.
     if not any(importlib.util.find_spec(name) for name in (module, "tensorflow")):
         raise ValueError(f"{plain(text)} needs {module}: pip install {module}.")
     return epath.Path(address)

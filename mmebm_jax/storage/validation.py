@@ -1,4 +1,4 @@
-"""Records of fields with a type, a range, a default and a meaning, and errors of one line."""
+"""Records whose fields have a type, a range, a default and a meaning, with one-line errors."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,21 +10,21 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 MOST_SHOWN = 80  # characters of a bad value
-PRINTABLE = r"^\P{C}*$"  # pattern of a text without control characters
+PRINTABLE = r"^\P{C}*$"  # pattern of strings without control characters
 SEE_FIELDS = "docs/configuration.md"
 
 
 class Record(pydantic.BaseModel):
-    """Fields that are checked when a record is made, and that never change.
+    """A frozen record whose fields are checked when it is made.
 
-    Nothing is converted: a bool is no number, a text is no number, and a float must be finite; only
-    an int may stand where a float is wanted. A field or section that is unknown is refused.
+    Nothing is converted: a bool or a string is not accepted as a number, and a float must be
+    finite; only an int is accepted as a float. An unknown field or section is an error.
     """
 
     model_config = pydantic.ConfigDict(
         strict=True, frozen=True, extra="forbid", allow_inf_nan=False
     )
-    # Whether `parse` wants every field to be given, even those that have a default.
+    # Whether `parse` requires every field to be given, even those with a default.
     needs_all: ClassVar[bool] = False
 
 
@@ -32,7 +32,7 @@ R = TypeVar("R", bound=Record)
 
 
 class OneOf:
-    """Metadata of a text field: the names it may hold, as in `Annotated[str, OneOf(NAMES)]`."""
+    """Metadata of a string field: the allowed values, as in `Annotated[str, OneOf(NAMES)]`."""
 
     def __init__(self, names: Iterable[str]):
         self.names = tuple(names)
@@ -43,25 +43,25 @@ class OneOf:
 
 
 class Limits(NamedTuple):
-    """The ends of a number's range."""
+    """The range of a number."""
 
     low: float
     high: float
-    open_low: bool  # whether `low` itself is too small
-    open_high: bool  # whether `high` itself is too large
+    open_low: bool  # whether `low` itself is excluded
+    open_high: bool  # whether `high` itself is excluded
 
 
 def parse(record: type[R], values: Any, prefix: str = "config") -> R:
-    """The record of these values.
+    """Make a record from values.
 
     Args:
-      record: what is wanted.
-      values: field → value and section → fields, a mapping or a `ConfigDict`.
-      prefix: how the values are called in a line about a bad one.
+      record: the type of the record.
+      values: field → value and section → fields, as a mapping or a `ConfigDict`.
+      prefix: name of the values in error messages.
 
     Raises:
-      ValueError: a field that is unknown, missing or holds what it may not; one line that names it,
-        its value and what is allowed.
+      ValueError: a field is unknown, missing or invalid; the message names it, its value and what
+        is allowed.
     """
     values = values.to_dict() if hasattr(values, "to_dict") else values
     _check_names(record, values, prefix)
@@ -70,7 +70,7 @@ def parse(record: type[R], values: Any, prefix: str = "config") -> R:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
     path = ".".join((prefix, *map(plain, first["loc"])))
-    if first["type"] == "value_error":  # Raised by a validator, which begins with a field's name.
+    if first["type"] == "value_error":  # A validator's message starts with the name of a field.
         raise ValueError(f"{path}.{first['ctx']['error']}")
     field = _field_at(record, first["loc"])
     mend = f": {allowed(field)}." if field is not None else "."
@@ -78,7 +78,7 @@ def parse(record: type[R], values: Any, prefix: str = "config") -> R:
 
 
 def leaves(record: type[Record], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """The fields of a record and of its sections, by names like "prior.chain.num_steps"."""
+    """The fields of a record and of its sections, by names such as "prior.chain.num_steps"."""
     for name, field in record.model_fields.items():
         section = section_of(field)
         if section is None:
@@ -88,18 +88,18 @@ def leaves(record: type[Record], prefix: str = "") -> Iterator[tuple[str, FieldI
 
 
 def section_of(field: FieldInfo) -> type[Record] | None:
-    """The record that a field holds, None where it holds a value."""
+    """The type of record that a field holds; None if it holds a value."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, Record) else None
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
-    """The names that a field may hold, empty unless it has `OneOf`."""
+    """The allowed values of a field with `OneOf`; empty for other fields."""
     return next((item.names for item in field.metadata if isinstance(item, OneOf)), ())
 
 
 def limits(field: FieldInfo) -> Limits:
-    """The range of a field that holds a number."""
+    """The range of a numeric field."""
     found = {type(item): item for item in field.metadata}
     low = found[Gt].gt if Gt in found else found[Ge].ge
     high = found[Lt].lt if Lt in found else found[Le].le
@@ -107,7 +107,7 @@ def limits(field: FieldInfo) -> Limits:
 
 
 def allowed(field: FieldInfo) -> str:
-    """What a field may hold, in words, as "it must be a number in [0, 1]"."""
+    """What a field may hold, in words, such as "it must be a number in [0, 1]"."""
     if names := choices(field):
         return f"choose one of {', '.join(names)}"
     if field.annotation is bool:
@@ -127,27 +127,27 @@ def allowed(field: FieldInfo) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for a line of text: short, whatever it is."""
-    # Python refuses to print numbers of thousands of digits.
+    """A short representation of any value, for an error message."""
+    # Python refuses to print numbers with thousands of digits.
     if isinstance(value, int) and value.bit_length() > 256:
         return f"a number of {value.bit_length()} bits"
     return brief(repr(value))
 
 
 def plain(name: Any) -> str:
-    """A name for a line of text: as it is if it can stand there, else quoted and short."""
+    """A name for an error message: unchanged if printable and short, otherwise escaped and cut."""
     name = str(name)
     return name if name.isprintable() and len(name) <= MOST_SHOWN else brief(ascii(name))
 
 
 def brief(line: str) -> str:
-    """What another library says, for a line of text: one line, short and printable."""
+    """A message of another library as one short, printable line."""
     line = " ".join("".join(c if c.isprintable() else " " for c in line).split())
     return line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]}…"
 
 
 def _check_names(record: type[Record], values: Any, prefix: str) -> None:
-    """Refuse a section that holds no fields, and a field that is unknown or missing."""
+    """Check that sections hold fields, and that no field is unknown or missing."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{prefix} is {shown(values)}: it must be a section of fields.")
     fields = record.model_fields
@@ -166,7 +166,7 @@ def _check_names(record: type[Record], values: Any, prefix: str) -> None:
 
 
 def _field_at(record: type[Record], path: tuple[int | str, ...]) -> FieldInfo | None:
-    """The field of a path of names; None inside of a field that holds a list."""
+    """The field at a path of names; None inside a field that holds a list."""
     field = record.model_fields[str(path[0])]
     section = section_of(field)
     if len(path) == 1:

@@ -8,12 +8,12 @@
 
     model = mmebm_jax.load(workdir)
     model = training.fit_prior(model, examples, num_components=60)  # ex-post density estimation
-    fitted = training.fit_sampling_time(key, model, run.train_source)  # of the data chain
+    fitted = training.fit_sampling_time(key, model, run.train_source)  # for the data chain
     model = model.with_sampling_time(fitted.time)
 
 The modules: `run` (set-up), `start`, `loop`, `schedule` and `budget` (from minutes to steps),
 `compiled_update`, `prior_fitting`, `sampling_time`, `sampler_of_run`; `feed`, `log`, `diagnostics`,
- `pictures`, `plotting`, `interruption`, `processes`.
+`pictures`, `plotting`, `interruption`, `processes`.
 """
 
 import importlib
@@ -47,7 +47,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # On demand: whoever needs `processes` alone should not wait for Orbax and Matplotlib.
+    # Imported on demand: code that needs only `processes` does not wait for Orbax and Matplotlib.
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

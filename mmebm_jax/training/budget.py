@@ -1,12 +1,12 @@
-"""From a wall-clock budget to a schedule in steps.
+"""Conversion of a wall-clock budget into a schedule in steps.
 
-Before a run under a budget starts, `prepare_for` measures what each part of it costs on this
-machine and rescales the schedule (`schedule.scaled`) so that all of it fits: the measurement itself
-with its compilation, the steps, the fits of prior and sampling time, pictures and diagnostics. Not
-counted are importing, building the data, initialising, and evaluation afterwards. From then on the
-run is like any other: its number of steps is in config.json, and it resumes bitwise.
+Before a run under a budget starts, `prepare_for` measures the cost of each part on this machine and
+rescales the schedule (`schedule.scaled`) so that everything fits: the measurement itself including
+compilation, the steps, the fits of prior and sampling time, pictures and diagnostics. Importing,
+building the data, initialising, and evaluation afterwards are not counted. From then on the run is
+like any other: its number of steps is in config.json, and it resumes bitwise.
 
-The measurement and the schedule that follows from it are kept as `budget.json` in the run's folder.
+The measurement and the resulting schedule are kept as `budget.json` in the run folder.
 """
 
 import json
@@ -44,22 +44,22 @@ from mmebm_jax.typing import Latents
 
 FILE = "budget.json"
 WARM_UP_STEPS = 2
-TIMED_STEPS = 5  # between two looks at the clock: steps of an accelerator overlap their dispatch
-TIMED_SECONDS = 2.0  # of each phase, at least
-# Iterations of expectation maximisation in the final fit, which starts from the first mixture.
+TIMED_STEPS = 5  # timed together, since an accelerator overlaps the dispatch of steps
+TIMED_SECONDS = 2.0  # minimum for each phase
+# EM iterations of the final fit, which starts from the first mixture.
 TYPICAL_LAST_ITERATIONS = 15
-TYPICAL_LOOKS = 20  # at the distance, in the fit of the sampling time
+TYPICAL_LOOKS = 20  # measurements of the distance in the fit of the sampling time
 LOGGER = logging.getLogger("mmebm_jax")
 
 
 class Costs(NamedTuple):
-    """Seconds of each part of a run on this machine, compiled."""
+    """Seconds that each part of a run takes on this machine once it is compiled."""
 
-    measuring: float  # everything that `measure` did, compilation included
-    step: dict[Terms, float]  # of each phase's losses
-    first_fit: float  # of the base prior during training; 0 where none is fitted
-    last_fit: float  # of the base prior at the end, its latent energy, and the sampling time
-    drawing: float  # of pictures and diagnostics, once
+    measuring: float  # everything that `measure` did, including compilation
+    step: dict[Terms, float]  # one step with each phase's losses
+    first_fit: float  # the base prior's fit during training; 0 if there is none
+    last_fit: float  # the final fits of the base prior, its latent energy and the sampling time
+    drawing: float  # one set of pictures and diagnostics
 
 
 class Budgeted(NamedTuple):
@@ -67,22 +67,22 @@ class Budgeted(NamedTuple):
 
     run: Run
     updates: Updates  # its compiled steps, for `loop.train`
-    measuring_seconds: float  # to be counted beside the seconds of training
+    measuring_seconds: float  # counts towards the budget in addition to training
 
 
 def prepare_for(config: ConfigDict, workdir: epath.PathLike, seconds: float) -> Budgeted:
-    """Prepare a run, in place of `run.prepare`, whose schedule takes this long.
+    """Prepare a run whose schedule takes this long; replaces `run.prepare`.
 
-    A run that is in the folder already keeps the schedule that was computed first.
+    A run that is already in the folder keeps the schedule that was computed first.
 
     Args:
-      config: its `num_steps` gives the proportions of the schedule alone.
-      workdir: the run's folder.
+      config: its `num_steps` only determines the proportions of the schedule.
+      workdir: the run folder.
       seconds: the budget.
 
     Raises:
       ValueError: the budget is too short, the folder holds a run under another one, or there are
-        several processes; and what `run.prepare` raises.
+        several processes; or as `run.prepare`.
     """
     if jax.process_count() > 1:
         raise ValueError("a budget of minutes works in one process alone: give a number of steps.")
@@ -109,7 +109,7 @@ def prepare_for(config: ConfigDict, workdir: epath.PathLike, seconds: float) -> 
 
 
 def resumed_schedule(config: ConfigDict, workdir: epath.Path, seconds: float) -> ConfigDict:
-    """The configuration with the schedule of the folder's run; as it is where there is none.
+    """The configuration with the schedule of the folder's run; unchanged if there is none.
 
     Raises:
       ValueError: the run in the folder is not under this budget.
@@ -126,10 +126,10 @@ def resumed_schedule(config: ConfigDict, workdir: epath.Path, seconds: float) ->
 
 
 def checked(config: ConfigDict, workdir: epath.Path, seconds: float | None) -> ConfigDict:
-    """The configuration, under a budget of seconds with the schedule that the folder's run has.
+    """The configuration; under a budget, with the schedule of the folder's run.
 
     Raises:
-      ValueError: the folder holds a run of another configuration or budget; one line that names
+      ValueError: the folder holds a run with another configuration or budget; the message names
         what differs.
     """
     if seconds is not None:
@@ -139,15 +139,15 @@ def checked(config: ConfigDict, workdir: epath.Path, seconds: float | None) -> C
 
 
 def measure(run: Run) -> tuple[Costs, Updates]:
-    """What each part of a run costs, by doing a little of each; and the steps, compiled.
+    """Measure the costs of a run by doing a little of each part; returns the compiled steps too.
 
-    Nothing of it depends on what networks have learned, so their weights are arbitrary. What jit
-    has compiled serves this process's run too, and later processes through JAX's compilation cache.
+    The costs do not depend on what the networks have learned, so their weights are arbitrary. The
+    run in this process reuses what jit has compiled, and so do later ones with a compilation cache.
     """
     begin = time.monotonic()
     optimisers = builders.build_optimisers(run.config)
     state, updates, step = _arbitrary_state(run, optimisers), {}, {}
-    weights = jax.tree.map(jnp.copy, state.weights)  # A step consumes the state.
+    weights = jax.tree.map(jnp.copy, state.weights)  # A step donates the state's buffers.
     for phase in phases(run.config):
         updates[phase.terms] = compiled_update(run, optimisers, phase.terms)
         state, step[phase.terms] = _time_steps(run, state, updates[phase.terms])
@@ -159,7 +159,7 @@ def measure(run: Run) -> tuple[Costs, Updates]:
 
 
 def predicted(config: ConfigDict, costs: Costs) -> float:
-    """Seconds of a whole run with this schedule, the measurement before it included."""
+    """Seconds of a whole run with this schedule, including the measurement before it."""
     total = costs.measuring + costs.last_fit
     for phase in phases(config):
         total += (phase.stop - phase.start) * costs.step[phase.terms]
@@ -169,10 +169,10 @@ def predicted(config: ConfigDict, costs: Costs) -> float:
 
 
 def fitted_schedule(config: ConfigDict, costs: Costs, seconds: float) -> ConfigDict:
-    """The longest schedule of the same proportions that takes at most `seconds`.
+    """The longest schedule with the same proportions that takes at most `seconds`.
 
     Raises:
-      ValueError: none with a step of each phase does.
+      ValueError: even the shortest one, with at least one step of each phase, takes longer.
     """
 
     def fits(num_steps: int) -> bool:
@@ -196,7 +196,7 @@ def fitted_schedule(config: ConfigDict, costs: Costs, seconds: float) -> ConfigD
 
 
 def machine_facts() -> dict[str, Any]:
-    """What a measurement depends on beside the configuration."""
+    """The facts that a measurement depends on, in addition to the configuration."""
     devices = jax.devices()
     return {
         "machine": platform.machine(),
@@ -207,7 +207,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def _arbitrary_state(run: Run, optimisers: Optimisers) -> TrainState:
-    """A state of small random weights, without compiling the networks' initialisers."""
+    """A state with small random weights, made without compiling the networks' initialisers."""
     rng = np.random.default_rng(0)
 
     def fill(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -235,7 +235,7 @@ def _arbitrary_state(run: Run, optimisers: Optimisers) -> TrainState:
 def _time_steps(
     run: Run, state: TrainState, update: jax.stages.Wrapped
 ) -> tuple[TrainState, float]:
-    """The state after some steps, and the seconds of one once it is compiled."""
+    """The state after some steps, and the seconds per compiled step."""
     config = run.config
     batches = feed.batches(
         run.train_source,
@@ -256,12 +256,12 @@ def _time_steps(
             state, metrics = update(state, next(batches), next(rates), key)
         jax.block_until_ready(metrics)
         looks.append(time.monotonic())
-    # The median: the first steps of a program, and what else the machine does, take longer.
+    # The median, since first steps take longer and other work on the machine disturbs some.
     return state, float(np.median(np.diff(looks))) / TIMED_STEPS
 
 
 def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
-    """Seconds of the base prior's two fits; zeros where none is fitted."""
+    """Seconds of the base prior's two fits; zeros if none is fitted."""
     settings = run.config.prior
     if not settings.fit_mixture:
         return 0.0, 0.0
@@ -308,7 +308,7 @@ def _time_fits(run: Run, weights: train_state.Weights) -> tuple[float, float]:
 
 
 def _time_sampling_time(run: Run, weights: train_state.Weights) -> float:
-    """Seconds of the fit of the sampling time; zero where there is none."""
+    """Seconds of the fit of the sampling time; zero if there is none."""
     if not run.config.energy.fit_sampling_time:
         return 0.0
     sampler = make_sampler(run, weights, _learned(run))
@@ -322,13 +322,13 @@ def _time_sampling_time(run: Run, weights: train_state.Weights) -> float:
 
     follow(0.2)  # compiles
     (short, few), (long, many) = follow(0.2), follow(1.0)
-    look = max(0.0, long - short) / max(1, many - few)  # at one part of the samples
+    look = max(0.0, long - short) / max(1, many - few)  # one measurement on one part of the samples
     num_parts = math.ceil(NUM_SAMPLES * sampler.settings.candidates / PART)
     return short + (num_parts * TYPICAL_LOOKS - few) * look
 
 
 def _scattered(latents: Latents, count: int) -> Latents:
-    """As many latents as asked: what is fitted costs the same wherever the points lie."""
+    """`count` noisy copies of latents; the cost of a fit does not depend on where points lie."""
     rng = np.random.default_rng(0)
 
     def scatter(values: np.ndarray) -> np.ndarray:
@@ -339,13 +339,13 @@ def _scattered(latents: Latents, count: int) -> Latents:
 
 
 def _learned(run: Run) -> set[str]:
-    """The networks that will have learned."""
+    """The networks that are trained by the end of the run."""
     trained = (name for phase in phases(run.config) for name in phase.terms.trained)
     return {"inference", "generator", *trained}
 
 
 def _time_drawing(run: Run, weights: train_state.Weights) -> float:
-    """Seconds of one set of pictures and diagnostics, under all energies that the run learns."""
+    """Seconds of one set of pictures and diagnostics, with all energies that the run learns."""
     sampler = make_sampler(run, weights, _learned(run))
 
     def draw() -> None:
@@ -374,7 +374,7 @@ def _read(workdir: epath.Path) -> dict[str, Any]:
 
 
 def _costs_from(record: dict[str, Any], config: ConfigDict) -> Costs | None:
-    """The costs of a record, if it is of this machine and configuration."""
+    """The costs in a record, or None if it is for another machine or configuration."""
     if not record or record["facts"] != machine_facts() or record["config"] != _plain(config):
         return None
     return Costs(

@@ -33,9 +33,9 @@ def compiled_update(
     Args:
       run: from `prepare`.
       optimisers: by network.
-      terms: the losses that act.
-      vary: (plan, values) → the plan to act by. The update then takes `values`, a pytree, as its
-        last argument: runs that differ in these numbers alone, step sizes for instance, share it.
+      terms: the losses to use.
+      vary: (plan, values) → the plan to use. The update then takes `values`, a pytree, as its last
+        argument, so runs that differ only in these numbers, e.g. step sizes, share the program.
     """
     plan = builders.build_plan(run.config, run.model, terms, sharding.split_batch(run.mesh))
 

@@ -1,4 +1,4 @@
-"""What tells whether energies and their chains are well, measured beside the pictures."""
+"""Diagnostics of the energies and their chains, measured whenever pictures are drawn."""
 
 import jax
 import numpy as np
@@ -10,16 +10,16 @@ from mmebm_jax.metrics.chains import chain_health
 from mmebm_jax.runs.sampler import Sampler
 
 NUM_EXAMPLES = 32
-NUM_REPEATS = 4  # chains for each example
+NUM_REPEATS = 4  # chains per example
 
 
 def measure(
     key: jax.Array, sampler: Sampler, source: Source
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Numbers by name, and values to draw a histogram of.
+    """Scalar diagnostics by name, and arrays for histograms by name.
 
-    Every energy that has learned is compared between data, samples and refined samples; every chain
-    that the sampler runs is examined by `chain_health`.
+    A trained data energy is compared between data, samples and refined samples; every chain that
+    the sampler runs is examined by `chain_health`.
     """
     prior_key, infer_key, posterior_key, data_key = jax.random.split(key, 4)
     settings = sampler.settings

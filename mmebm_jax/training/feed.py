@@ -1,4 +1,4 @@
-"""How a batch reaches the devices: read ahead on the host, then split over the mesh."""
+"""Feeding of batches to the devices: prefetched on the host, then sharded over the mesh."""
 
 import itertools
 from collections import deque
@@ -13,7 +13,7 @@ from mmebm_jax.data.source import Source, turns
 from mmebm_jax.runs import sharding
 
 PREFETCH = 2
-# Of the device's memory, what a resident data set may take beside the training itself.
+# Largest share of the device's memory for a resident data set; training needs the rest.
 MOST_RESIDENT = 0.5
 MEGABYTE = 2**20
 
@@ -29,10 +29,10 @@ def batches(
     start_step: int,
     device_resident: bool,
 ) -> Iterator[Batch]:
-    """Global batches from a step on, split over the mesh.
+    """Global batches from `start_step` on, sharded over the mesh.
 
-    Batches are the same however they are fed: host threads read ahead and hand over, or the whole
-    source lies on every device and only the indices travel.
+    Batches are the same in both modes: either the host prefetches them, or the whole source lies on
+    every device and only indices are transferred.
 
     Raises:
       ValueError: the source does not fit on a device, or its epochs differ.
@@ -52,7 +52,7 @@ def batches(
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Batch:
-    """Make global arrays of this process's slice of a batch, `[B / processes, ...]` each."""
+    """Make global arrays from this process's slice of a batch, `[B / processes, ...]` each."""
     placement = sharding.split_batch(mesh)
     return {
         name: jax.make_array_from_process_local_data(placement, values)

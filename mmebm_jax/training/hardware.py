@@ -1,4 +1,4 @@
-"""What a run that is meant for an accelerator would take on CPUs, told before it is compiled."""
+"""Estimates how long a run meant for an accelerator would take on CPUs, before compilation."""
 
 import math
 import time
@@ -14,14 +14,14 @@ from mmebm_jax.training.compiled_update import abstract_arguments, compiled_upda
 from mmebm_jax.training.run import Run
 
 ACCELERATOR = "accelerator"
-MATRIX_SIZE = 1024  # of the product by which a CPU's rate is measured
+MATRIX_SIZE = 1024  # of the matrix product that measures a CPU's speed
 
 
 def check_device(run: Run) -> None:
-    """Refuse to train on CPUs what `guard.device` says is meant for an accelerator.
+    """Check that a run that `guard.device` reserves for an accelerator does not train on CPUs.
 
     Raises:
-      ValueError: one line that says how long it would take at least, and how to go on all the same.
+      ValueError: it would; the message says how long at least, and how to train on CPUs anyway.
     """
     if run.config.guard.device != ACCELERATOR:
         return
@@ -37,7 +37,7 @@ def check_device(run: Run) -> None:
 
 
 def operations(run: Run) -> float:
-    """Floating-point operations in the products and convolutions of all updates of a run."""
+    """Floating-point operations in the matrix products and convolutions of a run's updates."""
     optimisers = builders.build_optimisers(run.config)
     arguments = abstract_arguments(run, optimisers)
     total = 0.0
@@ -49,7 +49,7 @@ def operations(run: Run) -> float:
 
 
 def of_program(jaxpr: Any) -> float:
-    """The same of a traced program; loops of unknown length count once, branches the longest."""
+    """As `operations`, for a traced program; `while` counts one iteration, `cond` its costliest."""
     total = 0.0
     for equation in jaxpr.eqns:
         name, parameters = equation.primitive.name, equation.params
@@ -66,7 +66,7 @@ def of_program(jaxpr: Any) -> float:
 
 
 def matrix_product_rate() -> float:
-    """Operations a second of a float32 product of two matrices, the best of three."""
+    """Operations per second in a float32 product of two matrices, the best of three."""
     matrix = jnp.ones([MATRIX_SIZE, MATRIX_SIZE])
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(matrix, matrix))
@@ -79,7 +79,7 @@ def matrix_product_rate() -> float:
 
 
 def duration(seconds: float) -> str:
-    """A span of time in the unit that suits it."""
+    """A duration as text, in a suitable unit."""
     for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

@@ -1,7 +1,7 @@
-"""Being asked to stop: the step is finished, everything is saved, and the run can go on later.
+"""Signals that ask a run to stop: it finishes the step, saves, and can be resumed later.
 
-One process notes the signals itself. Several must stop at the same step: JAX notes SIGTERM for
-them, as clusters send it to what they preempt, and agrees on the step.
+A single process handles the signals itself. Several processes must stop at the same step: for them
+JAX handles SIGTERM, which clusters send when they preempt a job, and agrees on the step.
 """
 
 import os
@@ -17,18 +17,18 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-    """Notes SIGTERM and SIGINT while it is open; a second one ends the process at once.
+    """Context manager that records SIGTERM and SIGINT; a second one ends the process at once.
 
-    Python calls handlers in the main thread alone: opened in another, nothing is noted.
+    Python calls handlers only in the main thread: entered in another one, it records nothing.
     """
 
     def __init__(self) -> None:
-        """Nothing is asked yet."""
+        """Start without a signal recorded."""
         self._number: int | None = None
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
-        """Take over the signals."""
+        """Install the handlers."""
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
@@ -39,14 +39,14 @@ class Interruption:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give the signals back."""
+        """Restore the former handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def exit_status(self, step: int) -> int | None:
-        """What a shell reports of a process that the signal ended; None if none was sent.
+        """The status that a shell reports for a process ended by the signal; None without one.
 
-        Several processes call it together, once every step.
+        All processes of a run must call this together, once every step.
         """
         if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
             self._number = signal.SIGTERM

@@ -1,4 +1,4 @@
-"""What a run writes of its progress: `metrics.jsonl`, to its writers, and the guard's report."""
+"""Logging of a run's progress: `metrics.jsonl`, its writers, and the report of an explosion."""
 
 import json
 import time
@@ -16,29 +16,29 @@ from mmebm_jax.training.writers import TensorBoard, Writer
 
 Row = tuple[int, dict[str, float]]  # a step and its metrics
 NUM_RECENT = 50
-# Events that remain true when a resumed run repeats their steps.
+# Events that stay in the log when a resumed run repeats their steps.
 LASTING = ("explosion", "extension")
 
 
 class Bounds(NamedTuple):
-    """What a healthy run stays within; 0 is no bound."""
+    """Bounds on the metrics of a healthy run; 0 means no bound."""
 
     energy_gap: float = 0.0  # |mean energy of data − mean energy of samples|
-    gradient_norm: float = 0.0  # of any network
+    gradient_norm: float = 0.0  # of each network
 
 
 class Explosion(FloatingPointError):
-    """A step's numbers left their bounds.
+    """The metrics of a step are out of their bounds or not finite.
 
     Attributes:
       step: the first such step.
-      name: of the metric that tells best where it began.
-      value: what it was.
+      name: name of the metric that best tells where it began.
+      value: value of this metric.
       recent: the rows up to this step.
     """
 
     def __init__(self, name: str, value: float, num_others: int, recent: Sequence[Row]) -> None:
-        """With how many other metrics of the step broke too."""
+        """Describe the explosion; `num_others` counts the other broken metrics of the step."""
         self.step, self.name, self.value, self.recent = recent[-1][0], name, value, list(recent)
         super().__init__(
             f"{name} is {value:.4g} at step {self.step}, with {num_others} more: lower that "
@@ -47,15 +47,16 @@ class Explosion(FloatingPointError):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For a JSON file, which knows no number that is not finite."""
+        """The facts for a JSON file, which cannot hold numbers that are not finite."""
         return {"step": self.step, "metric": self.name, "value": f"{self.value:.6g}"}
 
 
 class Log:
-    """Numbers stay on the device until they are fetched, a stretch of steps at a time.
+    """The log of metrics, which stay on the device and are fetched for many steps at a time.
 
-    A row of `metrics.jsonl` holds the means since the row before. What a checkpoint finds between
-    two rows it keeps (`pending`), so that a resumed run writes the very rows of one never stopped.
+    A row of `metrics.jsonl` holds the means since the previous row. A checkpoint between two rows
+    keeps the metrics so far (`pending`), so that a resumed run writes the same rows as one that was
+    never stopped.
     """
 
     def __init__(
@@ -66,17 +67,17 @@ class Log:
         bounds: Bounds | None = None,
         writer: Writer | None = None,
     ) -> None:
-        """Open the files, dropping what a run that resumes at `step` will write again.
+        """Open the files, dropping rows that a run that resumes at `step` will write again.
 
         Args:
-          workdir: of the run.
-          step: from which it goes on.
-          pending: see the class.
-          bounds: outside which numbers have exploded.
-          writer: to which rows go too; TensorBoard's when None.
+          workdir: the run folder.
+          step: the step at which the run starts or resumes.
+          pending: metrics kept by the checkpoint; see the class.
+          bounds: metrics outside these bounds are an explosion.
+          writer: also receives the rows; TensorBoard's writer if None.
         """
         self._path = workdir / "metrics.jsonl"
-        # Steps that are pending may stand in a row that was written after the checkpoint.
+        # Pending steps may already be in a row that was written after the checkpoint.
         written = pending[0][0] - 1 if pending else step
         if self._path.exists() and jax.process_index() == 0:
             lines = self._path.read_text().splitlines()
@@ -91,14 +92,14 @@ class Log:
         self._last: dict[str, float] = {}
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Keep a step's metrics for later."""
+        """Keep a step's metrics until they are fetched."""
         self._on_device.append((step, metrics))
 
     def pending(self) -> list[Row]:
-        """What no row holds yet, fetched and checked.
+        """The metrics that are in no row yet, fetched and checked.
 
         Raises:
-          Explosion: something is not finite or out of its bounds.
+          Explosion: a metric is not finite or out of its bounds.
         """
         self._fetch()
         return list(self._fetched)
@@ -107,7 +108,7 @@ class Log:
         """Fetch, check and write the means since the last row.
 
         Raises:
-          Explosion: something is not finite or out of its bounds.
+          Explosion: a metric is not finite or out of its bounds.
         """
         self._fetch()
         if not self._fetched:
@@ -128,7 +129,7 @@ class Log:
     def diagnose(
         self, step: int, numbers: Mapping[str, float], histograms: Mapping[str, np.ndarray]
     ) -> None:
-        """Write diagnostics of a step, a record of its own; histograms to the writer alone."""
+        """Write diagnostics of a step as a separate record; histograms go only to the writer."""
         _append(self._path, {"event": "diagnostics", "step": step, **numbers})
         self._writer.write_scalars(step, numbers)
         self._writer.write_histograms(step, histograms)
@@ -172,27 +173,27 @@ class Log:
 
         broken = [name for name, value in metrics.items() if is_broken(name, value)]
         if broken:
-            # A network's own gradient tells where it began better than what it spread to.
+            # A network's gradient tells better where it began than metrics that it spread to.
             name = min(broken, key=lambda name: not name.startswith("gradient_norm/"))
             raise Explosion(name, metrics[name], len(broken) - 1, self._recent)
 
 
 def write_event(workdir: epath.Path, kind: str, facts: Mapping[str, Any]) -> None:
-    """Write that something happened; it stays when a resumed run drops the rows it repeats."""
+    """Write an event to metrics.jsonl; `LASTING` ones stay when a resumed run repeats steps."""
     _append(workdir / "metrics.jsonl", {"event": kind, **facts})
 
 
 def read_rows(workdir: epath.Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics, in order, without what it recorded of events.
+    """The rows of a run's metrics in order, without events.
 
     Raises:
-      FileNotFoundError: it has logged nothing.
+      FileNotFoundError: the run has logged nothing.
     """
     return [record for record in _records(workdir) if record and "event" not in record]
 
 
 def read_events(workdir: epath.Path, kind: str) -> list[dict[str, Any]]:
-    """What a run recorded of one kind, in order."""
+    """The events of one kind that a run recorded, in order."""
     if not (workdir / "metrics.jsonl").exists():
         return []
     return [record for record in _records(workdir) if record.get("event") == kind]
@@ -203,10 +204,10 @@ def _records(workdir: epath.Path) -> list[dict[str, Any]]:
 
 
 def report(workdir: epath.Path, explosion: Explosion) -> epath.Path:
-    """Write `explosion.json` and `images/explosion.png`: which network, when, the norms before."""
+    """Write `explosion.json` and `images/explosion.png`: network, step, and the norms before it."""
     path = workdir / "explosion.json"
     rows = [{"step": step, **metrics} for step, metrics in explosion.recent]
-    # Strict JSON knows no number that is not finite.
+    # Strict JSON cannot hold numbers that are not finite.
     strict = [{k: v if np.isfinite(v) else str(v) for k, v in row.items()} for row in rows]
     facts = explosion.facts | {"recent": strict}
     write_whole(path, json.dumps(facts, indent=2, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""The training loop: train a model of the family, or resume where the folder holds a checkpoint."""
+"""The training loop: train a model, or resume from the run folder's newest checkpoint."""
 
 import contextlib
 import errno
@@ -26,7 +26,7 @@ from mmebm_jax.training.sampler_of_run import make_sampler
 from mmebm_jax.training.sampling_time import fit_sampling_time
 from mmebm_jax.training.schedule import learning_rates
 
-# A full disk, a quota that is used up, a file that may not grow.
+# Error numbers of a full disk, an exhausted quota, and a file-size limit.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOGGER = logging.getLogger("mmebm_jax")
 
@@ -34,12 +34,12 @@ LOGGER = logging.getLogger("mmebm_jax")
 class Progress(NamedTuple):
     """Where a run stands; saved with each checkpoint."""
 
-    elapsed_seconds: float = 0.0  # of training, without set-up; see `train`
-    fitted: bool = False  # whether the base prior was fitted during training
-    frozen: bool = False  # whether its last fit was made, since generator and inference stand still
-    finished: bool = False  # whether the schedule's end was reached
+    elapsed_seconds: float = 0.0  # training time without set-up; see `train`
+    fitted: bool = False  # whether the base prior has been fitted during training
+    frozen: bool = False  # whether it has had its last fit, as the networks under it are frozen
+    finished: bool = False  # whether the end of the schedule has been reached
     sampling_time: float = 0.0  # of the data chain, fitted after the last step; 0 for none
-    pending: Sequence[Row] = ()  # metrics that no row of metrics.jsonl holds yet
+    pending: Sequence[Row] = ()  # metrics that are in no row of metrics.jsonl yet
 
 
 def train(
@@ -47,28 +47,29 @@ def train(
 ) -> tuple[TrainState, float]:
     """Run the schedule to its end, from the newest checkpoint if there is one.
 
-    When numbers explode, the run resumes from the newest checkpoint with other keys and, with
-    `guard.halve_energy_rate`, half the learning rate of the energies. If that explodes before a
-    newer checkpoint, the newest may hold what is about to explode: it is set aside for the one
-    before. On SIGTERM or SIGINT the run finishes the step, saves, and leaves by `SystemExit`.
+    When metrics explode, the run resumes from the newest checkpoint with other keys and, with
+    `guard.halve_energy_rate`, half the learning rate of the energies. If it explodes again before a
+    newer checkpoint, the newest one may already be about to explode: it is moved aside, and the one
+    before it is used. On SIGTERM or SIGINT the run finishes its step, saves, and ends by
+    `SystemExit`.
 
     A run whose configuration now has more `num_steps` than before is continued. Schedules are
-    functions of `num_steps`: learning rates rise from the old schedule's end to where the new one
-    is at that step. The folder's config.json is rewritten, and metrics.jsonl gets an "extension".
+    functions of `num_steps`, so learning rates rise from the end of the old schedule to the values
+    of the new one. config.json is rewritten, and metrics.jsonl gets an event "extension".
 
     Args:
       run: from `prepare`.
-      updates: steps of this run that are compiled already; others are added.
-      draw: whether pictures and diagnostics of samples are made; losses are logged always.
+      updates: steps of this run that are already compiled; others are added.
+      draw: whether pictures and diagnostics of samples are made; losses are always logged.
 
     Returns:
-      The final state, which is also saved, and the seconds of training over all resumptions:
-      compilation, pictures and all fits included, set-up not.
+      The final state, which is also saved, and the seconds of training over all resumptions,
+      including compilation, pictures and all fits, but not set-up.
 
     Raises:
-      FloatingPointError: the numbers exploded once more than `guard.retries` times before a newer
+      FloatingPointError: metrics exploded more than `guard.retries` times before a newer
         checkpoint; the line names the step and the network, and `explosion.json` has the details.
-      ValueError: the folder's checkpoints cannot be read, or belong to a run that cannot go on.
+      ValueError: the folder's checkpoints cannot be read, or belong to a run that cannot resume.
       OSError: the disk is full; everything written so far stays intact.
     """
     checkpoint.check_resumable(run.workdir)
@@ -76,7 +77,7 @@ def train(
     with sole_writer(run.workdir), Interruption() as interruption:
         if processes.is_first():
             _write_config(run)
-        # All processes must know of the same explosions, and only one of them records them.
+        # All processes must agree on the number of explosions, which only the first one records.
         num_explosions = int(processes.from_first(len(read_events(run.workdir, "explosion"))))
         while True:
             try:
@@ -84,7 +85,7 @@ def train(
                     attempt = _Attempt(run, manager, interruption, num_explosions, updates, draw)
                     return attempt.run_to_end()
             except Explosion as explosion:
-                updates = None  # What was compiled may be what exploded.
+                updates = None  # The compiled steps may be what exploded.
                 newest = checkpoint.newest_step(run.workdir) or 0
                 tries = 1 if newest > farthest else tries + 1
                 farthest, num_explosions = max(farthest, newest), num_explosions + 1
@@ -106,7 +107,7 @@ def train(
 
 
 def _write_config(run: Run) -> None:
-    """Save the configuration, also that of a run that is continued for more steps."""
+    """Save the configuration; if it continues a run for more steps, record this."""
     # Another process may have started and finished a run here since this one was prepared.
     checkpoint.check_config(run.workdir, run.config, may_extend=True)
     before = checkpoint.write_config(run.workdir, run.config, run.splits)
@@ -122,7 +123,7 @@ def _write_config(run: Run) -> None:
 
 
 def _is_full(error: OSError | ValueError) -> bool:
-    # TensorStore reports a write that failed as a ValueError.
+    # TensorStore reports a failed write as a ValueError.
     return getattr(error, "errno", None) in FULL or "Error writing" in str(error)
 
 
@@ -131,7 +132,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 class _Attempt:
-    """A run from its newest checkpoint to the end of the schedule, or to an explosion."""
+    """One attempt to run from the newest checkpoint to the end of the schedule."""
 
     def __init__(
         self,
@@ -257,7 +258,7 @@ class _Attempt:
         return float(processes.from_first(fitted))
 
     def _finish(self) -> float:
-        """Make the last fits, save and draw; gives the seconds of training."""
+        """Make the last fits, save and draw; returns the seconds of training."""
         resumed_at_end = self.progress.finished
         if not resumed_at_end:
             if not self.progress.frozen:
@@ -313,7 +314,7 @@ def _start(
     """The newest checkpoint's state and progress, or fresh ones.
 
     Raises:
-      ValueError: a run of an earlier version that its wall clock scheduled, and that is unfinished.
+      ValueError: the run is unfinished and was scheduled by wall clock in an earlier version.
     """
     config = run.config
     state = jax.jit(
@@ -335,6 +336,6 @@ def _start(
             "config.json to go on by steps."
         )
     LOGGER.info("resuming %s at step %d.", run.workdir, step)
-    if step < config.num_steps:  # What was fitted at an earlier end is of other networks.
+    if step < config.num_steps:  # A time fitted at an earlier end belongs to other networks.
         progress = progress._replace(finished=False, sampling_time=0.0)
     return state, progress

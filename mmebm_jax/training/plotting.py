@@ -1,7 +1,7 @@
 """Pictures: grids of examples, trajectories of chains, training curves. All are written as PNG.
 
 Each kind of modality draws its own examples, as pictures or as lines of text. Pictures are enlarged
-by whole factors and shown pixel for pixel, so nothing is smoothed.
+by integer factors without interpolation.
 """
 
 import io
@@ -24,13 +24,13 @@ _CELL = 56  # pixels; a 28-pixel image is doubled, a 16-pixel one tripled
 _GAP = 2
 _LINE = 13  # height of a line of text
 _CHARACTER = 5.9  # width of a character of text: eight of them fit under a 16-pixel image
-_LONGEST_WORD = 24  # characters; longer text is a sentence, broken at its blanks
+_LONGEST_WORD = 24  # characters; longer text is a sentence, broken at spaces
 _SENTENCE_CELL = 132  # pixels
 _TITLE = 24
 _MARGIN = 12
 _COLUMN_LABEL = 16
 
-Drawn = np.ndarray | list[str]  # pictures, uint8[N, H, W, 3], or a text per example
+Drawn = np.ndarray | list[str]  # pictures, uint8[N, H, W, 3], or one text per example
 
 
 def save_grid(
@@ -39,14 +39,14 @@ def save_grid(
     modalities: Sequence[Modality],
     alphabet: Alphabet = "",
 ) -> None:
-    """Draws one block a title: examples across, modalities down.
+    """Draws one block per title: examples across, modalities down.
 
     Args:
         path: the PNG file, local or remote; its folder is made if absent.
         blocks: title ("data", "generator", "given m0", ...) to a batch: modality name to examples
             `[N, *shape]` in model range. Pass only as many examples as should be seen. N and the
             modalities may differ between blocks.
-        modalities: the spec of each that a block holds, whose kind draws it.
+        modalities: the spec of each modality in a block; its kind draws it.
         alphabet: the character or the word of each token of a text.
 
     Raises:
@@ -62,13 +62,13 @@ def save_trajectories(
     modalities: Sequence[Modality],
     alphabet: Alphabet = "",
 ) -> None:
-    """Draws chains: one block an example, chain steps across, modalities down.
+    """Draws chains: one block per example, chain steps across, modalities down.
 
     Args:
         path: the PNG file, local or remote; its folder is made if absent.
-        trajectory: modality name to `[T, N, ...]`, else as the batches of `save_grid`.
-        step_numbers: the T step numbers that head the columns.
-        modalities: the spec of each, whose kind draws it.
+        trajectory: modality name to `[T, N, ...]`, otherwise like the batches of `save_grid`.
+        step_numbers: the T step numbers, as headings of the columns.
+        modalities: the spec of each modality; its kind draws it.
         alphabet: the character or the word of each token of a text.
 
     Raises:
@@ -97,7 +97,7 @@ def save_curves(
         path: the PNG file, local or remote; its folder is made if absent.
         records: the lines of `metrics.jsonl`, each with "step". A record may lack a quantity, and
             values that are not finite leave a gap.
-        names: what to draw, in this order; every number but "step" when None.
+        names: what to draw, in this order; every number except "step" if None.
 
     Raises:
         ValueError: no record holds any of the quantities.
@@ -115,7 +115,7 @@ def save_curves(
     for axis, name in zip(axes, names, strict=False):
         pairs = [(record["step"], record[name]) for record in records if name in record]
         steps, values = np.asarray(pairs, np.float64).T
-        # A lone point has no line to draw.
+        # Markers, since a single point has no line to draw.
         axis.plot(steps, values, linewidth=1.2, marker="." if len(steps) < 30 else "")
         axis.set_title(name, fontsize=9)
         axis.tick_params(labelsize=7)
@@ -129,7 +129,7 @@ def save_curves(
 def _draw(
     blocks: Mapping[str, Mapping[str, Any]], modalities: Sequence[Modality], alphabet: Alphabet
 ) -> dict[str, dict[str, Drawn]]:
-    """Every example as its kind draws it."""
+    """Every example, drawn by the kind of its modality."""
     kinds = {modality.name: modality.of_kind for modality in modalities}
     return {
         title: {name: kinds[name].draw(np.asarray(x), alphabet) for name, x in batch.items()}
@@ -184,7 +184,7 @@ def _save_blocks(
 
 
 def _cell_size(batch: Mapping[str, Drawn]) -> tuple[int, dict[str, int]]:
-    """Pixels: the width of a cell and each modality's height."""
+    """The width of a cell and the height of each modality, in pixels."""
     shapes = {n: drawn.shape[1:3] for n, drawn in batch.items() if isinstance(drawn, np.ndarray)}
     cell = max((_scale(shape) * shape[1] for shape in shapes.values()), default=_CELL)
     lines = [text for drawn in batch.values() if isinstance(drawn, list) for text in drawn]
@@ -206,7 +206,7 @@ def _scale(shape: tuple[int, ...]) -> int:
 def _wrap(text: str, cell: int) -> list[str]:
     if len(text) > _LONGEST_WORD:
         return textwrap.wrap(text, int(cell / _CHARACTER))
-    # Not textwrap: blanks are tokens too, and where they stand should be seen.
+    # Not textwrap, since spaces are tokens too and their positions should be visible.
     length = max(1, int(cell / _CHARACTER))
     if len(text) <= length:
         return [text]
@@ -214,7 +214,7 @@ def _wrap(text: str, cell: int) -> list[str]:
 
 
 def _blocks_across(count: int, width: int, height: int) -> int:
-    """Blocks a row that bring the picture closest to 3:2."""
+    """The number of blocks per row that brings the picture closest to 3:2."""
     return min(
         range(1, count + 1),
         key=lambda n: abs(math.log(n * width / (math.ceil(count / n) * height) / 1.5)),
@@ -240,13 +240,13 @@ def _write_canvas(
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     figure.figimage(canvas, resize=False)
     for x, y, text, style in texts:
-        # `parse_math` off: a sampled word or a title may hold a dollar sign.
+        # No `parse_math`, since a sampled word or a title may hold a dollar sign.
         figure.text(x / width, 1 - y / height, text, va="center", parse_math=False, **style)
     write_figure(path, figure)
 
 
 def write_figure(path: epath.PathLike, figure: Figure) -> None:
-    """Write a figure as a PNG file, local or remote; its folder is made."""
+    """Write a figure as a PNG file, local or remote; its folder is made if absent."""
     file = epath.Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()

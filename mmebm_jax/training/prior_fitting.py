@@ -1,9 +1,9 @@
 """Fitting the base prior p_0, and the latent energy that tilts it, to latents of training data.
 
-Within a run `loop` calls `fit_base_prior` when the schedule says. For any trained model `fit_prior`
-does the same afterwards, which is known as ex-post density estimation (Ghosh et al. 2020,
-arXiv:1903.12436, section 4): a prior that fits the aggregate posterior, where the model's own does
-not. The fits themselves are `fitting.base_prior` and `fitting.latent_energy`.
+Within a run, `loop` calls `fit_base_prior` when the schedule says so. For any trained model,
+`fit_prior` does the same afterwards, which is known as ex-post density estimation (Ghosh et al.
+2020, arXiv:1903.12436, section 4): it gives a prior that fits the aggregate posterior, if the
+model's own does not. The fits themselves are in `fitting.base_prior` and `fitting.latent_energy`.
 """
 
 import logging
@@ -31,16 +31,17 @@ from mmebm_jax.typing import OBSERVED, Latents, Params
 FIT_BATCH = 100
 # The fit during training uses this many times fewer examples than the final one.
 FIT_RATIO = 3
-FIRST_ITERATIONS = 10  # of expectation maximisation during training, at most
-LAST_ITERATIONS = 50  # of the final fit, at most
-LEARNING_RATE = 1e-3  # of a latent energy that is fitted afterwards
-WEIGHT_DECAY = 0.1  # of its fit
-# Draws of each example's latents that energies of private latents learn from: with only
-# one they overfit.
+FIRST_ITERATIONS = 10  # maximum of EM iterations in the fit during training
+LAST_ITERATIONS = 50  # maximum of EM iterations in the final fit
+LEARNING_RATE = 1e-3  # of a latent energy that is fitted after training
+WEIGHT_DECAY = 0.1  # of this fit
+# Draws of each example's latents from which energies of private latents learn; with only one they
+# overfit.
 NUM_DRAWS = 4
-# A mixture's smallest standard deviation, in steps of the prior's chain, which diverges below 1/2.
+# A mixture's smallest standard deviation, in units of the prior chain's step size; the chain
+# diverges below 1/2.
 NARROWEST = 0.6
-# What a data source gives beside the modalities.
+# What a data source holds in addition to the modalities.
 NOT_MODALITIES = ("label", OBSERVED)
 LOGGER = logging.getLogger("mmebm_jax")
 
@@ -63,28 +64,28 @@ def fit_prior(
         samples = model.sample(jax.random.key(0), 16)
 
     A mixture of full-covariance Gaussians is fitted to one latent of each example. A latent energy
-    that the model has learned belongs to its former base prior: it is replaced where `energy_steps`
-    asks for a new one, and left out otherwise. The networks and the model given stay as they are,
-    and nothing is written.
+    that the model has learned belongs to its former base prior: it is replaced by a new one if
+    `energy_steps` is positive, and dropped otherwise. The other networks and the given model are
+    not changed, and nothing is written.
 
     Args:
       model: from `mmebm_jax.load` or `make_sampler`.
-      examples: training examples, name → `[N, *shape]` as `Sampler.as_batch` takes them, or as
+      examples: training examples, name → `[N, *shape]`, as for `Sampler.as_batch`, or as
         `data.whole` reads them from a source: its labels are not used, and its "observed",
-        `bool[N, M]`, says which example has which modality. Any subset of the modalities will do.
-      num_components: of the mixture; at most N / 2.
-      num_private_components: of the mixtures p_0(w_m | z) of each of these, which every latent
-        energy then tilts too; 0 leaves private latents standard.
-      private_temperature: factor on the covariances of p_0(w_m | z) after all fits; below 1 draws
+        `bool[N, M]`, says which example has which modality. Any subset of the modalities works.
+      num_components: number of components of the mixture; at most N / 2.
+      num_private_components: number of components of p_0(w_m | z) for each of these, which a
+        latent energy then tilts too; 0 leaves private latents standard.
+      private_temperature: factor on the covariances of p_0(w_m | z) after all fits; below 1, draws
         are less diverse and more coherent.
-      key: of the latents' draws and the mixture's first guess; `jax.random.key(0)` when None.
+      key: for the draws of latents and the mixture's initial guess; `jax.random.key(0)` if None.
       method: how latents are inferred, as in `Sampler.infer`: "sample", "mean" or "revised". A run
         with posterior revision fits its own prior to "revised" ones.
-      energy_steps: of Adam, to fit a latent energy that tilts the mixture; 0 for the mixture alone.
+      energy_steps: Adam steps that fit a latent energy to tilt the mixture; 0 for only the mixture.
 
     Raises:
-      ValueError: one line; the model has no shared latents, examples do not fit it or are too few,
-        or an argument is out of its range.
+      ValueError: the model has no shared latents, examples do not fit it or are too few, or an
+        argument is out of its range.
     """
     if not model.model.num_latents:
         raise ValueError("this model has no shared latents that a prior could be fitted to.")
@@ -123,14 +124,14 @@ def fit_prior(
 
 
 def _with_private_components(model: Sampler, key: jax.Array, num_components: int) -> Sampler:
-    """The model with a latent energy that has a term for each private latent, or none."""
+    """The model whose latent energy has a term for each private latent, or for none."""
     before = model.model
     names = before.private_names if num_components else ()
     energy = before.prior.clone(private_names=names)
     after = before._replace(prior=energy, num_private_components=num_components)
     weights = model.weights
     if names != before.prior.private_names:
-        params = jax.jit(lambda key: after.init(key)["prior"])(key)  # the others are not computed
+        params = jax.jit(lambda key: after.init(key)["prior"])(key)  # computes only the prior's
         weights = weights._replace(params=weights.params | {"prior": params})
     return Sampler(after, weights, model.settings, model.mesh, model.alphabet)
 
@@ -139,15 +140,15 @@ class _FitSettings(NamedTuple):
     """How a prior is fitted."""
 
     num_components: int  # of p_0(z)
-    num_private_components: int  # of p_0(w_m | z) for each of them; 0 for none
+    num_private_components: int  # of p_0(w_m | z) for each of these; 0 for none
     seed: int
     smallest_scale: float  # see `fit_mixture`
-    max_iterations: int  # of expectation maximisation
+    max_iterations: int  # of EM
     private_temperature: float  # of p_0(w_m | z) after all fits; see `tempered`
     energy_steps: int  # of the latent energy's fit; 0 for none
     learning_rate: float
     weight_decay: float
-    start: BasePrior | None = None  # where the mixture starts
+    start: BasePrior | None = None  # initial mixture
 
 
 def _fit(
@@ -158,7 +159,7 @@ def _fit(
     method: str,
     settings: _FitSettings,
 ) -> tuple[BasePrior, Params]:
-    """The mixtures, and the latent energy from `params` on; see `fit_prior`."""
+    """Fit the mixtures, then the latent energy starting from `params`; see `fit_prior`."""
     latent_key, energy_key = jax.random.split(key)
     latents = infer_in_parts(sampler, examples, latent_key, method)
     base_prior = fit_mixture(
@@ -187,8 +188,8 @@ def _fit(
     if not settings.energy_steps:
         return tempered_prior, params
     if base_prior.private:
-        # Under the new base the private latents of what an example lacks are its own draws, which
-        # no energy can tell from it.
+        # Private latents of missing modalities are now drawn from the new base prior itself, so no
+        # energy can tell them from it.
         fitted = sampler.with_weights(
             sampler.weights._replace(base_prior=base_prior), sampler.settings
         )
@@ -214,7 +215,7 @@ def _fit(
 def infer_in_parts(
     sampler: Sampler, examples: Mapping[str, Any], key: jax.Array, method: str
 ) -> Latents:
-    """Latents of examples, leaves `[N, ...]` on the host, inferred a few at a time.
+    """Latents of examples, leaves `[N, ...]` on the host, inferred in small batches.
 
     Args:
       sampler: the model.
@@ -223,7 +224,7 @@ def infer_in_parts(
       method: see `Sampler.infer`.
 
     Raises:
-      ValueError: no example, or modalities with different numbers of examples.
+      ValueError: no examples, or modalities with different numbers of examples.
     """
     counts = {name: len(values) for name, values in examples.items()}
     if len(set(counts.values())) != 1 or not min(counts.values()):
@@ -243,7 +244,7 @@ def infer_in_parts(
 def draws_in_parts(
     sampler: Sampler, examples: Mapping[str, Any], key: jax.Array, method: str
 ) -> Latents:
-    """Several draws of each example's latents beside each other; see `infer_in_parts`."""
+    """Several draws of each example's latents in adjacent rows; see `infer_in_parts`."""
     keys = jax.random.split(key, NUM_DRAWS)
     draws = [infer_in_parts(sampler, examples, k, method) for k in keys]
     return jax.tree.map(
@@ -252,19 +253,19 @@ def draws_in_parts(
 
 
 def revised_latents(run: Run, weights: Weights, key: jax.Array, num_examples: int) -> Latents:
-    """Latents of training examples, leaves `[num_examples, ...]`: revised where the run revises."""
+    """Latents of training examples, leaves `[num_examples, ...]`, revised if the run revises."""
     raw = data.whole(run.train_source, num_examples)
-    sampler = make_sampler(run, weights, trained=())  # the base prior alone, without its tilt
+    sampler = make_sampler(run, weights, trained=())  # only the base prior, without its energy
     return infer_in_parts(sampler, raw, key, inference_method(run))
 
 
 def inference_method(run: Run) -> str:
-    """How latents that a prior is fitted to are inferred; see `Sampler.infer`."""
+    """The method that infers the latents for fitting the prior; see `Sampler.infer`."""
     return "revised" if run.config.posterior.generator_weight > 0 else "sample"
 
 
 def num_first_examples(run: Run) -> int:
-    """Of the fit during training."""
+    """The number of examples for the fit during training."""
     settings = run.config.prior
     return max(settings.num_fit_examples // FIT_RATIO, 2 * settings.num_components)
 
@@ -272,10 +273,10 @@ def num_first_examples(run: Run) -> int:
 def fit_base_prior(
     run: Run, state: TrainState, key: jax.Array, *, warm_start: bool = False, final: bool = True
 ) -> TrainState:
-    """The state with its base prior fitted to the training data, and then its latent energy.
+    """The state with its base prior, and then its latent energy, fitted to the training data.
 
-    With `warm_start` the mixture starts from the state's own. Only the `final` fit fits the energy
-    too, where the configuration asks for `prior.fit_steps`: until then training moves it.
+    With `warm_start` the mixture starts from the state's own. The energy is fitted only in the
+    `final` fit, if `prior.fit_steps` is positive; until then it is updated by training.
     """
     settings = run.config.prior
     fits_energy = final and settings.learn and settings.fit_steps
@@ -285,7 +286,7 @@ def fit_base_prior(
         LOGGER.info("fitting the prior to latents of %d training examples.", num_examples)
         base_prior, params = _fit(
             key,
-            make_sampler(run, state.weights, trained=()),  # without its tilt
+            make_sampler(run, state.weights, trained=()),  # without the latent energy
             params,
             data.whole(run.train_source, num_examples),
             inference_method(run),

@@ -1,4 +1,4 @@
-"""Several processes that train together: how they meet, and what only the first of them does."""
+"""Training in several processes: how they connect, and what only the first of them does."""
 
 import os
 import sys
@@ -19,19 +19,19 @@ def connect(
     distributed: bool = False,
     connect_seconds: int = 300,
 ) -> None:
-    """Connect to the other processes, if there are any; before any use of a device.
+    """Connect to the other processes, if there are any; call it before any device is used.
 
-    A process that waits in vain ends with one line and the status `NO_ANSWER`.
+    A process that gets no answer exits with a one-line message and the status `NO_ANSWER`.
 
     Args:
       coordinator: HOST:PORT of process 0.
-      num_processes: how many train together.
-      process_id: which of them this is, from 0.
-      distributed: whether a cluster, or a TPU slice, knows these three by itself.
-      connect_seconds: how long to wait for the others.
+      num_processes: how many processes train together.
+      process_id: index of this process, from 0.
+      distributed: whether JAX can detect these three on a cluster or TPU slice.
+      connect_seconds: how long to wait for the other processes.
 
     Raises:
-      ValueError: arguments that do not belong together.
+      ValueError: the arguments do not fit together.
     """
     given = (coordinator, num_processes, process_id)
     if all(value is None for value in given) and not distributed:
@@ -46,7 +46,7 @@ def connect(
             f"process_id is {process_id}: with num_processes={num_processes} give "
             f"0..{num_processes - 1}."
         )
-    # JAX ends a process that waits too long with a stack trace; this is a little earlier.
+    # JAX aborts a process that waits too long with a stack trace; this timer fires earlier.
     timer = threading.Timer(connect_seconds, _give_up, (coordinator, connect_seconds))
     timer.daemon = True
     timer.start()
@@ -57,7 +57,7 @@ def connect(
 
 
 def is_first() -> bool:
-    """Whether this process writes what is written once."""
+    """Whether this is the process that writes files."""
     return jax.process_index() == 0
 
 
@@ -67,7 +67,7 @@ def from_first(tree: Any) -> Any:
 
 
 def wait_for_all(name: str) -> None:
-    """Wait until every process is here."""
+    """Wait until every process reaches this point."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 

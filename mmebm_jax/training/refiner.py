@@ -1,4 +1,4 @@
-"""Training Diff-CMVAE's refiner beside a trained run, and the file that keeps it."""
+"""Training of Diff-CMVAE's refiner for a trained run, and the file that stores it."""
 
 import io
 import itertools
@@ -28,7 +28,7 @@ _HEADER = "header"
 
 
 class RefinerSettings(NamedTuple):
-    """How a refiner is trained; a GPU's width is 128, with multipliers 1, 2, 2, 2, 4."""
+    """How a refiner is trained; on a GPU use width 128 and multipliers 1, 2, 2, 2, 4."""
 
     num_steps: int = 3000  # for each modality
     batch_size: int = 64
@@ -39,7 +39,7 @@ class RefinerSettings(NamedTuple):
     attention_side: int = 0
     dropout: float = 0.1
     gradient_clip: float = 1.0
-    decay: float = 0.9999  # of the parameters' average
+    decay: float = 0.9999  # of the moving average of the parameters
 
     def network(self) -> UNet:
         """The U-Net of each modality."""
@@ -53,16 +53,16 @@ class RefinerSettings(NamedTuple):
 
 
 def train_refiner(key: jax.Array, run: Run, sampler: Sampler, settings: RefinerSettings) -> Refiner:
-    """U-Nets of all picture modalities, trained on what the sampler makes of training data.
+    """Train U-Nets for all picture modalities on the sampler's reconstructions of training data.
 
-    Each batch is reconstructed from one modality, drawn anew, so a condition is a self- or a cross
-    reconstruction with the frequency of 1 in M.
+    Each batch is reconstructed from one modality, chosen at random, so a condition is a
+    self-reconstruction with probability 1 in M, and a cross-reconstruction otherwise.
 
     Args:
       key: PRNG key.
-      run: with its training data; examples that lack a modality are left out.
+      run: the run with its training data; examples that lack a modality are left out.
       sampler: the trained VAE; its data energy is not used.
-      settings: of the training.
+      settings: settings of the training.
 
     Raises:
       ValueError: no picture modality, or too few complete examples for a batch.
@@ -110,7 +110,7 @@ def train_refiner(key: jax.Array, run: Run, sampler: Sampler, settings: RefinerS
 def _pairs(
     key: jax.Array, batches: Any, sampler: Sampler, seed: int
 ) -> Iterator[tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
-    """Batches, and what the sampler makes of them from one modality, without end."""
+    """Endless pairs of a batch and the sampler's reconstruction of it from one modality."""
     names = [m.name for m in sampler.modalities]
     chosen = np.random.default_rng(seed)
     for number, raw in enumerate(data.iterate(batches, 0)):
@@ -123,7 +123,7 @@ def _pairs(
 
 
 def save_refiner(workdir: epath.PathLike, trained: Refiner, settings: RefinerSettings) -> None:
-    """Write `refiner/refiner.npz` in a run's folder, in one rename."""
+    """Write `refiner/refiner.npz` in a run folder, atomically."""
     flat = traverse_util.flatten_dict({"params": trained.params}, sep="/")
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in flat.items()}
     arrays[_HEADER] = np.asarray(json.dumps(settings._asdict()))
@@ -135,10 +135,10 @@ def save_refiner(workdir: epath.PathLike, trained: Refiner, settings: RefinerSet
 
 
 def load_refiner(workdir: epath.PathLike) -> tuple[Refiner, RefinerSettings]:
-    """What `save_refiner` wrote.
+    """Load what `save_refiner` wrote.
 
     Raises:
-      FileNotFoundError: nothing is there.
+      FileNotFoundError: there is no such file.
       ValueError: the file is damaged.
     """
     path = place(workdir) / FOLDER / FILE

@@ -1,4 +1,4 @@
-"""Set-up of a run: everything that a configuration builds, checked before anything is compiled."""
+"""Set-up of a run: builds everything from the configuration and checks it before compilation."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ from mmebm_jax.storage.files import check_folder
 from mmebm_jax.storage.places import place
 from mmebm_jax.training import processes, writers
 
-# What training writes in a run's folder.
+# What training writes in a run folder.
 FOLDERS = ("checkpoints", "images")
 FILES = ("config.json", "data.json", "metrics.jsonl")
 
 
 class Run(NamedTuple):
-    """What a configuration builds."""
+    """The objects built from a configuration."""
 
     config: ConfigDict
     workdir: epath.Path
     splits: DataSplits
-    train_source: Source  # the training split, some of it hidden if the configuration asks for it
+    train_source: Source  # the training split, with modalities hidden by `config.missing_ratio`
     model: Model
     mesh: jax.sharding.Mesh
 
@@ -41,14 +41,14 @@ def prepare(
     prepare_data: bool = True,
     data: DataSplits | None = None,
 ) -> Run:
-    """Build everything and check it; nothing is compiled, and nothing but data is written.
+    """Build everything and check it; nothing is compiled, and only data sets are written.
 
     Args:
-      config: as the files in configs/ make it; it may ask for more steps (`num_steps`) than the
-        run in `workdir` was started with, see `loop.train`.
-      workdir: the run's folder, local or remote; it need not exist.
+      config: as made by the files in configs/; it may have more steps (`num_steps`) than the run
+        in `workdir` was started with, see `loop.train`.
+      workdir: the run folder, local or remote; it need not exist.
       prepare_data: whether a data set that is missing on disk may be built.
-      data: used in place of what `config.data` names; the run's own configuration says so.
+      data: used instead of the data set of `config.data`; the run's configuration records this.
 
     Raises:
       ValueError, FileNotFoundError: one line that names the problem and the remedy.
@@ -60,8 +60,8 @@ def prepare(
     builders.validate(config)
     writers.check(config.tracker)
     checkpoint.check_config(workdir, config, may_extend=True)
-    _mesh(config)  # refuses a batch that devices cannot share, before data are built
-    # Only one process builds what is missing of the data set.
+    _mesh(config)  # checks that the devices divide the batch, before data are built
+    # Only the first process builds a data set that is missing.
     if not processes.is_first():
         processes.wait_for_all("data set built")
     splits = checked(data) if data else builders.build_data(config, prepare=prepare_data)
@@ -71,7 +71,7 @@ def prepare(
 
 
 def on_data(config: ConfigDict, workdir: epath.Path, splits: DataSplits) -> Run:
-    """The last part of `prepare`, for data that are built: several runs may share them.
+    """The last part of `prepare`, for data that are already built; several runs may share them.
 
     Raises:
       ValueError: the configuration, or what is in the folder, does not fit the data.
@@ -89,7 +89,7 @@ def on_data(config: ConfigDict, workdir: epath.Path, splits: DataSplits) -> Run:
             f"holds {len(splits.train)} examples, fewer than two for each: lower it."
         )
     model = builders.build_model(config, splits.fields)
-    template(model, config.prior.num_components)  # refuses an absurd size
+    template(model, config.prior.num_components)  # raises an error for absurd sizes
     return Run(config, workdir, splits, builders.build_train_source(config, splits), model, mesh)
 
 
@@ -102,10 +102,10 @@ def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
 
 
 def _check_workdir(workdir: epath.Path) -> None:
-    """Refuse a folder, or a place in it, that a run cannot write to.
+    """Check that a run can write to its folder.
 
     Raises:
-      ValueError: one line that names the place.
+      ValueError: it cannot; the message names the path.
     """
     check_folder(workdir, "--workdir")
     for name in FOLDERS:
@@ -118,17 +118,17 @@ def _check_workdir(workdir: epath.Path) -> None:
 
 @contextlib.contextmanager
 def sole_writer(workdir: epath.Path) -> Iterator[None]:
-    """Keep other processes from training in a folder; object stores have no locking.
+    """Lock a folder so that no other process trains in it; object stores have no locking.
 
     Raises:
-      ValueError: another one does.
+      ValueError: another process trains in it.
     """
     if "://" in str(workdir) or not processes.is_first():
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
     try:
-        # The lock belongs to the process, not to the file: a killed run leaves nothing behind.
+        # The lock belongs to the process, not to the file, so a killed run leaves no lock behind.
         with filelock.FileLock(workdir / ".lock", timeout=0):
             yield
     except filelock.Timeout as error:

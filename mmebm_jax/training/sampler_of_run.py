@@ -14,13 +14,13 @@ from mmebm_jax.training.run import Run
 def make_sampler(
     run: Run, weights: Weights, trained: Collection[str], sampling_time: float = 0.0
 ) -> Sampler:
-    """The sampler of a run's weights, under those energies that were trained.
+    """The sampler of a run's weights, using the energies that were trained.
 
     Args:
       run: from `prepare`.
       weights: `state.weights` of the state that `train` returned.
-      trained: names of the networks that have learned; see `checkpoint.trained_networks`.
-      sampling_time: that was fitted; 0 for the configuration's.
+      trained: names of the trained networks; see `checkpoint.trained_networks`.
+      sampling_time: the fitted time of the data chain; 0 for the configured one.
     """
     settings = builders.build_sampler_settings(run.config, trained, sampling_time)
     mesh = sharding.data_mesh(jax.local_devices())
@@ -32,7 +32,7 @@ def restore_sampler(run: Run, latest: int | None = None) -> tuple[Sampler, int]:
 
     Args:
       run: from `prepare`.
-      latest: a step; later checkpoints are passed over.
+      latest: the last step to consider; later checkpoints are skipped.
 
     Raises:
       FileNotFoundError: the run has no checkpoint.

@@ -1,10 +1,10 @@
-"""How long samples are refined: a time for the data chain, found from the model and its data.
+"""Fits the time for which the data chain refines samples to the model and its data.
 
-Along the chain samples come nearer to the data and then pass them. How near they are is measured
-without labels, by the inference model: the Fréchet distance between the means that its experts give
-for samples and for training examples. Samples count as `Sampler.sample` draws them, every candidate
-by its chance of being chosen: choosing low energies moves samples on in the chain's direction, so
-the best chain is shorter where there is a choice.
+Along the chain, samples first approach the data and then move past them. Their distance is measured
+without labels by the inference model: the Fréchet distance between the means of its experts for
+samples and for training examples. As in `Sampler.sample`, every candidate is weighted by its
+probability of being chosen: choosing low energies moves samples further in the chain's direction,
+so the best chain is shorter when there are several candidates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,26 +24,26 @@ from mmebm_jax.runs.schema import MOST_TIME
 from mmebm_jax.typing import OBSERVED, Batch, Params
 
 NUM_SAMPLES, NUM_EXAMPLES = 500, 4000
-PART = 500  # examples at a time
-# The chain is followed for so many times its steps in training. It is left earlier, once it has
-# taken all of training's steps, where the distance has not fallen for half as long as it fell.
+PART = 500  # examples processed at a time
+# The chain is followed for at most `FARTHEST` times its training steps. After all training steps it
+# ends earlier if its time exceeds `PATIENCE` times the time with the smallest distance so far.
 FARTHEST, PATIENCE = 5.0, 1.5
-# Near its least the distance hardly changes: the shortest time is taken from which on it falls by
-# no more than this share of its fall.
+# Near its minimum the distance hardly changes, so the time taken is the shortest one after which
+# the distance falls by no more than this share of its total fall.
 TOLERANCE = 0.02
-# By how much of that fall samples may be farther from data than the curve says, once the time is
-# cut into as few steps as they will take.
+# Samples take the time in fewer, larger steps than the curve. Their distance may exceed the curve's
+# by at most this share of the total fall.
 MOST_LOST = 0.2
 NOT_FINITE = "the data chain's samples are not finite"
 
 
 class SamplingTime(NamedTuple):
-    """The time of samples, and the curve that it was read from."""
+    """The fitted time, and the curve that it was read from."""
 
-    time: float  # steps · s²/2 of the shortest chain that is as good as any; 0 where none was found
+    time: float  # steps · s²/2 of the shortest chain that is as good as any; 0 if none was found
     times: list[float]
     distances: list[float]  # mean over modalities
-    problem: str = ""  # why none was found
+    problem: str = ""  # the reason why none was found
 
 
 def fit_sampling_time(
@@ -54,14 +54,14 @@ def fit_sampling_time(
     num_samples: int = NUM_SAMPLES,
     farthest: float = FARTHEST,
 ) -> SamplingTime:
-    """The time for which the data chain is to refine samples of the prior.
+    """Fit the time for which the data chain refines samples of the prior.
 
     Args:
       key: PRNG key.
       sampler: of a model with a data energy; the curve is made with its data chain's step size.
-      source: training examples; of each modality those count that have it.
-      num_samples: that are followed, each with its candidates.
-      farthest: how long the chain is followed at most, in multiples of its number of steps.
+      source: training examples; each modality uses the examples that have it.
+      num_samples: number of samples that are followed, each with its candidates.
+      farthest: maximal length of the chain, in multiples of its number of steps.
 
     Raises:
       ValueError: there is no data energy, or its chain has no steps or starts from noise.
@@ -122,7 +122,7 @@ def fit_sampling_time(
 
 
 def shortest(distances: Sequence[float]) -> int:
-    """The first place of a falling curve that is as low as its least, but for `TOLERANCE`."""
+    """The first index at which a falling curve is within `TOLERANCE` of its minimum."""
     enough = min(distances) + TOLERANCE * (distances[0] - min(distances))
     return int(np.argmax(np.asarray(distances) <= enough))
 
@@ -138,7 +138,7 @@ def _refined(key: jax.Array, sampler: Sampler, parts: Sequence[Batch], steps: in
 def _distance(
     sampler: Sampler, parts: Sequence[Batch], reference: Mapping[str, Statistics]
 ) -> float:
-    """Mean over modalities; not finite where samples are not."""
+    """The distance, averaged over modalities; NaN if samples are not finite."""
     weights, found = _choice_weights(sampler, parts), _features(sampler, parts)
     if not all(np.isfinite(values).all() for values in (weights, *found.values())):
         return float("nan")
@@ -152,7 +152,7 @@ def _distance(
 def _time_of_training(
     key: jax.Array, sampler: Sampler, start: Batch, raw: Mapping[str, Any]
 ) -> float:
-    """The time that a chain of training takes, whose steps follow from the gap of energies."""
+    """The time that a training chain takes when its step sizes are set by the energy gap."""
     settings = sampler.settings
     chain = settings.chains.data
     usual = chain.num_steps * chain.step_size**2 / 2
@@ -177,7 +177,7 @@ def _time_of_training(
 
 
 def _reference(sampler: Sampler, raw: Mapping[str, Any]) -> dict[str, Statistics]:
-    """Statistics of training examples, of each modality over those that have it."""
+    """Statistics of training examples, for each modality over the examples that have it."""
     names = [modality.name for modality in sampler.modalities]
     parts = _parts_of({name: raw[name] for name in names})
     features = _features(sampler, [sampler.as_batch(p, check_values=False) for p in parts])
@@ -195,7 +195,7 @@ def _observed(raw: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
 
 
 def _choice_weights(sampler: Sampler, parts: Sequence[Batch]) -> np.ndarray:
-    """Of every candidate, the chance that it is the sample that is drawn; their sum is 1."""
+    """The probability of each candidate to be the sample that is drawn; they sum to 1."""
     settings = sampler.settings
     energies = np.concatenate([np.asarray(sampler.energy(p, check_values=False)) for p in parts])
     logits = -energies.reshape(-1, settings.candidates) / settings.candidate_temperature
@@ -211,7 +211,7 @@ def _parts_of(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _features(sampler: Sampler, parts: Sequence[Batch]) -> dict[str, np.ndarray]:
-    """Means of each modality's expert and private latents, name → `[N, Z + W]`."""
+    """Means of each modality's expert and private latent, name → `[N, Z + W]`."""
     params = sampler.weights.params["inference"]
     found = [_means(params, part, model=sampler.model) for part in parts]
     return {

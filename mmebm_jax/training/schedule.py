@@ -1,4 +1,4 @@
-"""A run's schedule: which losses act when, at which learning rates, and how it is rescaled."""
+"""The schedule of a run: its losses and learning rates at each step, and how it is rescaled."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from mmebm_jax.runs import builders
 
 STRETCH = 1024  # steps whose learning rates are computed together
 
-# Fields that hold a step, all in proportion to `num_steps`.
+# Fields that hold a step; all are rescaled in proportion to `num_steps`.
 STEP_FIELDS = (
     "warmup_steps",
     "prior.fit_step",
@@ -25,7 +25,7 @@ STEP_FIELDS = (
 
 
 class Phase(NamedTuple):
-    """Steps `start` to `stop` − 1, in which the same losses act."""
+    """Steps `start` to `stop` − 1, which use the same losses."""
 
     start: int
     stop: int
@@ -33,7 +33,7 @@ class Phase(NamedTuple):
 
 
 def phases(config: ConfigDict) -> list[Phase]:
-    """The phases of a schedule in order; together they are all its steps."""
+    """The phases of a schedule in order; together they cover all its steps."""
     starts = {0, config.warmup_steps, config.prior.fit_step}
     starts |= {config.prior.start_step, config.energy.start_step, config.schedule.freeze_step}
     found: list[Phase] = []
@@ -48,7 +48,7 @@ def phases(config: ConfigDict) -> list[Phase]:
 
 
 def scaled(config: ConfigDict, num_steps: int) -> ConfigDict:
-    """A copy whose schedule has `num_steps` steps, each phase keeping its share of them."""
+    """A copy whose schedule has `num_steps` steps; each phase keeps its share of them."""
     config = config.copy_and_resolve_references()
     share = num_steps / config.num_steps
     changed = {name: round(share * step) for name, step in steps(config).items()}
@@ -57,16 +57,16 @@ def scaled(config: ConfigDict, num_steps: int) -> ConfigDict:
 
 
 def steps(config: ConfigDict) -> dict[str, int]:
-    """The fields that hold a step, by names like "prior.fit_step"."""
+    """The values of the fields that hold a step, by names such as "prior.fit_step"."""
     return {name: _value(config, name) for name in STEP_FIELDS}
 
 
 def learning_rates(
     config: ConfigDict, start: int, *, energy_scale: float = 1.0
 ) -> Iterator[dict[str, np.float32]]:
-    """Learning rates by network, of step `start` and each step after it, without end.
+    """Endless iterator over the learning rates by network, from step `start` on.
 
-    They are the same wherever one starts. `energy_scale` multiplies those of the two energies.
+    The rates of a step do not depend on `start`. `energy_scale` multiplies those of both energies.
     """
     schedules = builders.build_schedules(config, energy_scale=energy_scale)
     firsts = {name: builders.first_update(config, name) for name in schedules}

@@ -1,4 +1,4 @@
-"""Training by one call: of a prepared run, or of a configuration and data in memory."""
+"""Training in one call, from a prepared run or from a configuration and data in memory."""
 
 from typing import Any
 
@@ -20,15 +20,15 @@ def train(
     """Train, or resume; see `loop.train`.
 
     Args:
-      run: from `prepare`; or a configuration, as the files in configs/ make it.
-      data: of a configuration: what it is trained on, as `data.from_arrays` gives it; None for
-        what `config.data` names.
-      workdir: of a configuration: the run's folder.
+      run: from `prepare`; or a configuration, as made by the files in configs/.
+      data: only with a configuration: the data to train on, from `data.from_arrays`; None for the
+        data set of `config.data`.
+      workdir: only with a configuration: the run folder.
       options: `updates` and `draw` of `loop.train`.
 
     Raises:
       TypeError: a configuration without a folder.
-      ValueError: the run is meant for an accelerator and there are CPUs alone, see `hardware`; or
+      ValueError: the run is meant for an accelerator and there are only CPUs, see `hardware`; or
         as `loop.train`.
     """
     if isinstance(run, ConfigDict):

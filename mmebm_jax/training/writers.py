@@ -1,8 +1,8 @@
-"""Where numbers of training are written beside `metrics.jsonl`: TensorBoard, W&B, MLflow.
+"""Writers of training metrics in addition to `metrics.jsonl`: TensorBoard, W&B, MLflow.
 
-A writer's methods are those of `clu.metric_writers.MetricWriter`, whose package is not imported
-because it needs TensorFlow. A run's identity at a tracker is kept in `tracker.json`, so that a
-resumed run goes on where it was.
+A writer has the methods of `clu.metric_writers.MetricWriter`, whose package is not imported because
+it needs TensorFlow. A run's identity at a tracker is kept in `tracker.json`, so that a resumed run
+continues there.
 """
 
 import importlib.util
@@ -26,34 +26,34 @@ from mmebm_jax.storage.validation import brief
 
 IDENTITY = "tracker.json"
 PROJECT = "mmebm_jax"
-# MLflow takes so many at a time, and no longer values.
+# MLflow's limits on the parameters of one call and on the length of a value.
 MOST_PARAMETERS, MOST_CHARACTERS = 100, 500
-# Of a tracker: the package that it needs, which is also the name of our extra.
+# Tracker → the package that it needs, which is also the name of our extra.
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
 LOGGER = logging.getLogger("mmebm_jax")
 
 
 class Writer(Protocol):
-    """What every writer does."""
+    """The interface of all writers."""
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Numbers of a step, by name."""
+        """Write the scalars of a step, by name."""
 
     def write_histograms(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Sets of numbers of a step, by name."""
+        """Write histograms of the arrays of a step, by name."""
 
     def flush(self) -> None:
-        """Hand over what was written so far."""
+        """Send everything written so far."""
 
     def close(self) -> None:
-        """The last call."""
+        """Close the writer; no other call may follow."""
 
 
 class TensorBoard:
-    """Event files in the run's folder, by the first process alone."""
+    """Event files in the run folder, written only by the first process."""
 
     def __init__(self, workdir: epath.Path, step: int) -> None:
-        """Open a file; of earlier ones what is later than `step` is no longer shown."""
+        """Open a new file; TensorBoard then hides what earlier files have after `step`."""
         self._writer = tensorboardX.SummaryWriter(
             str(workdir), purge_step=step, write_to_disk=jax.process_index() == 0
         )
@@ -78,16 +78,16 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run at Weights & Biases; WANDB_MODE, WANDB_PROJECT and so on act as they always do.
+    """A run at Weights & Biases; WANDB_MODE, WANDB_PROJECT and so on have their usual effect.
 
-    Steps that a resumed run repeats W&B has already: it keeps what it was given first.
+    When a resumed run repeats steps, W&B keeps the values that it received first.
     """
 
     def __init__(self, workdir: epath.Path, config: ConfigDict) -> None:
-        """Start a run, or go on with the folder's.
+        """Start a run, or continue the folder's.
 
         Raises:
-          ValueError: it cannot be started; one line.
+          ValueError: the run cannot be started.
         """
         import wandb
 
@@ -103,7 +103,7 @@ class WeightsAndBiases:
                 config=config.to_dict(),
                 settings=wandb.Settings(console="off"),
             )
-        except Exception as error:  # It and its HTTP client raise many kinds.
+        except Exception as error:  # wandb and its HTTP client raise many kinds.
             raise ValueError(
                 f"Weights & Biases cannot be reached ({brief(str(error))}): log in by wandb login, "
                 "set WANDB_MODE=offline, or config.tracker to none."
@@ -120,7 +120,7 @@ class WeightsAndBiases:
         self._run.log(made, step=step)
 
     def flush(self) -> None:
-        """W&B sends by itself."""
+        """Nothing to do: W&B sends by itself."""
 
     def close(self) -> None:
         """See `Writer`."""
@@ -128,17 +128,17 @@ class WeightsAndBiases:
 
 
 class MLflow:
-    """A run at the server of MLFLOW_TRACKING_URI, or else in `mlflow.db` of the run's folder.
+    """A run at the server of MLFLOW_TRACKING_URI or, without one, in `mlflow.db` of the run folder.
 
-    MLflow knows no histograms. What it does not take any more is told once: training goes on, and
-    `metrics.jsonl` has it all.
+    MLflow has no histograms. If it stops answering, this is logged once and training goes on;
+    `metrics.jsonl` has all metrics.
     """
 
     def __init__(self, workdir: epath.Path, config: ConfigDict) -> None:
-        """Start a run, or go on with the folder's.
+        """Start a run, or continue the folder's.
 
         Raises:
-          ValueError: it cannot be started; one line.
+          ValueError: the run cannot be started.
         """
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param
@@ -165,7 +165,7 @@ class MLflow:
                 self._client.log_batch(
                     self._identity, params=values[first : first + MOST_PARAMETERS]
                 )
-        except Exception as error:  # It, its database and its HTTP client raise many kinds.
+        except Exception as error:  # MLflow, its database and its HTTP client raise many kinds.
             raise ValueError(
                 f"MLflow cannot be reached ({brief(str(error))}): correct MLFLOW_TRACKING_URI, or "
                 "set config.tracker to none."
@@ -182,10 +182,10 @@ class MLflow:
             self._tell(error)
 
     def write_histograms(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """MLflow has none."""
+        """Nothing to do: MLflow has no histograms."""
 
     def flush(self) -> None:
-        """MLflow has each step at once."""
+        """Nothing to do: each step is sent at once."""
 
     def close(self) -> None:
         """See `Writer`."""
@@ -203,10 +203,10 @@ class MLflow:
 
 
 class Several:
-    """All of some writers."""
+    """A writer that passes all calls on to several writers."""
 
     def __init__(self, writers: Sequence[Writer]) -> None:
-        """In this order."""
+        """Pass calls on to `writers`, in this order."""
         self._writers = list(writers)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -231,10 +231,10 @@ class Several:
 
 
 def check(tracker: str) -> None:
-    """Refuse a tracker whose package is not installed.
+    """Check that a tracker's package is installed.
 
     Raises:
-      ValueError: with what to install.
+      ValueError: it is not; the message says what to install.
     """
     package = PACKAGES.get(tracker)
     if package and importlib.util.find_spec(package) is None:
@@ -242,12 +242,12 @@ def check(tracker: str) -> None:
 
 
 def open_writer(workdir: epath.Path, step: int, config: ConfigDict) -> Writer:
-    """TensorBoard, and beside it the tracker that `config.tracker` names.
+    """Open TensorBoard's writer and that of the tracker named by `config.tracker`.
 
     Args:
-      workdir: of the run.
-      step: from which it goes on.
-      config: of the run, which trackers keep beside it.
+      workdir: the run folder.
+      step: the step at which the run starts or resumes.
+      config: the run's configuration, which trackers store with the run.
 
     Raises:
       ValueError: the tracker cannot be reached.

@@ -1,4 +1,4 @@
-"""Which operation is called, by the backend."""
+"""Which implementation is called, by backend."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ OPERATIONS = {
 }
 DIMENSIONS = (((1,), (0,)), ((), ()))
 CARRY = jnp.ones([2, 3, 2])
-# Arguments that both versions take; each is traced anew, as JAX keeps traces by function.
+# Arguments accepted by both versions; each is traced anew, since JAX caches traces by function.
 CALLS = {
     "conv_general_dilated": lambda f: jax.make_jaxpr(
         lambda x, k: f(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))

@@ -35,10 +35,10 @@ def arrays(height, width, kernel, channels=2, features=3):
         ((5, 5), (1, 1), (2, 2), "VALID"),
         ((5, 4), (5, 3), (1, 1), ((2, 0), (0, 1))),
         ((6, 5), (4, 2), (1, 1), ((3, 1), (0, 2))),
-        ((4, 6), (2, 3), (1, 1), ((0, 3), (1, 0))),  # a line that reads padding alone
+        ((4, 6), (2, 3), (1, 1), ((0, 3), (1, 0))),  # one row reads only padding
     ],
 )
-@pytest.mark.parametrize("channels", [(2, 3), (4, 2), (3, 3)])  # each way round is its own form
+@pytest.mark.parametrize("channels", [(2, 3), (4, 2), (3, 3)])  # each order has its own code path
 def test_equals_the_built_in_convolution(size, kernel, strides, padding, channels):
     inputs, kernel = arrays(*size, kernel, *channels)
     expected = builtin(inputs, kernel, strides, padding)
@@ -68,7 +68,7 @@ def test_equals_the_built_in_convolution(size, kernel, strides, padding, channel
 @pytest.mark.parametrize("channels", [(4, 2), (2, 4)])
 def test_keeps_bfloat16(channels):
     whole = [jnp.round(values) for values in arrays(5, 4, (3, 3), *channels)]
-    exact = builtin(*whole, (1, 1), "SAME")  # sums of small integers: no rounding on either side
+    exact = builtin(*whole, (1, 1), "SAME")  # sums of small integers, so nothing is rounded
     rounded = scan_safe_convolution(*(x.astype("bfloat16") for x in whole), (1, 1), "SAME")
     assert rounded.dtype == jnp.bfloat16
     np.testing.assert_array_equal(rounded.astype("float32"), exact)

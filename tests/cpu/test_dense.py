@@ -13,7 +13,7 @@ def arrays(batch, num_inputs, num_outputs):
     return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
 
 
-@pytest.mark.parametrize("batch", [2, 4, 9])  # fewer than the kernel's inputs, as many, more
+@pytest.mark.parametrize("batch", [2, 4, 9])  # below, at and above the kernel's inputs
 def test_equals_the_product_to_the_second_derivative(batch):
     inputs, kernel, weight = arrays(batch, 4, 7)
 

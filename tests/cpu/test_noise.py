@@ -16,7 +16,7 @@ def test_noise_is_jaxs_own(shape):
 @pytest.mark.parametrize(
     ("key", "dtype"),
     [
-        (jax.random.PRNGKey(3), "float32"),  # two plain words, as older code has them
+        (jax.random.PRNGKey(3), "float32"),  # two plain words, as in older code
         (jax.random.key(3, impl="rbg"), "float32"),
         (jax.random.key(3), "bfloat16"),
     ],

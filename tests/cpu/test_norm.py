@@ -33,5 +33,5 @@ def test_beside_adam_the_gradients_squares_are_not_written_to_memory():
         compiled = lowered.compile(compiler_options=cpu.compiler_options())
         return compiled.cost_analysis()["bytes accessed"] / 2**20
 
-    # Written once, and read once more than the gradient itself would be.
+    # The squares are written once, and read once more than the gradient itself would be.
     assert megabytes(optax.tree.norm) - megabytes(apart_from_the_rest) > 0.9

@@ -1,4 +1,4 @@
-"""Data sets of arrays from Python."""
+"""Data sets from Python arrays."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_what_is_missing_from_arrays():
     train["words"] = ["", None, "a dog", "a dog", "a dog", "a dog"]
     train["size"] = np.where(np.arange(6) == 5, np.nan, 1.5)
     observed = whole(from_arrays(train, test).train)[OBSERVED]
-    assert (~observed).sum(axis=0).tolist() == [0, 2, 0, 1]  # by kind, then by name
+    assert (~observed).sum(axis=0).tolist() == [0, 2, 0, 1]  # ordered by kind, then by name
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Faces are drawn from their attributes, the same ones for the same seed."""
+"""Faces are drawn from their attributes, and the same seed gives the same faces."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def options(tmp_path_factory):
 
 
 def chosen(batch):
-    """The number of each attribute's value, `[N, num_attributes]`."""
+    """The index of each attribute's value, `[N, num_attributes]`."""
     parts = np.split(batch["attributes"], np.cumsum(SIZES)[:-1], axis=1)
     assert all((part == 1).sum(axis=1).tolist() == [1] * len(part) for part in parts)
     return np.stack([part.argmax(axis=1) for part in parts], axis=1)

@@ -10,7 +10,7 @@ COUNT = 4 * NUM_PROBED + 3
 
 
 class Streamed:
-    """Examples that are not in memory, of which one may be bad."""
+    """Examples that are not in memory, one of which may be bad."""
 
     def __init__(self, bad=None, **changes):
         self.bad, self.changes, self.num_read = bad, changes, 0
@@ -43,7 +43,7 @@ def test_a_source_on_disk_is_sampled_at_the_start_and_watched_afterwards():
     indices = np.array([5, 1, 5])
     for name, values in result.train.gather(indices).items():
         np.testing.assert_array_equal(values, good.train.gather(indices)[name])
-    # Between those that are looked at first.
+    # An example that the initial probe skips.
     late = checked(splits(Streamed(bad=2)))
     with pytest.raises(ValueError, match=r"example 2 of the train split: 'text' leaves 0\.\.3"):
         late.train.gather(np.array([0, 2]))

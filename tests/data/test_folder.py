@@ -17,12 +17,12 @@ CAPTIONS = ("a red square", "a blue square", "the square is red", "the square is
 
 
 def picture(red, size=(20, 16)):
-    """One colour throughout."""
+    """A picture of one uniform colour."""
     return Image.new("RGB", size, (red, 10, 200))
 
 
 def write(folder, entries, name="metadata.jsonl"):
-    """Metadata of a split: JSON lines."""
+    """Write a split's metadata as JSON lines."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
@@ -42,7 +42,7 @@ def make(root, count=12, num_test=4, **columns):
 
 @pytest.fixture
 def load(tmp_path):
-    """The data set of a folder under the test's own."""
+    """Load the data set of a folder, prepared under the test's own folder."""
 
     def load(root, **options):
         options = {"image_size": SIZE, "data_dir": str(tmp_path / "prepared")} | options
@@ -52,7 +52,7 @@ def load(tmp_path):
 
 
 def by_colour(batch):
-    """The rows of a batch in the order in which `make` numbered them."""
+    """The rows of a batch in the order of the numbers that `make` gave them."""
     return np.argsort(batch["image"][:, 0, 0, 0])
 
 
@@ -84,7 +84,7 @@ def test_every_kind_of_column_becomes_its_modality(tmp_path, load):
     assert not batch["place"][:, 2].any()
     assert batch["colour"][rows].tolist() == [n % 3 for n in range(12)]
     assert batch["label"][rows].tolist() == [n % 2 for n in range(12)]
-    # The test split is brought to the range of the training split, not its own.
+    # The test split is scaled to the range of the training split, not its own.
     test = whole(splits.test)
     np.testing.assert_allclose(test["weight"].max(), 2 * 3 / 11 - 1, atol=1e-6)
     assert OBSERVED not in batch
@@ -99,11 +99,11 @@ def test_it_is_prepared_once_and_anew_when_the_metadata_change(tmp_path, load, m
     for name, values in whole(first.train).items():
         np.testing.assert_array_equal(values, whole(again.train)[name])
     assert first.version == again.version
-    # From disk it is the same.
+    # Reading from disk gives the same.
     streamed = load(root, in_memory=False, prepare=False)
     for name, values in whole(first.train).items():
         np.testing.assert_array_equal(values, whole(streamed.train)[name])
-    # It outlives its folder, until other metadata stand there.
+    # The prepared data outlive their folder, until other metadata appear there.
     moved = root.rename(tmp_path / "elsewhere")
     assert load(root, prepare=False).version == first.version
     moved.rename(root)
@@ -138,9 +138,9 @@ def test_alternatives_take_turns_over_the_passes(tmp_path, load):
         own = captions[number]
         assert len(texts) == 6
         assert {text: texts.count(text) for text in own} == dict.fromkeys(own, 6 // len(own))
-    # Examples do not turn in step: pass by pass they begin at different alternatives.
+    # Examples are not synchronised: in a given pass they are at different alternatives.
     assert len({captions[n].index(seen[n][0]) for n in range(2, 12, 3)}) > 1
-    # Where there is no pass, it is always the first.
+    # Outside of passes, it is always the first alternative.
     batch = whole(splits.train)
     texts = spelled(batch["text"], splits.alphabet)
     assert [texts[i] for i in by_colour(batch)] == [c[0] for c in captions]
@@ -279,7 +279,7 @@ def test_what_no_column_fits_is_named(tmp_path, load, options, message):
     root = make(tmp_path / "data", text=lambda n: CAPTIONS[n % 4], klass=lambda n: n % 2)
     with pytest.raises(ValueError, match=message):
         load(root, **options)
-    # A dry run says the same, before it says that nothing is prepared.
+    # A dry run gives the same error, before the one that nothing is prepared.
     with pytest.raises(ValueError, match=message):
         load(root, prepare=False, **options)
 
@@ -297,7 +297,7 @@ def test_a_longer_caption_is_cut_and_counted(tmp_path, load, caplog):
     batch = whole(splits.train)
     texts = spelled(batch["text"], splits.alphabet)
     assert sorted(set(texts)) == ["a b c", "a b c d"]
-    assert (batch["text"][:, -1] <= 1).all()  # ends with <eos>, or is filled
+    assert (batch["text"][:, -1] <= 1).all()  # ends with <eos> or padding
     assert "2 texts are longer than 4 words" in caplog.text
 
 

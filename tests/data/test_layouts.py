@@ -1,4 +1,4 @@
-"""The official layouts of published data sets, in small folders of exactly their form."""
+"""The official layouts of published data sets, reproduced in small folders."""
 
 import gzip
 import json
@@ -112,7 +112,7 @@ def mnist_svhn(root):
         images = np.broadcast_to(10 * labels[:, None, None], (20, 28, 28))
         idx(root / f"{prefix}-images-idx3-ubyte.gz", images)
         idx(root / f"{prefix}-labels-idx1-ubyte.gz", labels)
-        # Class 10 is the digit 0; of each class there is one, of the digit 0 three.
+        # Class 10 is the digit 0. There is one example of each class, but three of the digit 0.
         classes = np.array([10, 10, *range(1, 11)])
         houses = np.broadcast_to((classes % 10 * 20)[None, None, None], (32, 32, 3, 12))
         content = {"X": houses.astype(np.uint8), "y": classes[:, None].astype(np.uint8)}
@@ -139,7 +139,7 @@ def test_cub_with_ten_captions_in_a_file(tmp_path):
     splits = load(tmp_path, "cub")
     assert (len(splits.train), len(splits.test)) == (4, 2)
     assert splits.num_classes == 0
-    # No class of the one is in the other.
+    # No class appears in both splits.
     assert set(whole(splits.train)["image"].mean(axis=(1, 2, 3))) == {0, 40}
     assert set(whole(splits.test)["image"].mean(axis=(1, 2, 3))) == {80}
     assert spelled(whole(splits.test)["text"][:1], splits.alphabet) == ["this bird has 0 wings"]
@@ -198,7 +198,7 @@ def test_clevr(tmp_path):
 def test_mnist_svhn_text(tmp_path):
     mnist_svhn(tmp_path / "data")
     splits = load(tmp_path, "mnist_svhn", image_size=32, in_memory=False)
-    # Two of each digit, one of each house number but of the 0: 20 pairings.
+    # Two of each digit, and one of each house number except three of 0: 20 pairings.
     assert len(splits.train) == 20 * (9 * 1 + 2)
     assert splits.num_classes == 10
     batch = whole(splits.train)

@@ -1,4 +1,4 @@
-"""A picture is read as it looks, whatever its file says of it."""
+"""A picture is read the way it looks, whatever its file says."""
 
 import numpy as np
 import pytest
@@ -43,9 +43,9 @@ def test_transparency_lies_over_white(tmp_path):
 
 def test_a_camera_that_was_turned_is_turned_back(tmp_path):
     upright = np.zeros([16, 16, 3], np.uint8)
-    upright[:8] = 200  # bright above
+    upright[:8] = 200  # bright at the top
     exif = Image.Exif()
-    exif[0x0112] = 6  # the top is at the right: turn by 90 degrees
+    exif[0x0112] = 6  # the top is at the right: rotate by 90 degrees
     turned = Image.fromarray(np.rot90(upright).copy())
     found = stored(tmp_path, turned, "turned.jpg", exif=exif, quality=100)
     assert found[:3].mean() > 190
@@ -54,12 +54,12 @@ def test_a_camera_that_was_turned_is_turned_back(tmp_path):
 
 def test_the_centre_square_is_taken_and_resized_smoothly(tmp_path):
     wide = np.zeros([64, 192, 3], np.uint8)
-    wide[:, 64:128:2] = 255  # stripes of a pixel within the centre square, whose mean is grey
+    wide[:, 64:128:2] = 255  # one-pixel stripes in the centre square, with a grey mean
     found = stored(tmp_path, Image.fromarray(wide))
     assert found.shape == (SIZE, SIZE, 3)
     np.testing.assert_allclose(found[:, 1:-1], 127, atol=6)
     assert not read_picture(tmp_path / "picture.png", SIZE, 3)[1]
-    assert read_picture(tmp_path / "picture.png", 128, 3)[1]  # smaller than wanted
+    assert read_picture(tmp_path / "picture.png", 128, 3)[1]  # smaller than requested
 
 
 @pytest.mark.parametrize("cut", [0, 20, 300])

@@ -99,7 +99,7 @@ def test_classes_are_optional():
 
 
 class Turning:
-    """A source that shows in which pass an example is seen."""
+    """A source whose examples show in which pass they are read."""
 
     def __len__(self):
         return 10

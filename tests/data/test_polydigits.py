@@ -9,10 +9,10 @@ from mmebm_jax.data.sets.polydigits import ALPHABET, WORDS, handwriting
 
 
 def recover_mask(image, photo):
-    """Undoes `draw_over`: the one crop that explains every pixel gives the digit's mask."""
+    """Invert `draw_over`: the one crop that explains every pixel gives the digit's mask."""
     size = image.shape[0]
     rows, columns = np.indices([side - size + 1 for side in photo.shape[:2]]).reshape(2, -1)
-    # One pixel at a time: after a few, hardly any position is left to look at.
+    # One pixel at a time, since after a few pixels hardly any position is left to check.
     for row, column in np.ndindex(size, size):
         under, pixel = photo[rows + row, columns + column], image[row, column]
         explained = (under == pixel).all(-1) | (under == 255 - pixel).all(-1)

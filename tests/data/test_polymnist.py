@@ -35,7 +35,7 @@ def polymnist(data_dir, variant="from_mnist", source_dir="", **options):
 
 
 NUM = {"train": 40, "test": 20}
-# The digits below are not MNIST's.
+# The digits below are not from MNIST.
 build = functools.partial(polymnist, check_source=False)
 
 
@@ -43,7 +43,7 @@ build = functools.partial(polymnist, check_source=False)
 
 
 def synthetic_digits(split):
-    """28 x 28 pictures whose mask is unique, with a value at and one above the threshold."""
+    """28 x 28 pictures whose masks are unique, with values at and just above the threshold."""
     rng = np.random.default_rng(len(split))
     labels = (np.arange(NUM[split]) % 10).astype(np.uint8)
     images = rng.choice(np.array([0, 128, 129, 255], np.uint8), (len(labels), 28, 28))
@@ -138,7 +138,7 @@ def test_data_prepared_over_the_photographs_of_an_older_version_is_not_taken(mni
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_versions_belong_to_variants(seed, mnist, tmp_path):
-    """Other photographs are no reason to read the official release again."""
+    """New photographs are no reason to read the official release again."""
     build(str(tmp_path), source_dir=str(mnist), seed=seed)
     write_pngs(tmp_path / "raw")
     build(str(tmp_path), "official_png", str(tmp_path / "raw"))
@@ -148,7 +148,7 @@ def test_versions_belong_to_variants(seed, mnist, tmp_path):
 
 
 def test_files_that_are_not_mnists_are_refused_unless_they_are_meant(mnist, tmp_path, monkeypatch):
-    """Fashion-MNIST has the same names and shapes; its data never passes for MNIST's."""
+    """Fashion-MNIST has the same names and shapes; its data must never pass for MNIST."""
     data_dir = tmp_path / "data"
     with pytest.raises(ValueError, match=r"train-images.*gz is not MNIST's file.*check_source"):
         polymnist(str(data_dir), source_dir=str(mnist))
@@ -219,7 +219,7 @@ def remove_all(folder):
 
 
 def draw(**options):
-    """A picture of 28 x 28 that is saved in another way than the release's."""
+    """A 28 x 28 picture saved in a different format from the release."""
 
     def write(folder):
         image = Image.fromarray(np.zeros([28, 28, 3], np.uint8)).convert(options["mode"])
@@ -229,7 +229,7 @@ def draw(**options):
 
 
 def draw_16_bits(folder):
-    """Pillow reads this one as 8-bit RGB, and writes none."""
+    """A format that Pillow reads as 8-bit RGB but cannot write."""
     rows = b"".join(b"\0" + bytes(28 * 6) for _ in range(28))
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 28, 28, 16, 2, 0, 0, 0))]
     chunks += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
@@ -555,7 +555,7 @@ def test_a_damaged_picture_is_named(tmp_path):
 
 
 def test_a_tensor_cannot_claim_more_than_it_stores(tmp_path):
-    """A stride of zero would make of three numbers an array of any size."""
+    """A stride of zero would turn three numbers into an array of any size."""
     storage = Storage("storage", Global("torch", "FloatStorage"), "0", "cpu", 3)
     tree = Call(REBUILD, storage, 0, (10**12,), (0,), False, OrderedDict())
     write_pt(tmp_path / "x.pt", np.zeros(3, np.float32), tree)

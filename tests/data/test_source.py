@@ -8,7 +8,7 @@ NAMES = ("picture", "text", "vector")
 
 
 def make_source(count=4000):
-    """Examples of every kind that are nowhere zero, and that carry their own index."""
+    """Examples of every kind that are nonzero everywhere and carry their own index."""
     index = np.arange(count)
     return ArraySource(
         {
@@ -31,7 +31,7 @@ def test_what_is_missing_is_zeros_and_the_rest_is_untouched():
         assert 0 < seen.sum() < 50
         np.testing.assert_array_equal(batch[name][seen], complete[name][seen])
         assert not batch[name][~seen].any()
-    # The source itself keeps what it holds.
+    # The source itself stays unchanged.
     for name, values in whole(make_source(50)).items():
         np.testing.assert_array_equal(values, complete[name])
 
@@ -42,7 +42,7 @@ def test_the_stated_share_is_hidden_but_never_all_of_an_example(ratio):
     assert observed.dtype == bool
     assert observed.shape == (4000, 3)
     assert observed.any(axis=1).all()
-    # Of what would lack everything, with probability r³, one in three comes back.
+    # With probability r³ an example would lack everything; then one of the three is kept.
     error = 4 * np.sqrt(0.25 / 4000)
     np.testing.assert_allclose(observed.mean(axis=0), 1 - ratio + ratio**3 / 3, atol=error)
     both = (1 - ratio) ** 2
@@ -53,7 +53,7 @@ def test_an_example_lacks_the_same_wherever_it_is_read():
     source = with_missing(make_source(30), NAMES, 0.5, seed=2)
     expected = whole(source)[OBSERVED]
     seen = batches(source, 8, seed=0)
-    for step in range(9):  # more than two epochs, in other orders and positions
+    for step in range(9):  # more than two epochs, in a different order and position
         batch = seen[step]
         np.testing.assert_array_equal(batch[OBSERVED], expected[batch["label"]])
     again = with_missing(make_source(30), NAMES, 0.5, seed=2)
@@ -102,7 +102,7 @@ def test_what_a_source_lacks_itself_stays_missing():
     assert not (observed & ~known).any()
     assert observed.any(axis=1).all()
     np.testing.assert_array_equal(observed, observed_of(hidden))
-    # What would lack everything keeps any of what is known, not always the same.
+    # An example that would lack everything keeps one of its known modalities, not always the same.
     pairs = known.all(axis=1) & (observed.sum(axis=1) == 1)
     assert (observed[pairs].mean(axis=0) > 0.2).all()
 

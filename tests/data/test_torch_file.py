@@ -1,4 +1,4 @@
-"""Files that PyTorch writes; what hostile zip files get is in `test_polymnist`."""
+"""Files written by PyTorch; hostile zip files are tested in `test_polymnist`."""
 
 import io
 import pickle
@@ -15,7 +15,7 @@ MAGIC = 0x1950A86A20F9469CFC6C
 
 @pytest.fixture(params=[True, False], ids=["zip", "legacy"])
 def save(request):
-    """torch.save in both formats."""
+    """torch.save in both file formats."""
     torch = pytest.importorskip("torch")
     return lambda value, path: torch.save(value, path, _use_new_zipfile_serialization=request.param)
 
@@ -109,7 +109,7 @@ def test_a_legacy_file_that_is_cut_off_or_lies_is_refused(tmp_path):
     path, whole = tmp_path / "x.pth", {"a": _Persistent("storage", "f4", "0", "cpu", 3)}
     good = _legacy(whole, ["0"])
     path.write_bytes(good + struct.pack("<q", 3) + bytes(12))
-    with pytest.raises(ValueError, match="not tensors by name"):  # a storage alone
+    with pytest.raises(ValueError, match="not tensors by name"):  # only a storage
         read_state_dict(path)
     for count, content in ((3, bytes(11)), (2**40, bytes(12)), (-1, b"")):
         path.write_bytes(good + struct.pack("<q", count) + content)

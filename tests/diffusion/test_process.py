@@ -1,4 +1,4 @@
-"""The diffusion process on Gaussian data, where the best prediction is known."""
+"""The diffusion process on Gaussian data, where the optimal prediction is known."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from mmebm_jax.diffusion import process as diffusion
 
-SCALE = 0.5  # of the data, N(0, SCALE²)
+SCALE = 0.5  # the data are N(0, SCALE²)
 
 
 @pytest.fixture(scope="module")

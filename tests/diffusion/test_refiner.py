@@ -1,4 +1,4 @@
-"""U-Nets that refine what a model generates."""
+"""U-Nets that refine generated samples."""
 
 import jax
 import jax.numpy as jnp

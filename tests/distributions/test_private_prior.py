@@ -118,7 +118,7 @@ def test_before_the_fit_it_is_standard_whatever_the_shared_latent(family):
 
 @pytest.mark.parametrize("num_examples", [6000, 60])
 def test_the_fit_finds_what_each_component_holds(num_examples):
-    """With few latents too, for which several of the components stand in one shape."""
+    """Also with few latents, where fewer components are fitted and repeated to fill the shape."""
     rng = np.random.default_rng(3)
     chosen = rng.integers(0, 2, num_examples)
     shared = np.where(chosen[:, None], 5.0, -5.0) + rng.normal(size=(num_examples, 2))

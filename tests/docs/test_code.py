@@ -1,7 +1,7 @@
-"""Every Python block of README.md and docs/, run; each page from top to bottom in one namespace.
+"""Run every Python block in README.md and docs/, each page top to bottom in one namespace.
 
-`docs/extending.md` changes the library itself: `test_extending.py` applies it to a copy. Where a
-page loads a model, an export that is kept for the tests stands in the folder that it names.
+`docs/extending.md` changes the library itself, so `test_extending.py` applies it to a copy. If a
+page loads a model, an export kept for the tests is put into the folder it names.
 """
 
 import re
@@ -44,7 +44,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, request):
     (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
     text = page.read_text()
     for name in ("runs/polydigits/seed0/private_full", "exports/digits"):
-        if name in text and f'"{name}", dtype' not in text:  # a page that exports there itself
+        if name in text and f'"{name}", dtype' not in text:  # not a page that exports there itself
             shutil.copytree(OLD, tmp_path / name)
     if "runs/smoke" in text:
         shutil.copytree(request.getfixturevalue("smoke_run"), tmp_path / "runs" / "smoke")

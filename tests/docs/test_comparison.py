@@ -1,4 +1,4 @@
-"""The table beside other libraries claims nothing without a page, a module or a command."""
+"""The comparison with other libraries claims nothing without a page, a module or a command."""
 
 import re
 

@@ -82,7 +82,7 @@ print("every example ran")
 
 
 def touched(section):
-    """Files that a section's blocks make or change, configs left out."""
+    """Files created or changed by a section's blocks, except configs."""
     blocks = [match.groups() for match in BLOCK.finditer(section)]
     names = {new or re.search(r"^\+\+\+ b/(\S+)", body, re.MULTILINE)[1] for _, new, body in blocks}
     return {name for name in names if not name.startswith("configs/")}
@@ -119,7 +119,7 @@ def test_the_examples_run(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         cwd=tmp_path,
-        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # each program runs once
+        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # each program runs only once
         capture_output=True,
         text=True,
         check=False,

@@ -1,4 +1,4 @@
-"""Tables of README.md and docs/: rendered from files of results, and current."""
+"""Tables in README.md and docs/ are rendered from files of results and up to date."""
 
 import json
 from pathlib import Path
@@ -116,4 +116,4 @@ def test_what_cannot_be_rendered_is_one_line(tmp_path, monkeypatch, capsys, cont
     monkeypatch.setattr(render.rendered, "__defaults__", (tmp_path,))
     _, line = run_here(capsys, program=render)
     assert_one_line(line, "docs/page.md cannot be rendered", named)
-    assert "old" in (tmp_path / "README.md").read_text()  # no page, or all of them
+    assert "old" in (tmp_path / "README.md").read_text()  # all pages are written, or none

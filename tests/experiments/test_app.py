@@ -1,4 +1,4 @@
-"""What the app computes and how it words it; `test_app_page.py` opens it in a browser."""
+"""What the app computes and how it presents it; `test_app_page.py` opens it in a browser."""
 
 import base64
 import io
@@ -43,7 +43,7 @@ WORDS = ("<pad>", "<eos>", "<unk>", "bird", "red")
 
 @pytest.fixture(scope="module")
 def looked_at(tiny_model):
-    """A picture and a text of untrained weights, with four examples."""
+    """A model of a picture and a text with untrained weights, and four examples."""
     weights = Weights(jax.jit(tiny_model.init)(jax.random.key(0)), standard(2, 3))
     sampler = Sampler(tiny_model, weights, SETTINGS)
     random = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def one(looked_at, name):
     return {name: looked_at.examples[name][:1]}
 
 
-# --- what is computed ---------------------------------------------------------------------------
+# --- computation --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [None, "picture", "text"])
@@ -132,7 +132,7 @@ def test_a_chain_is_as_long_as_memory_allows(looked_at, monkeypatch):
     assert subject.most_steps(looked_at.sampler, 300) == 7
 
 
-# --- what is given ------------------------------------------------------------------------------
+# --- user input ---------------------------------------------------------------------------------
 
 PICTURE = Modality("photo", "image", (4, 8, 3), "gaussian")
 TEXT = Modality("text", "text", (4, 5), "categorical")
@@ -149,7 +149,7 @@ def png(pixels, **options):
 def test_a_picture_of_the_size_is_taken_pixel_for_pixel():
     pixels = np.random.default_rng(0).integers(256, size=(4, 8, 3)).astype(np.uint8)
     np.testing.assert_array_equal(given.read(png(pixels), PICTURE, ""), pixels[None])
-    # Of a wide one it is the middle.
+    # A wide picture is cropped to its middle.
     wide = np.zeros((4, 12, 3), np.uint8)
     wide[:, 2:10] = pixels
     np.testing.assert_array_equal(given.read(png(wide), PICTURE, ""), pixels[None])
@@ -207,12 +207,12 @@ def test_a_picture_that_unpacks_to_too_much_is_refused(monkeypatch):
         given.read(png(np.zeros((9, 9), np.uint8)), PICTURE, "")
 
 
-# --- what is answered ---------------------------------------------------------------------------
+# --- answers ------------------------------------------------------------------------------------
 
 
 def test_one_s_own_takes_the_place_of_the_example_s(looked_at):
     pixels = np.zeros((8, 8), np.uint8)
-    pixels[0, 0] = 1  # in the raw range though it looks like [0, 1]
+    pixels[0, 0] = 1  # in the raw range, although it looks like [0, 1]
     batch = answers.observed_batch(looked_at, 3, ["picture", "text"], [png(pixels), None])
     np.testing.assert_array_equal(looked_at.sampler.as_raw(batch)["picture"][0, ..., 0], pixels)
     np.testing.assert_array_equal(batch["text"], looked_at.examples["text"][2:3])
@@ -260,7 +260,7 @@ def test_an_answer_shows_draws_and_chains(looked_at):
     shown, chain = answers.sample(looked_at, 2, ["picture"], [3, 2, 4, 1.0, 0], [None, None])
     for title in ("Observed", "From the generator", "Refined under the energy"):
         assert title in shown
-    assert chain.count("<svg") == 2  # of the data chain and of the posterior chain
+    assert chain.count("<svg") == 2  # one for the data chain, one for the posterior chain
     for page in (shown, chain, views.head(looked_at), answers.exchange(looked_at, "text")):
         assert "<i>" not in page
         assert "http" not in page

@@ -1,6 +1,6 @@
-"""The app in a browser: choose, sample, move a slider; see other pictures, or a message.
+"""The app in a browser: choose, sample, move a slider; see new pictures or a message.
 
-It makes the picture in docs/app.md, of a trained run:
+It also makes the picture in docs/app.md, from a trained run:
 
     pytest tests/experiments/test_app_page.py --app_model=RUN --screenshot=docs/app.png
 """
@@ -20,12 +20,12 @@ from tests.test_structure import ROOT
 
 pytestmark = pytest.mark.slow
 OLD = ROOT / "tests" / "runs" / "old_exports" / "format1"
-PATIENCE = 300_000  # milliseconds; on a busy machine compilation takes its time
+PATIENCE = 300_000  # milliseconds; compilation is slow on a busy machine
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory, request):
-    """Of an app that runs beside the tests."""
+    """The address of an app that runs alongside the tests."""
     pytest.importorskip("gradio", reason="Gradio is not installed")
     model = request.config.getoption("app_model") or OLD
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -60,7 +60,7 @@ def wait_for(address, server, log):
 
 @pytest.fixture(scope="module")
 def session():
-    """A Chromium; the tests are skipped where there is none."""
+    """A Chromium browser; tests are skipped if there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     path = next((p for n in ("chromium", "google-chrome") if (p := shutil.which(n))), None)
     if path is None:
@@ -72,7 +72,7 @@ def session():
 
 
 class Visit:
-    """A page of the app, and what went wrong on it."""
+    """A page of the app, with a record of its errors."""
 
     def __init__(self, session, address):
         self.complaints = []
@@ -94,7 +94,7 @@ class Visit:
         return self.tab.locator("#draws img").evaluate_all("all => all.map(i => i.src)")
 
     def wait_for_others(self, before):
-        """The pictures, once they are others."""
+        """Wait until the pictures differ from `before`, and return them."""
         shown = "[...document.querySelectorAll('#draws img')].map(i => i.src)"
         self.tab.wait_for_function(
             f"before => {{ const now = {shown}; return now.length && now.join() !== before }}",
@@ -128,7 +128,7 @@ def test_choose_sample_and_move_a_slider(visit, request):
     slide(tab, "refinement_steps", 0.35)
     assert tab.locator("#refinement_steps input[type=range]").input_value() != before
     refined = visit.wait_for_others(first)
-    assert refined[:1] == first[:1]  # what is observed
+    assert refined[:1] == first[:1]  # the observed picture
     slide(tab, "example", 0.5)
     other = visit.wait_for_others(refined)
     assert other[0] != refined[0]
@@ -148,7 +148,7 @@ def test_choose_sample_and_move_a_slider(visit, request):
 
 
 def slide(tab, name, share):
-    """Move a slider to this share of its range, as a hand does."""
+    """Drag a slider to this fraction of its range."""
     box = tab.locator(f"#{name} input[type=range]").bounding_box()
     tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     tab.mouse.down()

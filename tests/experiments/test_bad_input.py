@@ -1,4 +1,4 @@
-"""Bad input ends with one line that names the thing, and touches nothing."""
+"""Bad input gives a one-line error that names the problem, and changes nothing."""
 
 import contextlib
 import gzip
@@ -46,10 +46,10 @@ SHIPPED = Path(__file__).parents[2] / "pretrained" / "polymnist"
 
 @pytest.fixture(scope="session")
 def saved_run(tmp_path_factory):
-    """A run that was saved at its start, twice."""
+    """A run saved at its start, at two steps."""
     folder = tmp_path_factory.mktemp("saved")
     save_run(folder, small_config(), steps=(0, 1))
-    (folder / ".lock").touch()  # Training leaves it.
+    (folder / ".lock").touch()  # Training leaves this file behind.
     return folder
 
 
@@ -65,7 +65,7 @@ def idx(array):
 
 @pytest.fixture(scope="session")
 def mnist(tmp_path_factory):
-    """Forty digits to train on and twenty to test on, and the data set prepared from them."""
+    """Forty training digits and twenty test digits, and the data set prepared from them."""
     folder = tmp_path_factory.mktemp("mnist")
     (folder / "source").mkdir()
     for prefix, count in (("train", 40), ("t10k", 20)):
@@ -79,7 +79,7 @@ def mnist(tmp_path_factory):
 
 
 class Place:
-    """Where a case happens: `folder` is watched, and `run` in it is a copy of the saved run."""
+    """Where a case runs: `folder` is watched, and `run` inside it is a copy of the saved run."""
 
     def __init__(self, folder, saved_run, mnist, patch, stack):
         self.folder, self._saved, self._mnist = folder, saved_run, mnist
@@ -146,7 +146,7 @@ def setting(*flags, base=SMALL):
 
 
 def config_file(body):
-    """A config file that changes the smoke variant."""
+    """A config file that modifies the smoke variant."""
     lines = "from configs import polydigits\ndef get_config():\n"
     lines += "    config = polydigits.get_config('smoke')\n" + f"    {body}\n    return config\n"
     return lambda place: [
@@ -291,7 +291,7 @@ def locked(place):
 
 
 def lose(pattern):
-    """Remove files of the run."""
+    """Remove files from the run."""
 
     def arguments(place):
         for path in first_files(place.run, pattern):
@@ -329,7 +329,7 @@ def empty_checkpoints(place):
 
 
 def edited(name, change, mode="sample", *flags):
-    """A file of the run, changed: a function of its JSON, or new content."""
+    """Change a file of the run, by a function of its JSON or with new content."""
 
     def arguments(place):
         path = place.run / name
@@ -364,7 +364,7 @@ def set_field(*path, value):
 
 
 def instead(path_of, make, mode="train"):
-    """Something else in the place of a file or folder of the run."""
+    """Put something else in place of a file or folder of the run."""
 
     def arguments(place):
         path = path_of(place)
@@ -530,7 +530,7 @@ def packed(**arrays):
 
 
 def members(*pairs):
-    """An archive of (name, content)."""
+    """A zip archive with these (name, content) members."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         warnings.simplefilter("ignore")  # A name may occur twice.
@@ -553,7 +553,7 @@ def saved_array(array):
 
 
 def longer_than_declared():
-    """An archive whose member holds more than both of its headers say."""
+    """An archive whose member is longer than both of its headers declare."""
     content = saved_array(IMAGE)
     archive = bytearray(members(("m0.npy", content + bytes(10**6))))
     declared, claimed = (struct.pack("<I", len(content) + n) for n in (10**6, 0))
@@ -562,7 +562,7 @@ def longer_than_declared():
 
 
 def bomb():
-    """Three gigabytes of zeros, as the archive's directory says, in a few kilobytes."""
+    """A few kilobytes whose archive directory declares three gigabytes of zeros."""
     archive = bytearray(members(("m0.npy", npy((3 * 2**30, 16, 16, 3)))))
     at = archive.index(b"PK\x01\x02")
     archive[at + 24 : at + 28] = struct.pack("<I", 3 * 2**30)
@@ -655,7 +655,7 @@ def cut_idx(folder):
 
 
 def write_pngs(**options):
-    """The official release in small, one picture of which is saved in another way."""
+    """A small official release, with one picture saved in a different format."""
 
     def change(folder):
         for split in ("train", "test"):
@@ -673,7 +673,7 @@ def write_pngs(**options):
 
 
 def permuted_labels(place):
-    """What would be MNIST's files if the small ones were, but for the order of some labels."""
+    """Files that would pass for MNIST's, except for the order of some labels."""
     files = sorted((place.mnist / "source").iterdir())
     contents = {path: gzip.decompress(path.read_bytes()) for path in files}
     digests = {path.name: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
@@ -691,7 +691,7 @@ def damage_records(folder):
 
 
 def own_data(fields=None, num_classes=10, **changes):
-    """Train on arrays of one's own."""
+    """Train on the user's own arrays."""
 
     def load(**options):
         arrays = {
@@ -799,7 +799,7 @@ CASES |= {
 
 
 def evaluating(*flags, base=SMALL):
-    """Evaluate a run that need not be there: what is asked for is checked first."""
+    """Evaluate a run that need not exist: the requested measures are checked first."""
     return lambda place: [*setting(*flags, base=base)(place), "--mode=evaluate"]
 
 
@@ -821,7 +821,7 @@ def unlabelled(place):
 
 
 def published_elsewhere(place):
-    """PolyMNIST, and a folder without its classifiers."""
+    """PolyMNIST, with a folder that lacks its classifiers."""
     arguments = polymnist_run(lambda folder: None)(place)
     return [
         *arguments,
@@ -956,7 +956,7 @@ def test_a_page_that_cannot_be_written_is_not_drawn(capsys, monkeypatch, saved_r
     assert_one_line(stderr, named)
 
 
-# Arguments of `sample` of a loaded run, and what its refusal names.
+# Arguments of `sample` of a loaded run, and what the error message must contain.
 CALLS = {
     "no samples": ({"num_samples": 0}, "num_samples is 0: give 1 to"),
     "fewer than no steps": ({"num_steps": -1}, "num_steps is -1: give 0 to"),
@@ -978,7 +978,7 @@ def test_bad_arguments_of_a_loaded_run_end_with_one_line(loaded_run, case):
 
 
 def test_a_child_process_ends_likewise(tmp_path):
-    """Nothing of the libraries' own start-up comes between."""
+    """No output from the libraries' start-up comes first."""
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-m", "experiments.main", f"--workdir={tmp_path}", "--mode=sample"],

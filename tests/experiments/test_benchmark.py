@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic; its timings are its own."""
+"""The benchmark's arithmetic; its timings are not tested."""
 
 import json
 from dataclasses import replace

@@ -100,7 +100,7 @@ def test_a_run_under_a_budget_records_what_was_asked_and_used(tmp_path, monkeypa
     summary = compare.summarise({name: [result] for name, result in found.items()})
     assert summary[""]["budget"]["mean"] == 30.0
     assert "budget" in compare.to_markdown(summary).splitlines()[0]
-    # What is left to do of it is checked with the schedule that it has.
+    # The part left to do is checked with the schedule that the run already has.
     folder = epath.Path(tmp_path / "run")
     (folder / "evaluation.json").unlink()
     compare.check_grid({folder: config}, epath.Path(tmp_path), 30.0)
@@ -145,7 +145,7 @@ def test_bad_flags_end_with_one_line(tmp_path, capsys, arguments, message):
 
 
 def test_what_ends_a_later_run_is_refused_before_the_first(tmp_path, capsys, monkeypatch):
-    """A batch that the data cannot fill, a measure that is none, a folder that is taken."""
+    """A batch larger than the data, an unknown measure, or a folder in use."""
 
     def refuse(*_):
         raise AssertionError("a run began")
@@ -214,7 +214,7 @@ def test_a_comparison_ends_with_its_report(tmp_path, monkeypatch, capsys, wanted
 
 @pytest.mark.usefixtures("parsed_flags")
 def test_the_shard_that_ends_last_writes_the_table(tmp_path, monkeypatch, capsys):
-    """The first of two does its own runs and the other's; what another holds is left to it."""
+    """The first of two does its own and the other's runs, except what the other is working on."""
     begun = []
 
     def run_one(config, folder, *_):
@@ -237,5 +237,5 @@ def test_the_shard_that_ends_last_writes_the_table(tmp_path, monkeypatch, capsys
         assert "1 of 3 runs are under way elsewhere" in capsys.readouterr().out
         assert not (tmp_path / "comparison.md").exists()
         compare.main()
-    assert begun == ["full", "union", "paper_b", "full", "paper_b", "union"]  # read, for the table
+    assert begun == ["full", "union", "paper_b", "full", "paper_b", "union"]  # last 3 for the table
     assert (tmp_path / "comparison.md").exists()

@@ -1,4 +1,4 @@
-"""What an evaluation says of the energies of its samples, and whose configuration it takes."""
+"""Warnings about the energies of samples, and whose configuration an evaluation uses."""
 
 import sys
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What becomes of the evaluation that a folder has when it is measured again."""
+"""What happens to the existing evaluation in a folder when the run is evaluated again."""
 
 import json
 

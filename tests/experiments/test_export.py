@@ -1,4 +1,4 @@
-"""A run exported by one command, with what its storage costs on the card."""
+"""A single command exports a run and writes the cost of low-bit storage to the card."""
 
 import json
 
@@ -26,13 +26,13 @@ def test_the_card_has_both_rows_and_the_numbers_are_the_samplers_own(tmp_path, c
     trained, stored = results.values()
     assert list(results) == ["as trained, float32", "as stored, float32"]
     assert trained["frechet"]["floor"] > 0
-    # The same numbers drawn from the same keys by the same judges.
+    # The same keys and judges give the same numbers.
     for section in ("joint_coherence", "cross_coherence", "frechet", "diversity"):
         assert trained[section] == stored[section]
 
 
 def test_an_export_is_measured_by_the_settings_it_was_trained_with(tmp_path):
-    """On the data and by the protocol that a configuration names, as the run itself would be."""
+    """But on the data and by the protocol of the given configuration, like the run itself."""
     folder = epath.Path(tmp_path)
     sizes = {"data__num_train": 80, "data__num_test": 80, "evaluation__classifier_steps": 2}
     save_run(folder / "run", small_config(**sizes, prior__private_temperature=0.5))

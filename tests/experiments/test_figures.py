@@ -44,7 +44,7 @@ def tiny_grid(folder):
 
 
 def run_figures(capsys, *arguments):
-    """The command in this process: exit status and stderr."""
+    """Run the command in this process: exit status and stderr."""
     capsys.readouterr()
     status = 0
     with flagsaver.flagsaver():
@@ -59,7 +59,7 @@ def run_figures(capsys, *arguments):
 
 
 def drawn(picture, tmp_path):
-    """The size of a picture, which is small and not empty."""
+    """The file size of a picture, which must be small and not blank."""
     from mmebm_jax.training import plotting
 
     path = epath.Path(tmp_path / "picture.png")
@@ -101,7 +101,7 @@ def test_the_energys_sentence_has_its_numbers(tmp_path):
     assert "lag further behind is seen here" in text
     assert "2 runs exploded" in text
     assert "generators is not seen here" in energy_loss.sentence(energy_rows(0.05))
-    assert "noise" not in energy_loss.sentence(rows[:2])  # of a preview
+    assert "noise" not in energy_loss.sentence(rows[:2])  # for a preview
     assert drawn(energy_loss.draw(rows), tmp_path) > 1000
 
 
@@ -308,7 +308,7 @@ def test_a_figure_of_tiny_runs_is_made_once(name, tmp_path, monkeypatch):
     assert one.sentence(read["rows"])
     with Image.open(tmp_path / f"{name}.png") as picture:
         assert picture.size[0] > 100
-    monkeypatch.setattr(runs.training, "train", None)  # would be called to train again
+    monkeypatch.setattr(runs.training, "train", None)  # training again would call it
     assert figure.rows_of(name, one, settings) == read["rows"]
 
 
@@ -327,7 +327,7 @@ def test_cells_of_a_grid_share_their_programs_and_differ(tmp_path):
     assert [c["energy"]["chain"]["step_size"] for c in found] == list(sensitivity.STEP_SIZES[:2])
     moved = [runs.curve(one.folder, ("data_displacement",)) for one in trials]
     ratio = moved[1]["data_displacement"][0] / moved[0]["data_displacement"][0]
-    assert ratio > 4  # a step four times as large; noise grows as it does, drift by its square
+    assert ratio > 4  # for 4 times the step size: noise grows linearly, drift quadratically
 
 
 def test_a_run_that_exploded_is_a_row_of_its_own(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""A folder of anybody's pictures, some of them damaged, is prepared, trained on and evaluated."""
+"""A folder of the user's own pictures, some damaged, is prepared, trained on and evaluated."""
 
 import io
 import json
@@ -22,7 +22,7 @@ SMALL = SIZES | {"data.image_size": 8}
 
 
 def encoded(number, image):
-    """The picture in one of many forms: the name of its file and the content."""
+    """The picture in one of many formats: file name and content."""
     forms = {
         "rgb.png": (image, {}),
         "palette.png": (image.convert("P"), {}),
@@ -45,7 +45,7 @@ def turned():
 
 
 def make(root):
-    """Fifty pictures to train on: one is cut short, one missing, one caption is not UTF-8."""
+    """Fifty training pictures: one truncated, one missing, one with a caption that is not UTF-8."""
     for split, count in {"train": 50, "test": 20}.items():
         (root / split).mkdir(parents=True)
         lines = []
@@ -87,7 +87,7 @@ def test_a_folder_of_mixed_pictures_is_prepared_trained_and_evaluated(
     assert list((workdir / "images").glob("samples_*.png"))
     samples = mmebm_jax.load(workdir).sample(jax.random.key(0), 4)
     assert samples["image"].shape == (4, 8, 8, 3)
-    # A data set without any class is evaluated, and says what it lacks.
+    # A data set without classes is evaluated, and the result says what it lacks.
     measures.check(run)
     sampler, step = training.restore_sampler(run)
     judges = evaluate.Classifiers(run, workdir / "classifiers")
@@ -97,7 +97,7 @@ def test_a_folder_of_mixed_pictures_is_prepared_trained_and_evaluated(
     for name in ("joint_samples", "cross_samples", "linear_probes", "class_balance", "fidelity"):
         assert result["absent"][name] == "the data have no labels of two classes or more"
     assert np.isfinite(result["log_likelihood"]["test"]["mean"])
-    # Pairs are judged without classes. The test split has 20 examples: the pool.
+    # Pairs are judged without classes. The pool is the test split, with 20 examples.
     assert result["retrieval"]["pool"] == 20
     assert {"real", "joint", "pictures_drawn", "others_drawn"} <= set(result["retrieval"]["mean"])
     shown = evaluate.table(result)
@@ -124,7 +124,7 @@ def test_a_configuration_and_arrays_train_by_one_call(tmp_path, quick_compilatio
     config.update_from_flattened_dict(SIZES)
     state, _ = training.train(config, data, tmp_path / "run")
     assert int(state.step) == config.num_steps
-    assert config.data.name == "folder"  # the caller's is as it was
+    assert config.data.name == "folder"  # the caller's config is unchanged
     with pytest.raises(ValueError, match="arrays that were given from Python"):
         training.prepare(mmebm_jax.runs.checkpoint.read_config(epath.Path(tmp_path / "run")), "x")
     run = training.prepare(config, tmp_path / "run", data=data)

@@ -1,6 +1,6 @@
-"""Damaged and hostile files give a result or one line, within the stated memory.
+"""Damaged and hostile files give a result or a one-line error, within the stated memory.
 
-More draws than a test run has time for: pytest tests/test_fuzz.py --rounds=1000
+To run more draws than usual: pytest tests/experiments/test_fuzz.py --rounds=1000
 """
 
 import io
@@ -28,7 +28,7 @@ ODD = (*HUGE, None, True, 0.5, "", "x" * 10**5, "../../x", "\ud800\n", [], {}, [
 
 
 def mutated(rng, content):
-    """Bytes with a few flips, cuts, insertions, repetitions or other numbers in them."""
+    """Bytes with a few flips, cuts, insertions, repetitions or changed numbers."""
     content = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 5))):
         at, length = rng.randrange(len(content) + 1), rng.choice((1, 4, 8, 64, 1000))
@@ -49,7 +49,7 @@ def mutated(rng, content):
 
 
 def mutated_json(rng, content):
-    """A JSON file with some values or names replaced, removed or exchanged."""
+    """A JSON file with some values or names replaced, removed or swapped."""
     tree = json.loads(content)
     for _ in range(rng.choice((1, 1, 3))):
         node = tree
@@ -75,7 +75,7 @@ def mutated_json(rng, content):
 
 
 def one_line(function, *arguments):
-    """The result, or the kind of error: one line and nothing else."""
+    """Return "result" or the name of the error, whose message must be a single line."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -91,7 +91,7 @@ def one_line(function, *arguments):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run's folder, its state and its sampler."""
+    """A run folder, its state and its sampler."""
     folder = tmp_path_factory.mktemp("run")
     state = save_run(folder, small_config())
     return folder, state, mmebm_jax.load(folder)
@@ -104,7 +104,7 @@ def saved_array(array):
 
 
 def random_array(rng):
-    """A file of an array whose header may claim anything of its values."""
+    """An array file whose header may make any claim about its values."""
     header = {
         "descr": rng.choice(("|u1", "<f4", ">f8", "<i4", "|O", "<U9", "|V3", "<c8", "|b1", "<f2")),
         "fortran_order": rng.choice((False, True, 3)),
@@ -152,7 +152,7 @@ def test_a_given_file_gives_a_batch_or_one_line(run, tmp_path, request):
     counts = {outcome: outcomes.count(outcome) for outcome in set(outcomes)}
     print(f"{counts}, {peak / 2**20:.1f} MiB at the peak")
     assert {"result", "ValueError"} <= set(outcomes)
-    # Nothing that was claimed has been allocated: the files themselves have kilobytes.
+    # Claimed sizes were never allocated; the files themselves are only kilobytes.
     assert peak < 32 * 2**20 < MOST_BYTES
 
 

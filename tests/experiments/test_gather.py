@@ -1,4 +1,4 @@
-"""Evaluations gathered into a file of results."""
+"""Gathering evaluations into a file of results."""
 
 import json
 
@@ -14,7 +14,7 @@ MADE = {"version": "abc", "machine": "1 core of some", "date": "2026-01-02"}
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two runs whose steps took 1 and 3 minutes, with a record between that is no row."""
+    """Two runs whose steps took 1 and 3 minutes, with a record in between that is not a row."""
     folders = [tmp_path / "one", tmp_path / "two"]
     for seed, folder in enumerate(folders):
         save_run(folder, small_config(seed=seed, batch_size=8))

@@ -1,4 +1,4 @@
-"""What an evaluation chooses to measure, and distances under a backbone's own name."""
+"""Which measures an evaluation runs, and distances named after their backbone."""
 
 import json
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ from mmebm_jax.runs import builders, checkpoint
 from mmebm_jax.runs.sampler import Sampler
 from tests.commands import save_run, small_config
 
-# What needs weights, or text, vectors or categories beside pictures.
+# These need weights, or text, vectors or categories as well as pictures.
 WITHOUT = {"fid", "mobilenet_distance", "pair_retrieval", "attribute_agreement"}
 
 
@@ -66,7 +66,7 @@ def test_one_modality_has_no_pairs(prepare):
 
 
 def test_few_sources_leave_the_number_of_samples(prepare, tmp_path):
-    """Sources are the first test examples; a distance of too few of them is left out."""
+    """Sources are the first test examples; distances from too few of them are left out."""
     run = prepare(data__num_train=100, data__num_test=100, evaluation__num_sources=7)
     weights = Weights(run.model.init(jax.random.key(0)), standard(4, run.model.num_latents))
     sampler = Sampler(run.model, weights, builders.build_sampler_settings(run.config))
@@ -158,13 +158,13 @@ def test_distances_under_a_backbones_own_name(prepare):
     shift = found["energy"]["mean"]
     assert shift > 1
     assert found["floor"] == found["energy"]
-    # What the source is itself counts in one mean alone.
+    # Only one of the two means counts the source itself.
     assert found["conditional"]["mean"] == pytest.approx(shift)
     assert found["conditional"]["with_self"] == pytest.approx(shift / 2)
     assert found["weights"] == "SHA-256 abcd"
     before = len(calls)
     distances.image_distances(subject, backbone, "abcd")
-    assert len(calls) - before == before - len(test)  # the references are kept
+    assert len(calls) - before == before - len(test)  # the reference statistics are cached
     distances.image_distances(subject, backbone, "other")
     assert len(calls) == 3 * before - len(test)
 

@@ -1,4 +1,4 @@
-"""A run carried in small files: what comes out is what went in, or one line says why not."""
+"""A run carried in small files is restored exactly, or one line says why not."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ SIZE = 1000
 
 @pytest.fixture
 def run(tmp_path):
-    """A run's folder as it looks from outside, with what is not carried."""
+    """A run folder as seen from outside, including files that are not packed."""
     folder = tmp_path / "run"
     for name, content in {
         "config.json": b"{}",
@@ -73,7 +73,7 @@ def test_a_newer_pack_takes_the_place_of_older_ones(run, tmp_path):
 def test_of_a_damaged_pack_the_one_before_is_taken_else_one_line(run, tmp_path):
     store = tmp_path / "store"
     packs.write(run, store, {}, SIZE)
-    shutil.copytree(store / "8", store / "20")  # a machine was lost while it wrote this one
+    shutil.copytree(store / "8", store / "20")  # a pack that a lost machine left half-written
     (store / "20" / "index.json").unlink()
     assert packs.read(store, tmp_path / "again").step == 8
     part = store / "8" / "001.part"

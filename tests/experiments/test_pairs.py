@@ -1,4 +1,4 @@
-"""Measures without classes, on planted generators: one that copies and one that ignores."""
+"""Measures without classes, on planted generators that copy or ignore their input."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ NUM_TEST = 80
 
 
 def arrays(count, seed):
-    """Pictures of two halves, a sentence about the left, ticks about the right, a category."""
+    """Two-part pictures, a sentence on the left, binary attributes on the right, and a category."""
     rng = np.random.default_rng(seed)
     left, right = rng.integers(4, size=(2, count))
     shades = np.array(list(COLOURS.values()))
@@ -65,7 +65,7 @@ def subject(run, draw, joint=None):
 
 
 def ignoring(test):
-    """One example for all."""
+    """The same example for every input."""
     return {name: np.repeat(values[:1], len(values), axis=0) for name, values in test.items()}
 
 
@@ -76,7 +76,7 @@ def test_a_generator_that_copies_is_as_good_as_real_pairs(run):
     assert set(found) == {"picture+text", "picture+ticks", "picture+side"}
     for sides in found.values():
         assert sides["joint"] == sides["real"] == sides["pictures_drawn"] == sides["others_drawn"]
-        # A fourth of all partners are equal: of 20 equally good ones one is right.
+        # A quarter of all partners are equal, so one of about 20 equally good ones is right.
         assert min(sides["real"].values()) > 2.5 / NUM_TEST
         assert max(sides["shuffled"].values()) < 2 / NUM_TEST
     assert mean["joint"] == mean["real"] > 1.5 * mean["shuffled"]
@@ -106,7 +106,7 @@ def test_attributes_of_copies_and_of_one_picture_for_all(run):
     ticks = copied["picture+ticks"]
     assert set(ticks["by_attribute"]) == {f"ticks {n}" for n in range(4)}
     asked = data.whole(run.splits.test)["ticks"] > 0
-    expected = np.mean(~asked, axis=0)  # most training pictures lack each of them
+    expected = np.mean(~asked, axis=0)  # most training pictures lack each attribute
     assert ticks["mean"]["majority"] == pytest.approx(expected.mean())
 
 
@@ -121,7 +121,7 @@ def test_words_of_copies_and_of_one_picture_for_all(run):
     constant = pairs.attribute_agreement(subject(run, ignoring))["attribute_words"]
     mean = constant["picture+text"]["mean"]
     assert mean["pictures_drawn"] == pytest.approx(mean["pictures_drawn_shuffled"])
-    # One sentence for all names one colour, which is that of so many pictures.
+    # The one sentence is right for as many pictures as have its colour.
     left = arrays(NUM_TEST, 1)["text"]
     same = np.mean([sentences == left[0] for sentences in left])
     assert mean["sentences_drawn"] == pytest.approx(same)

@@ -1,4 +1,4 @@
-"""Parts that a sampler does without."""
+"""Ablations of a sampler's parts."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Our bounds beside MultiVae's. The parity itself needs MultiVae; what it stands on does not."""
+"""Our bounds against MultiVae's. The comparison needs MultiVae; the code it relies on does not."""
 
 import importlib.util
 
@@ -22,7 +22,7 @@ def test_latents_are_handed_over_stratum_by_stratum():
         for index, name in enumerate(bounds.NAMES)
     }
 
-    def flat(values):  # as the bound decodes them
+    def flat(values):  # the shape in which the bound decodes them
         return values.reshape(-1, values.shape[-1])
 
     drawn = bounds._strata([Latents(flat(shared), {n: flat(w) for n, w in private.items()})])

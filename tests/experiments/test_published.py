@@ -1,4 +1,4 @@
-"""Slices of a machine's time: the self-check of the whole, and what is refused."""
+"""Slices of machine time: the full self-check, and input that is refused."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def test_the_presets_are_for_an_accelerator(preset):
 
 @pytest.fixture
 def store(tmp_path):
-    """Of a run at step 8 of 20."""
+    """A store with a run at step 8 of 20."""
     run = tmp_path / "run"
     meta = run / "checkpoints" / "8" / "meta" / "metadata"
     meta.parent.mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_the_status_tells_how_far_runs_are_and_what_is_damaged(store, tmp_path, 
 
 
 def test_what_the_command_refuses_is_told_in_its_line(tmp_path):
-    """A preset for an accelerator, on these CPUs, among others."""
+    """For example, a preset for an accelerator on these CPUs."""
     machine, end = tmp_path / "machine", time.monotonic() + 600
     work = Slice(tmp_path / "store", machine, machine, ["num_steps=0"], end)
     work.scratch.mkdir()

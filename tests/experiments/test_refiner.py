@@ -1,4 +1,4 @@
-"""The diffusion refiner's command, beside a run of a few steps."""
+"""The diffusion refiner's command, on a run of a few steps."""
 
 import json
 

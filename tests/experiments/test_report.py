@@ -56,7 +56,7 @@ def evaluation(joint):
 
 
 def save_learned(folder, config):
-    """A checkpoint of untrained weights whose energies count as learned."""
+    """A checkpoint with untrained weights whose energies count as learned."""
     folder = epath.Path(folder)
     splits, optimisers = builders.build_data(config), builders.build_optimisers(config)
     model = builders.build_model(config, splits.fields)
@@ -69,7 +69,7 @@ def save_learned(folder, config):
 
 
 def write_logs(folder, joint=0.5):
-    """What training and evaluation leave beside a checkpoint."""
+    """The files that training and evaluation write next to a checkpoint."""
     rows = [{"step": n, "loss/elbo": 9.0 / n, HOSTILE: 1.0 * n} for n in range(1, 400)]
     healths = [
         {"event": "diagnostics", "step": n} | {f"chain/{c}_r_hat": 1.0 + n for c in CHAINS}
@@ -82,7 +82,7 @@ def write_logs(folder, joint=0.5):
 
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory):
-    """Four runs of two methods and two seeds, one with a control, one of a strange name."""
+    """Two methods with two seeds each; one run has a control, and one method a strange name."""
     folder = tmp_path_factory.mktemp("comparison")
     first = folder / "seed0" / "full"
     save_learned(first, small_config())
@@ -104,12 +104,12 @@ def page(comparison):
     path = report.write(comparison)
     after = digest(Path(comparison))
     assert set(after) - set(before) == {"report.html"}
-    assert {name: after[name] for name in before} == before  # nothing of a run is touched
+    assert {name: after[name] for name in before} == before  # the run's own files are untouched
     return path
 
 
 class Elements(html.parser.HTMLParser):
-    """Every element with its attributes, and the text."""
+    """All elements with their attributes, and the text."""
 
     def __init__(self, text):
         super().__init__()
@@ -130,7 +130,7 @@ def test_every_section_is_there_and_every_picture_decodes(page):
     )
     assert {a["id"] for tag, a in elements.found if tag == "section"} == SECTIONS
     images = [a["src"] for tag, a in elements.found if tag == "img"]
-    # Of either method: generator and refined, three sources given each, chains; and test data.
+    # For each of two methods: generator, refined, three given sources each, chains; and test data.
     assert len(images) > 2 * (2 * 2 + 2 * 6 * 2 + 3 * 2)
     for uri in images:
         kind, _, content = uri.partition(",")
@@ -139,7 +139,7 @@ def test_every_section_is_there_and_every_picture_decodes(page):
             image.load()
             assert image.mode == "RGBA"
     figures_found = sum(tag == "svg" for tag, _ in elements.found)
-    assert figures_found >= 2 + 2 + 3 + 2 * 2  # planes, curves, R-hats, energies of two methods
+    assert figures_found >= 2 + 2 + 3 + 2 * 2  # scatters, curves, R-hats, energies of two methods
 
 
 def test_the_page_is_small_and_refers_to_nothing_outside_itself(page):
@@ -162,7 +162,7 @@ def test_what_files_hold_is_shown_and_never_obeyed(page):
     assert HOSTILE not in text
     assert "<b>&," not in text
     words = "".join(Elements(text).words)
-    assert HOSTILE in words  # of the warnings, the protocol, a metric's name
+    assert HOSTILE in words  # in the warnings, the protocol, a metric's name
     assert "<b>&, seed 1" in words
 
 
@@ -196,7 +196,7 @@ def test_a_table_has_means_over_seeds_and_its_floor(comparison):
     heads = ["seeds", *(column.head for column in first.columns)]
     assert heads == ["seeds", "joint coherence", "Fréchet distance", "FD before refinement"]
     by_label = {row.label: dict(zip(heads, row.cells, strict=True)) for row in first.rows}
-    # Of .5 and 0, whose standard deviation is the root of 1/8.
+    # The values are .5 and 0, with standard deviation sqrt(1/8).
     assert by_label["full"]["joint coherence"] == "0.250 ± 0.354"
     assert by_label["full"]["seeds"] == "2"
     assert by_label["full + mixture"]["joint coherence"] == "0.875"
@@ -232,7 +232,7 @@ def test_a_run_without_files_says_which_command_makes_them(comparison, tmp_path)
     assert f"{train}--config.data.num_modalities=2" in words
     assert "No warnings" in words
     images = [a["src"] for tag, a in elements.found if tag == "img"]
-    assert len(images) == 1  # training's own; the other is damaged
+    assert len(images) == 1  # the one from training; the other is damaged
 
 
 def test_damaged_files_are_told_and_the_rest_is_shown(comparison, tmp_path):
@@ -241,7 +241,7 @@ def test_damaged_files_are_told_and_the_rest_is_shown(comparison, tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "0" / "weights")
     (run,) = collect.collect(epath.Path(tmp_path / "run"))
     assert "evaluation.json is damaged" in run.problems[0]
-    assert len(run.evaluations) == 1  # its control's
+    assert len(run.evaluations) == 1  # of the control
 
     def draw(run):
         return pictures.draw(run.folder, run.config)
@@ -364,7 +364,7 @@ def test_a_report_without_jinja_is_one_line_before_anything_is_drawn(
 
 
 def browser():
-    """A Chromium to open pages in; the test is skipped where there is none."""
+    """A Chromium browser; the test is skipped if there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     path = next((p for n in ("chromium", "google-chrome") if (p := shutil.which(n))), None)
     if path is None:

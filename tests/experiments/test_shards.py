@@ -1,4 +1,4 @@
-"""Three processes divide a grid; one of them is killed, and its run is taken over."""
+"""Three processes divide a grid; one is killed, and another takes over its run."""
 
 import signal
 import subprocess
@@ -11,7 +11,7 @@ from etils import epath
 from experiments import shards
 from tests.test_structure import ROOT
 
-# Each run counts to five in a file, as training goes from checkpoint to checkpoint.
+# Each run counts to five in a file, just as training goes from checkpoint to checkpoint.
 WORKER = """
 import sys, time
 from etils import epath
@@ -41,12 +41,12 @@ def test_a_grid_survives_the_death_of_a_machine(tmp_path):
         time.sleep(0.02)
     others = [start(f"{place}/3", tmp_path) for place in (2, 3)]
     assert [process.wait(timeout=300) for process in others] == [0, 0]
-    # What it held was left alone while it lived; all else is done, its own share too.
+    # The run it held was left alone while it lived; the others did everything else, its share too.
     assert {path.parent.name for path in tmp_path.glob("*/done")} == set("bcdefg")
     for name in "bcdefg":
         steps = (tmp_path / name / "steps").read_text().split()
         assert len(steps) == 5, name
-        assert len(set(steps)) == 1, name  # nobody worked on another's run
+        assert len(set(steps)) == 1, name  # only one process worked on each run
     dying.send_signal(signal.SIGKILL)
     dying.wait()
     assert start("2/3", tmp_path).wait(timeout=300) == 0

@@ -35,7 +35,7 @@ def test_the_truth_measures_as_it_should():
 def test_divergence_is_zero_of_the_truth_and_exact_of_a_heavier_mode():
     energy = -TRUTH.log_density(grid())
     assert TRUTH.divergence(grid(), energy + 3.0) == pytest.approx(0, abs=1e-6)
-    # One mode weighs twice, all others as before: Z grows to 9/8.
+    # One mode has twice the weight and the others are unchanged, so Z grows to 9/8.
     first = np.linalg.norm(grid()[:, None] - TRUTH.centres, axis=-1).argmin(1) == 0
     expected = np.log(9 / 8) - np.log(2) / 8
     heavier = TRUTH.divergence(grid(), energy - np.log(2) * first)
@@ -109,7 +109,7 @@ def test_a_sampler_takes_vectors_and_gives_them_back():
 @pytest.mark.slow
 def test_the_command_writes_its_files(tmp_path):
     config = get_config("smoke")
-    # One compiled update, and pictures at the end alone.
+    # One compiled update, and pictures only at the end.
     config.update(num_steps=2, warmup_steps=0, picture_every=100)
     config.energy.start_step = 0
     config.model.update(hidden=8, energy_hidden=8, prior_hidden=8)

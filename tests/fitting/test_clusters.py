@@ -28,7 +28,7 @@ def test_the_prior_of_clusters_is_the_mixture_of_unit_gaussians():
     each = norm.logpdf(z[:, None], MEANS[None]).sum(-1) + log_weight
     prior = make_prior(logit)
     np.testing.assert_allclose(base_log_prob(prior, z), logsumexp(each, axis=1), rtol=1e-4)
-    # CMVAE's expression for it: Σ_c p(c | z) [log p(z | c) + log p(c) − log p(c | z)].
+    # CMVAE's formula: Σ_c p(c | z) [log p(z | c) + log p(c) − log p(c | z)].
     share = np.exp(each - logsumexp(each, axis=1, keepdims=True))
     published = (share * (each - np.log(share + 1e-300))).sum(1)
     np.testing.assert_allclose(base_log_prob(prior, z), published, rtol=1e-4)
@@ -44,7 +44,7 @@ def test_clusters_that_nobody_needs_are_dropped():
     assert [score.num_clusters for score in scores] == [4, 3, 2, 1]
     weight = np.exp(chosen.log_weight)
     np.testing.assert_allclose(weight.sum(), 1, rtol=1e-5)
-    # The one far away is unused, and one of the two that coincide says nothing.
+    # The distant cluster is unused, and one of the two that coincide is redundant.
     assert list(weight > 0) == [True, True, False, False]
     for score in scores:
         assert score.score == pytest.approx(score.entropy - score.log_likelihood)

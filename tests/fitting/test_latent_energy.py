@@ -10,14 +10,14 @@ from mmebm_jax.networks.joint import LatentEnergy
 from mmebm_jax.typing import Latents
 
 MEAN, VARIANCE = np.array([1.0, 0.0]), np.array([0.5, 1.0])
-# Of N(MEAN, VARIANCE) to N(0, I).
+# KL(N(MEAN, VARIANCE) ‖ N(0, I)).
 DIVERGENCE = 0.5 * np.sum(VARIANCE + MEAN**2 - 1 - np.log(VARIANCE))
 
 
 def test_tilt_loss_by_hand():
     data, base = jnp.array([1.0, 2.5, -0.5]), jnp.array([0.0, np.log(4.0)])
     assert float(latent_energy.tilt_loss(data, base)) == pytest.approx(1.0 + np.log((1 + 0.25) / 2))
-    # A constant cancels, and so does the size of the numbers.
+    # A common constant cancels, even a large one.
     assert float(latent_energy.tilt_loss(data + 200, base + 200)) == pytest.approx(
         1.0 + np.log(0.625), abs=1e-4
     )
@@ -25,7 +25,7 @@ def test_tilt_loss_by_hand():
 
 @pytest.fixture(scope="module")
 def fit(tiny_model):
-    """Fits the energy of a two-dimensional model to the planted latents."""
+    """Fit the energy of a two-dimensional model to planted latents."""
     model = tiny_model._replace(num_latents=2, prior=LatentEnergy(32, 10.0))
     latents = np.random.default_rng(0).normal(MEAN, np.sqrt(VARIANCE), size=(4000, 2))
     latents = jnp.asarray(latents, jnp.float32)
@@ -63,7 +63,7 @@ def test_the_fit_is_a_function_of_its_key(fit):
 
 
 def test_private_energies_are_the_ratio_of_conditionals(tiny_model):
-    """w = s + noise of variance .5, beside a base that knows nothing of z."""
+    """w = s + noise of variance .5, with a base prior that does not depend on z."""
     model = tiny_model._replace(
         num_latents=1, num_private=1, prior=LatentEnergy(32, 10.0, ("picture",))
     )
@@ -76,7 +76,7 @@ def test_private_energies_are_the_ratio_of_conditionals(tiny_model):
     fitted, worth = latent_energy.fit_latent_energy(
         jax.random.key(1), model, params, latents, base, num_steps=600, learning_rate=1e-2
     )
-    # E_z of the divergence of N(z, .5) from N(0, 1); that of z itself is 0.
+    # E_z KL(N(z, .5) ‖ N(0, 1)); the divergence for z itself is 0.
     expected = 0.5 * (0.5 + 1.0 - 1.0 - np.log(0.5))
     assert float(worth.training) == pytest.approx(expected, abs=0.08)
     assert float(worth.held_out) == pytest.approx(expected, abs=0.15)

@@ -1,4 +1,4 @@
-"""Every bound against loops in NumPy, at the latents that the bound itself decoded."""
+"""Every bound against NumPy loops, at the latents that the bound itself decoded."""
 
 import itertools
 import math
@@ -26,7 +26,7 @@ MODALITIES = (
     Modality("text", "text", (2, 3), "categorical", weight=2.0),
 )
 NUM_SHARED, NUM_PRIVATE = 2, 3
-WEIGHTS = {  # of the linear decoder, rows: shared latents, then private ones
+WEIGHTS = {  # of the linear decoder; rows are shared latents, then private ones
     "picture": np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32),
     "text": np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32),
 }
@@ -38,7 +38,7 @@ CORRELATION = 0.4
 DENSITIES = {"gaussian": norm, "laplace": laplace}
 fast_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
-# Every bound with the aggregator that it is published with, and constants other than 0 and 1.
+# Every bound with its published aggregator, and with constants other than 0 and 1.
 BOUNDS = {
     "mopoe": ("mixture_of_products", Bound("joint", beta=0.3)),
     "helvae": ("hellinger", Bound("joint", beta=2.5)),
@@ -115,7 +115,7 @@ def make_encoding(aggregator, mask=MASK, *, with_private=False, family="gaussian
 
 
 def as_drawn(values, *others):
-    """What was decoded as one batch, examples first, as `[*others, B, ...]`."""
+    """Undo the flattening of a decoded batch, examples first, to `[*others, B, ...]`."""
     values = np.asarray(values)
     parts = values.reshape(len(values) // math.prod(others), *others, *values.shape[1:])
     return np.moveaxis(parts, 0, len(others))
@@ -124,7 +124,7 @@ def as_drawn(values, *others):
 def value_and_latents(
     key, encoding, batch, mask, bound, prior_energy=energy, prior_family="gaussian"
 ):
-    """The negative bound and every `Latents` that it decoded, in order."""
+    """The negative bound and every `Latents` it decoded, in order."""
     decoded = []
 
     def recording(latents, names=NAMES):
@@ -147,7 +147,7 @@ def evaluate(*arguments, **options):
 
 
 def log_likelihood(name, z, w, batch, example):
-    """log p(x_m | z, w) of one latent and one example, in NumPy alone."""
+    """log p(x_m | z, w) for one latent and one example, in plain NumPy."""
     inputs = np.concatenate([z, w])
     outputs = inputs @ WEIGHTS[name][: len(inputs)]
     target = batch[name][example]
@@ -213,7 +213,7 @@ def test_mmvae_against_loops(batch, bound, family, with_private):
 
 @pytest.mark.parametrize("family", DENSITIES)
 def test_mmvae_plus_draws_its_own_and_foreign_private_latents(family):
-    """In stratum m: z from q_m, w_m from q_m, and every other w_n from r_n; all independent."""
+    """In stratum m: z from q_m, w_m from q_m, and every other w_n from r_n, all independent."""
     count, names, rng = 1000, "abc", np.random.default_rng(5)
     modalities = tuple(Modality(name, "image", (4, 4, 1), "gaussian") for name in names)
     batch = {name: jnp.zeros([count, 4, 4, 1]) for name in names}
@@ -250,7 +250,7 @@ def test_mmvae_plus_draws_its_own_and_foreign_private_latents(family):
 
 
 def test_the_hidden_share_of_foreign_private_latents_is_not_their_own(batch):
-    """Elsewhere a foreign latent is the draw that the stratum of its own modality decodes too."""
+    """Otherwise a foreign latent is the same draw that its own modality's stratum decodes."""
     num_samples, count, share = 500, 3, 0.3
     bound = Bound(num_samples=num_samples, hidden_share=share)
     encoding = make_encoding("mixture", with_private=True)
@@ -261,12 +261,12 @@ def test_the_hidden_share_of_foreign_private_latents_is_not_their_own(batch):
         assert is_own.shape == (num_samples, count)
         seen = is_own[:, OBSERVED[n]].mean()
         assert abs(seen - (1 - share)) < 4 * 0.5 / np.sqrt(num_samples)
-        # What is missing has no latent of its own.
+        # A missing modality has no latent of its own.
         assert not is_own[:, ~OBSERVED[n]].any()
 
 
 def test_what_is_hidden_says_nothing_of_the_noise():
-    """With one key for both, a latent that is shown would always lie above its mean."""
+    """With one key for both, the latents shown would always lie above their mean."""
     encoding = make_encoding("mixture", with_private=True)
     problem = elbo.Problem(encoding, {}, Bound(hidden_share=0.5), Setting(MODALITIES, decode), None)
     keys = jax.random.split(jax.random.key(7), 400)
@@ -295,7 +295,7 @@ def test_private_latents_of_tokens_may_always_be_hidden(batch, hide_tokens):
 
 @pytest.mark.parametrize("estimator", ["elbo", "dreg"])
 def test_mmvae_plus_gradient_reach(batch, estimator):
-    """Without a rate, an own target moves q_m(w | x_m), a foreign target the scale of r_n."""
+    """Without the rate term, own targets move q_m(w | x_m) and foreign ones the scale of r_n."""
     bound = Bound(beta=0.0, num_samples=2, estimator=estimator)
 
     @fast_jit
@@ -321,7 +321,7 @@ def test_mmvae_plus_gradient_reach(batch, estimator):
 
 @pytest.mark.parametrize("num_samples", [1, 3])
 def test_strata_average_to_the_whole_bound_and_its_gradient(batch, num_samples):
-    """Σ_k π_k times the bound of stratum k, from the same noise: in expectation nothing changes."""
+    """Σ_k π_k times the bound of stratum k, with the same noise: the expectation is unchanged."""
     bound = Bound(beta=0.3, num_samples=num_samples, estimator="stratum")
     encoding = make_encoding("mixture", with_private=True, family="laplace")
 
@@ -355,7 +355,7 @@ def test_strata_average_to_the_whole_bound_and_its_gradient(batch, num_samples):
         1.0,
     )
     (whole, _), whole_gradient = of(*arguments, None, bound._replace(estimator="elbo"))
-    # Of an example without modality k, stratum k has weight 0.
+    # If an example lacks modality k, stratum k has weight 0.
     strata = [jnp.full([num_samples, 1, 3], k) for k in range(2)]
     each = [of(*arguments, stratum, bound) for stratum in strata]
     np.testing.assert_allclose(sum(value for (value, _), _ in each), whole, rtol=1e-5)
@@ -364,7 +364,7 @@ def test_strata_average_to_the_whole_bound_and_its_gradient(batch, num_samples):
         assert np.any(np.asarray(expected) != 0)
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
-    # Left to itself it takes one of them, never one that is not observed.
+    # Without given strata it draws one of them, never an unobserved one.
     (_, drawn), _ = of(*arguments, None, bound)
     if num_samples == 1:
         by_stratum = np.stack([values for (_, values), _ in each])
@@ -374,7 +374,7 @@ def test_strata_average_to_the_whole_bound_and_its_gradient(batch, num_samples):
 
 
 def test_strata_are_drawn_by_their_weight_for_each_example_and_draw():
-    """z tells its stratum when the experts lie far apart."""
+    """z reveals its stratum when the experts are far apart."""
     count, num_samples = 2000, 2
     location = jnp.array([0.0, 100.0, 200.0])[:, None, None] * jnp.ones([3, count, 1])
     observed = jnp.array([True, True, False])[:, None] | (jnp.arange(count) % 2 == 0)[None]
@@ -406,7 +406,7 @@ def test_strata_are_drawn_by_their_weight_for_each_example_and_draw():
 
 
 def test_mmvae_of_one_linear_modality_is_the_closed_form():
-    """One expert and a linear decoder: the bound's expectation needs no sampling."""
+    """With one expert and a linear decoder, the bound's expectation needs no sampling."""
     count, mean, scale, slope = 40_000, 0.7, 0.6, 0.4
     experts = Experts(
         jnp.full([1, count, 1], mean), jnp.full([1, count, 1], scale), jnp.ones([1, count], bool)
@@ -434,7 +434,7 @@ def test_mmvae_of_one_linear_modality_is_the_closed_form():
 
 
 def divergence(mean, variance, other_mean=0.0, other_variance=1.0):
-    """KL between diagonal Gaussians, in NumPy."""
+    """KL divergence between diagonal Gaussians, in NumPy."""
     squares = (variance + (mean - other_mean) ** 2) / other_variance
     return 0.5 * (squares - 1 + np.log(other_variance / variance)).sum()
 
@@ -450,7 +450,7 @@ def with_standard(means, scales):
 
 
 def subsets_of(seen):
-    """(index, members) of the subsets that are observed, in the order of the logits."""
+    """(index, members) of the observed subsets, in the order of the logits."""
     rows = list(itertools.product([False, True], repeat=2))[1:]
     groups = [(index, np.flatnonzero(row)) for index, row in enumerate(rows)]
     return [(index, members) for index, members in groups if set(members) <= set(seen)]
@@ -502,7 +502,7 @@ def jmvae_loop(bound, encoding, batch, example, decoded, seen):
 
 
 def code_values(bound, encoding, batch, example, decoded, seen):
-    """Each observed subset's index, and its bound."""
+    """The index and bound of each observed subset."""
     z = as_drawn(decoded[0].shared, 3)[:, example]
     means, scales = experts_of(encoding, example)
     values = {}
@@ -551,7 +551,7 @@ def test_bound_against_loops(batch, name):
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_bound_draws_from_its_posteriors(batch, name):
-    """The latents decoded, put through the distributions they should have, are uniform."""
+    """Decoded latents, mapped by the CDFs of their expected distributions, are uniform."""
     count = 1000
     aggregator, bound = BOUNDS[name]
     everything = {name: jnp.ones(count, bool) for name in NAMES}
@@ -589,7 +589,7 @@ def test_bound_draws_from_its_posteriors(batch, name):
 
 
 def test_code_learns_its_weights(batch):
-    """The gradient to the logits is that of a softmax, and equal weights have entropy log S."""
+    """The gradient for the logits is a softmax's, and equal weights have entropy log S."""
     aggregator, bound = BOUNDS["code"]
     encoding = make_encoding(aggregator)
 
@@ -619,12 +619,12 @@ def test_code_learns_its_weights(batch):
     np.testing.assert_allclose(without - with_entropy, 10 * np.log([3, 1, 1]), atol=1e-4)
 
 
-# What holds for every bound.
+# Properties of every bound.
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_without_mask_and_energy(batch, name):
-    """No mask is a mask of everything, and no energy is an energy of zero."""
+    """No mask equals a mask of ones, and no energy equals an energy of zero."""
     aggregator, bound = ALL[name]
     encoding = make_encoding(aggregator, None)
     bare, _ = evaluate(jax.random.key(0), encoding, batch, None, bound, None)
@@ -636,7 +636,7 @@ def test_without_mask_and_energy(batch, name):
 
 @pytest.mark.parametrize("name", [*ALL, "mmvae+", "dreg"])
 def test_what_is_missing_moves_nothing_and_the_rest_moves(batch, name):
-    """Gradients to experts, private latents and generator; of the missing ones exactly zero."""
+    """Gradients for experts, private latents and generator; exactly zero for missing modalities."""
     aggregator, bound = ALL.get(name, MIXTURE["mmvae"])
     if name == "dreg":
         bound = bound._replace(estimator="dreg")
@@ -698,7 +698,7 @@ PIXELS = np.random.default_rng(11).normal(size=(2, 16))
 PRECISION = 1 + sum((a**2).sum() / s**2 for a, s in zip(SLOPES, NOISES, strict=True))
 CENTRE = (
     sum(a @ x / s**2 for a, x, s in zip(SLOPES, PIXELS, NOISES, strict=True)) / PRECISION
-)  # of p(z | x), whose variance is 1 / PRECISION
+)  # mean of p(z | x), whose variance is 1 / PRECISION
 
 
 def copies(values, count):
@@ -706,7 +706,7 @@ def copies(values, count):
 
 
 def linear_bound(key, locations, scales, bound):
-    """Negative bounds of copies of one example under experts `[M, B]`, and the draws of z."""
+    """Negative bounds for copies of one example under experts `[M, B]`, and the draws of z."""
     used, drawn = LINEAR[: len(locations)], []
 
     def decode(latents):
@@ -729,7 +729,7 @@ fast_linear_bound = fast_jit(linear_bound, static_argnames="bound")
 
 @pytest.mark.parametrize("offsets", [(-0.3, 0.3), (-0.3, 1.5)], ids=["symmetric", "apart"])
 def test_many_samples_reach_the_limit_of_the_bound(offsets):
-    """Each stratum tends to log ∫ q_m / q p(x, z) dz; their mean is log p(x) by symmetry alone."""
+    """Each stratum tends to log ∫ q_m / q p(x, z) dz; only by symmetry is their mean log p(x)."""
     locations, scales = CENTRE + np.array(offsets), np.full(2, PRECISION**-0.5 + 0.3)
     covariance = np.outer(SLOPES, SLOPES) + np.diag(np.repeat(NOISES, 16) ** 2)
     exact = multivariate_normal.logpdf(PIXELS.ravel(), np.zeros(32), covariance)
@@ -756,7 +756,7 @@ def test_many_samples_reach_the_limit_of_the_bound(offsets):
 
 
 def expert_gradients(estimator, locations, scales, count, **constants):
-    """By location and by scale of every expert, one row an example: `[2, M, count]`."""
+    """Gradients for every expert's location and scale, one per example: `[2, M, count]`."""
     bound = Bound(estimator=estimator, **constants)
     seed = jax.random.key(elbo.ESTIMATORS.index(estimator))
 
@@ -776,7 +776,7 @@ def expert_gradients(estimator, locations, scales, count, **constants):
     ],
 )
 def test_dreg_has_the_same_expected_gradient_and_less_variance(locations, scales, constants):
-    """With several draws of several strata it is not exact: q's density is not one stratum's."""
+    """Not exact with several draws from several strata: q's density is not a single stratum's."""
     count = 20_000
     plain = expert_gradients("iwae", locations, scales, count, **constants)
     doubly = expert_gradients("dreg", locations, scales, count, **constants)
@@ -813,7 +813,7 @@ def test_dreg_against_its_formula():
         z = drawn[:, stratum, example]
         share = softmax([log_weight(value) for value in z])
         slope = np.array([(log_weight(v + 1e-5) - log_weight(v - 1e-5)) / 2e-5 for v in z])
-        each = -0.5 * share**2 * slope  # half of the strata, and negative
+        each = -0.5 * share**2 * slope  # half of the strata, and negated
         noise = (z - locations[stratum]) / scales[stratum]
         np.testing.assert_allclose(by_location[stratum, example], each.sum(), rtol=2e-4, atol=2e-5)
         np.testing.assert_allclose(by_scale[stratum, example], each @ noise, rtol=2e-4, atol=2e-5)

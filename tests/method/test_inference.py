@@ -18,7 +18,7 @@ from mmebm_jax.typing import Diagonal
 from tests.references import consensus_by_inverses
 
 NAMES = ("a", "b", "c")
-# Every pattern of at least one observed modality, one an example.
+# Every pattern with at least one observed modality, one per example.
 PATTERNS = np.array(list(itertools.product([False, True], repeat=3))[1:]).T  # shape=[M, B]
 NUM_EXAMPLES = PATTERNS.shape[1]
 CORRELATION = 0.4
@@ -39,7 +39,7 @@ def make_experts(observed=None, seed=0):
     shape = (3, NUM_EXAMPLES, 2)
     location, scale = rng.normal(size=shape), rng.uniform(0.3, 2, size=shape)
     observed = np.ones(shape[:2], bool) if observed is None else observed
-    # One of all modalities, too, which `joint_expert` alone looks at.
+    # Also an expert of all modalities, which only `joint_expert` uses.
     joint = Diagonal(jnp.asarray(JOINT[0], jnp.float32), jnp.asarray(JOINT[1], jnp.float32))
     return Experts(
         *(jnp.asarray(x, jnp.float32) for x in (location, scale)), jnp.array(observed), joint
@@ -58,7 +58,7 @@ def one_dimensional(means, scales):
 
 
 def components(posterior, example):
-    """(weight, mean, variance) of each component that exists, in NumPy."""
+    """(weight, mean, variance) of each existing component, in NumPy."""
     parts = zip(posterior.log_weight, posterior.location, posterior.scale, strict=True)
     return [
         (np.exp(w[example]), np.asarray(m[example]), np.square(s[example]))
@@ -82,7 +82,7 @@ def test_stack():
     assert everyone.observed.all()
 
 
-# Aggregators, by published numbers and by formulas in float64.
+# Aggregators, against published numbers and float64 formulas.
 
 PUBLISHED = {
     ("product", 0.0): [(1, 0.2, 0.8)],
@@ -94,7 +94,7 @@ PUBLISHED = {
     ("mixture_of_wasserstein", 0.0): [(1 / 3, 1, 4), (1 / 3, 0, 1), (1 / 3, 0.5, 2.25)],
     ("hellinger", 0.0): [(1, 0.3621, 2.2437)],
     ("mixture_of_hellinger", 0.0): [(1 / 3, 1, 4), (1 / 3, 0, 1), (1 / 3, 0.3621, 2.2437)],
-    # S = 0.8508 in both orders of the pair.
+    # S = 0.8508 for both orders of the pair.
     ("holder", 0.0): [(0.2702, 0, 1), (0.4597, 0.2, 1.6), (0.2702, 1, 4)],
     ("consensus", 0.4): [(1, 0.0588, 0.9882)],
     ("consensus", 0.0): [(1, 0.2, 0.8)],
@@ -127,7 +127,7 @@ def test_holder_has_the_moments_of_hellinger_and_its_density():
     second = (weight * (np.square(exact.scale) + np.square(exact.location))).sum(0)
     np.testing.assert_allclose(first, moments.location[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(second - first**2, np.square(moments.scale[0]), rtol=1e-4)
-    # The same density up to its constant: the square of the sum of square roots.
+    # The same density up to a constant: the square of the sum of square roots.
     latents = np.random.default_rng(1).normal(size=(20, 1, 2)).repeat(NUM_EXAMPLES, axis=1)
     latents = latents.astype(np.float32)
     each = norm.logpdf(latents[:, None], experts.location[None], experts.scale[None]).sum(-1)
@@ -142,7 +142,7 @@ def product_of(means, scales):
 
 
 def with_standard(means, scales):
-    """The experts and N(0, I) as one more."""
+    """The experts with N(0, I) as an additional one."""
     return np.vstack([means, np.zeros(2)]), np.vstack([scales, np.ones(2)])
 
 
@@ -162,7 +162,7 @@ def wasserstein_by_quantiles(means, scales):
 
 
 def geometric_by_logarithms(means, scales):
-    """Of the mean of the log-densities: minus its curvature is the precision."""
+    """Moments of the geometric mean: minus the mean log-density's curvature is the precision."""
     everyone = with_standard(means, scales)
     left, centre, right = (norm.logpdf(z, *everyone).mean(0) for z in (-1, 0, 1))
     precision = 2 * centre - left - right
@@ -183,7 +183,7 @@ OF_SUBSETS = {"mixture_of_wasserstein": "wasserstein", "mixture_of_hellinger": "
 
 
 def holder_of(means, scales):
-    """(weight, mean, variance) of every pair of experts, by the product of their square roots."""
+    """(weight, mean, variance) for each pair of experts, from the product of square roots."""
     parts = []
     for i, j in itertools.combinations_with_replacement(range(len(means)), 2):
         pair = [i, j]
@@ -196,7 +196,7 @@ def holder_of(means, scales):
 
 
 def reference(aggregator, means, scales, seen, joint):
-    """(weight, mean, variance) of the components of one example in float64."""
+    """(weight, mean, variance) of the components for one example, in float64."""
     if aggregator == "holder":
         return holder_of(means[seen], scales[seen])
     if aggregator == "joint_expert":
@@ -252,7 +252,7 @@ def test_one_observed_modality_is_its_expert(aggregator):
     posterior = fast.aggregate(wild, Aggregation(aggregator, CORRELATION))
     location, scale = (np.asarray(x[2], np.float64) for x in experts[:2])
     shrink = {"product_with_prior": 1.0, "geometric": 0.5}.get(aggregator)
-    if shrink:  # N(0, I) is one more expert; the geometric mean halves both precisions
+    if shrink:  # N(0, I) is an additional expert; the geometric mean halves both precisions
         location, scale = location / (1 + scale**2), scale / np.sqrt(shrink * (1 + scale**2))
     latents = np.random.default_rng(1).normal(size=location.shape).astype(np.float32)
     expected = norm.logpdf(latents, location, scale).sum(-1)
@@ -289,7 +289,7 @@ def test_a_missing_modality_has_no_influence(aggregator):
     gradient, values = values_and_gradient(experts)
     gradient_wild, values_wild = values_and_gradient(wild)
     jax.tree.map(np.testing.assert_array_equal, values, values_wild)
-    # Of complete examples the joint expert alone says what z is.
+    # For complete examples, only the joint expert determines z.
     moving = PATTERNS & ~PATTERNS.all(axis=0) if aggregator == "joint_expert" else PATTERNS
     seen = np.broadcast_to(moving[..., None], experts.location.shape)
     for got, changed in zip(gradient, gradient_wild, strict=True):
@@ -299,7 +299,7 @@ def test_a_missing_modality_has_no_influence(aggregator):
 
 
 def extreme_experts(dtype=np.float32):
-    """Five experts of 512 latents, scales within 1e-3 … 1e3 and means within ±10."""
+    """Five experts with 512 latents, scales within 1e-3 … 1e3 and means within ±10."""
     rng = np.random.default_rng(2)
     shape = (5, 512)
     scales = [
@@ -315,7 +315,7 @@ def extreme_experts(dtype=np.float32):
     mean = np.resize([-10, 10], [5, 1, 1]) * rng.choice([-1, 1], size=scale.shape)
     half = rng.uniform(size=scale.shape) < 0.5
     mean = np.where(half, mean, rng.uniform(-10, 10, size=scale.shape))
-    # Rounded to float32 in either case, so that both mean the same numbers.
+    # Rounded to float32 in either case, so that both see the same numbers.
     mean, scale = (jnp.asarray(x.astype(np.float32), dtype) for x in (mean, scale))
     joint = Diagonal(mean[:1], scale[:1])
     return Experts(mean, scale, jnp.array(mask), joint)
@@ -354,7 +354,7 @@ def test_extreme_experts_stay_finite_and_exact(aggregator):
     np.testing.assert_allclose(scale, exact.scale, rtol=1e-5)
 
 
-# Posteriors: densities and draws, whatever the aggregator.
+# Posteriors: densities and draws for any aggregator.
 
 
 @pytest.mark.parametrize(("family", "density"), [("gaussian", norm), ("laplace", laplace)])
@@ -399,7 +399,7 @@ def test_samples_have_the_mixtures_moments(seen, family):
     assert samples.shape == (count, 2)
     variances = scales**2 * (1 if family == "gaussian" else 2)
     mean = np.mean([means[m] for m in seen], axis=0)
-    # The expert is chosen once for all latents, so the mixture has a covariance.
+    # One expert is chosen for all latents, so the mixture's dimensions are correlated.
     second = np.mean([np.outer(means[m], means[m]) + np.diag(variances[m]) for m in seen], axis=0)
     covariance = second - np.outer(mean, mean)
     error = np.sqrt(np.diag(covariance) / count)
@@ -466,7 +466,7 @@ def test_infer_draws_missing_private_latents_given_the_shared_one():
 
 
 def assert_moments(values, mean, scale, fourth=3.0):
-    """Of the location-scale family whose kurtosis is `fourth`, within four standard errors."""
+    """Check moments of a location-scale family with kurtosis `fourth`, to 4 standard errors."""
     values = np.asarray(values)
     assert values.shape == (COUNT, 1)
     assert abs(values.mean() - mean) < 4 * scale / np.sqrt(COUNT)
@@ -495,7 +495,7 @@ def test_infer_draws_missing_private_latents_from_the_prior(
 
 
 def test_infer_draws_every_part_by_itself():
-    """No two parts share their noise; the mask alone decides which examples are missing."""
+    """No two parts share noise, and only the mask decides which examples are missing."""
     half = jnp.arange(COUNT) % 2 == 0
     mask = {"a": half, "b": half, "c": jnp.ones(COUNT, bool)}
     latents = infer_many("gaussian", mask, False)

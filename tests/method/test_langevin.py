@@ -33,7 +33,7 @@ def test_long_run_variance_on_a_gaussian(step_size, sigma):
 
 
 def test_a_scaled_chain_moves_in_units_of_each_coordinate():
-    """Of N(0, σ²) with scale σ it is the chain of N(0, I), stretched; the target stays N(0, σ²)."""
+    """On N(0, σ²), with scale σ, it is the stretched chain of N(0, I); the target is unchanged."""
     sigma = np.array([[0.01, 3.0]], np.float32)
     start = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     chain, key = Chain(20, 0.5), jax.random.key(0)

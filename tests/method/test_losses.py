@@ -59,7 +59,7 @@ def seen_by(mask):
 
 
 def log_likelihoods(latent, batch, example):
-    """log p(x_m | z) of one latent and one example, by modality and in NumPy alone."""
+    """log p(x_m | z) for one latent and one example, by modality, in plain NumPy."""
     picture = np.asarray(batch["picture"])[example].ravel()
     tokens = np.asarray(batch["text"])[example].argmax(-1)
     table = log_softmax((latent @ TO_TEXT).reshape(2, 3), axis=-1)
@@ -97,7 +97,7 @@ def make_latents(with_private):
 @pytest.mark.parametrize("family", DENSITIES)
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_inference_loss(mask, family, with_private, independent):
-    """Of the mixture, or of every expert by itself: a mean of logarithms, not their logarithm."""
+    """For the mixture, or each expert on its own: a mean of logarithms, not the log of a mean."""
     encoding = make_encoding(as_arrays(mask), family=family, with_private=with_private)
     latents = make_latents(with_private)
     logpdf = DENSITIES[family].logpdf

@@ -107,7 +107,7 @@ def test_standard_laplace():
     )
     samples = np.asarray(base_sample(jax.random.key(0), base, count))
     assert samples.shape == (count, 3)
-    # Variance 2 and fourth moment 24, against 3 · 2² of a Gaussian.
+    # Variance 2 and fourth moment 24, compared with 3 · 2² for a Gaussian.
     np.testing.assert_allclose(samples.mean(0), 0, atol=4 * np.sqrt(2 / count))
     np.testing.assert_allclose(abs(samples).mean(0), 1, atol=4 / np.sqrt(count))
     np.testing.assert_allclose(np.cov(samples.T), 2 * np.eye(3), atol=0.1)
@@ -167,7 +167,7 @@ def test_a_fit_ends_with_its_iterations():
 
 
 def test_a_chain_stays_on_a_fit_to_few_latents():
-    latents = np.random.default_rng(0).normal(size=(20, 12))  # of ten, no covariance is regular
+    latents = np.random.default_rng(0).normal(size=(20, 12))  # ten each: covariances are singular
     chain = Chain(num_steps=50, step_size=0.16, temperature=0.1)
 
     def reach(fitted):
@@ -242,7 +242,7 @@ def test_a_relative_energy_turns_the_standard_prior_into_the_learned_one(family)
 
 
 def pair_prior():
-    """Three components of z, each with two of the private latent "a"."""
+    """Three components of z, each with two components of the private latent "a"."""
     rng = np.random.default_rng(4)
     private = Mixture(
         np.log(np.array([0.3, 0.7, 0.9, 0.1, 0.5, 0.5], np.float32)),
@@ -299,7 +299,7 @@ def test_without_energy_or_steps_samples_are_base_draws(energy_fn, num_steps, nu
 
 @pytest.mark.parametrize("num_candidates", [1, 2, 7])
 def test_candidates_are_resampled_by_their_weights(num_candidates):
-    """Two far points with masses 0.8 and 0.2, the rare one e² times as heavy: exact for any n."""
+    """Two distant points with masses 0.8 and 0.2, the rarer weighted by e²: exact for any n."""
     points = BasePrior(
         jnp.log(jnp.array([0.8, 0.2])),
         jnp.array([[-5.0], [5.0]]),
@@ -346,7 +346,7 @@ def test_many_candidates_are_draws_of_the_tilted_prior_without_a_chain(num_candi
 
 
 def test_candidates_start_the_chain():
-    """The law of the start shows while the chain barely moves, and each chain has its own."""
+    """While the chain barely moves, the start's distribution shows; each chain has its own."""
     key, energy = jax.random.key(0), lambda z: 2 * z[:, 0]
     start, moved = (
         prior.sample(key, standard(2, 2), energy, 50, Chain(num_steps, 1e-3), 8).position

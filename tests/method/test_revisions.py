@@ -24,7 +24,7 @@ STEP_SIZE = 0.3
 A = Modality("a", "image", (4, 4, 1), "gaussian", scale=0.8)
 B = Modality("b", "image", (4, 4, 1), "gaussian", scale=1.0, weight=0.5)
 TEXT = Modality("text", "text", (2, 3), "categorical")
-# Of each modality on u = (z, w_a, w_b), with z of two dimensions and each w of one.
+# Each modality as a function of u = (z, w_a, w_b), with two-dimensional z and scalar w.
 LINEAR = {
     name: np.random.default_rng(196 + i).normal(size=(16, 4)) / 3 * mine
     for i, (name, mine) in enumerate({"a": [1, 1, 1, 0], "b": [1, 1, 0, 1]}.items())
@@ -48,7 +48,7 @@ def decode(latents):
 
 
 def closed_form(observed):
-    """Mean, and covariance of the chain: that of the posterior is inverse(precision)."""
+    """Mean, and covariance of the chain; that of the posterior itself is inverse(precision)."""
     precision, pull = np.eye(4), np.zeros(4)
     for modality in observed:
         factor, strength = LINEAR[modality.name], modality.weight / modality.scale**2
@@ -87,7 +87,7 @@ def assert_moments(samples, observed):
 
 
 def test_the_closed_forms_are_far_apart():
-    """Else the tests below could not tell them."""
+    """Otherwise the tests below could not tell them apart."""
     moments = [closed_form(observed) for observed in ((A, B), (A,), (B,))]
     for i, j in ((0, 1), (0, 2), (1, 2)):
         difference = abs(moments[i][0] - moments[j][0])
@@ -95,7 +95,7 @@ def test_the_closed_forms_are_far_apart():
         assert np.linalg.norm(difference[2:]) > 0.1
         assert abs(moments[i][1] - moments[j][1]).max() > 0.05
     covariance = moments[0][1]
-    # z's dimensions, and z and each w, are dependent given the data.
+    # Given the data, z's dimensions are dependent, and so are z and each w.
     assert min(abs(covariance[0, 1]), *abs(covariance[:2, 2:]).max(axis=0)) > 0.02
 
 
@@ -151,7 +151,7 @@ def test_data_revision_under_a_mask_moves_what_is_missing_alone():
         "a": jax.random.uniform(jax.random.key(0), [3, 4, 4, 1], minval=-1),
         "text": jax.random.uniform(jax.random.key(1), [3, 2, 3]),
     }
-    start["a"] = start["a"].at[0, 0, 0, 0].set(2.0)  # observed: not even clipped
+    start["a"] = start["a"].at[0, 0, 0, 0].set(2.0)  # observed, so not even clipped
     result = revise_data(
         jax.random.key(2),
         start,
@@ -169,7 +169,7 @@ def test_data_revision_under_a_mask_moves_what_is_missing_alone():
 
 
 def test_missing_data_descend_to_what_is_observed():
-    """With both at the energy's minimum, which only the free one of each example can reach."""
+    """Both end at the energy's minimum, which only each example's free modality can move to."""
     both = {
         name: jax.random.uniform(jax.random.key(i), [2, 4, 4, 1]) for i, name in enumerate("ab")
     }
@@ -195,7 +195,7 @@ def test_likeliest_tokens_are_one_hot_and_numbers_are_left_out():
 
 
 def falling(x):
-    """Of slope 1 a value, so that a step of size s lowers it by s²/2 · 16, exactly."""
+    """Slope 1 per value, so a step of size s lowers the energy by exactly s²/2 · 16."""
     return x["a"].sum((1, 2, 3))
 
 

@@ -37,7 +37,7 @@ def weights(tiny_model):
 @pytest.fixture(scope="module")
 def private_sampler(private_model):
     weights = make_weights(private_model)
-    # Biases start at zero: move everything off its start.
+    # Biases start at zero: move all parameters away from their start.
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: leaf + np.asarray(0.3 * rng.normal(size=leaf.shape), np.float32),
@@ -93,11 +93,11 @@ def test_no_refinement_is_the_generator_alone(sampler, tiny_model, weights):
 
 
 def test_the_data_energy_chooses_among_refined_candidates(sampler, raw):
-    """A cold choice takes the lowest energy of each sample's candidates; a hot one any of them."""
+    """A cold choice takes each sample's lowest-energy candidate; a hot one may take any."""
     key, picture = jax.random.key(3), {"picture": raw["picture"]}
 
     def drawn(candidates, temperature, **options):
-        # The temperature of the other kind would choose at random.
+        # The other kind's temperature would choose at random.
         kinds = {"candidate_temperature": 1e6, "completion_temperature": 1e6}
         kinds["completion_temperature" if "given" in options else "candidate_temperature"] = (
             temperature
@@ -114,7 +114,7 @@ def test_the_data_energy_chooses_among_refined_candidates(sampler, raw):
         hot = np.asarray(sampler.energy(drawn(3, 1e6, **options)))
         assert np.isclose(hot[:, None], energies, rtol=1e-4).any(axis=1).all()
         assert np.asarray(cold).mean() < hot.mean()
-        # The generator alone has no candidates.
+        # Without refinement there are no candidates.
         unrefined = drawn(3, 1e-6, num_steps=0, **options)
         chex.assert_trees_all_equal(unrefined, sampler.sample(key, num_steps=0, **options))
 
@@ -216,7 +216,7 @@ def test_held_tokens_are_sampled_as_the_generator_draws_them(sampler, raw, given
     np.testing.assert_array_equal(refined["text"], likeliest)
     moved = np.any(generated["picture"] != refined["picture"], axis=(1, 2, 3))
     assert moved.all() == moved.any() == (given != "picture")
-    # The gradient is that of what moves.
+    # The gradient is that of the moving modalities.
     batch = None if batch is None else {given: generated[given]}
     chain = holding.refine(jax.random.key(0), generated, given=batch, keep_trajectory=True)
     assert np.all((chain.info.gradient_norm > 0) == (given != "picture"))
@@ -303,7 +303,7 @@ def test_two_draws_given_one_modality_differ_through_the_others_private_latent(
 
 
 def test_a_mask_says_what_each_example_has(private_sampler, raw):
-    """As if the rest had not been given; no noise, and a prior that does not tie w to z."""
+    """As if the rest were not given; without noise, and with a prior that does not tie w to z."""
     chains = SETTINGS.chains._replace(posterior=SETTINGS.chains.posterior._replace(temperature=0.0))
     sampler = private_sampler.with_weights(
         private_sampler.weights, SETTINGS._replace(chains=chains)
@@ -382,7 +382,7 @@ def away_from_zero(sampler, center, slope=0.0):
 
 
 def test_what_is_missing_is_drawn_from_its_prior_at_the_revised_latent(private_sampler, raw):
-    """As p(w | z, x) says: the chain, however cold, does not narrow it."""
+    """As p(w | z, x) requires: even a cold chain does not narrow it."""
     center = jnp.array([3.0, -5.0])
     sampler = away_from_zero(private_sampler, center)
     given = sampler.as_batch({"picture": np.repeat(raw["picture"], 400, axis=0)})
@@ -392,7 +392,7 @@ def test_what_is_missing_is_drawn_from_its_prior_at_the_revised_latent(private_s
 
 
 def test_the_posterior_chain_does_not_read_private_latents_of_what_is_missing(private_sampler, raw):
-    """Although p_0(w | z) ties them to z: given z, the picture says nothing of the text's."""
+    """Although p_0(w | z) ties them to z: given z, the picture says nothing about the text's w."""
     sampler = away_from_zero(private_sampler, jnp.zeros(2), slope=4.0)
     key, given = jax.random.key(0), sampler.as_batch({"picture": raw["picture"]})
     networks = sampling.Trained(sampler.model, sampler.settings, sampler.weights).networks()
@@ -407,7 +407,7 @@ def test_the_posterior_chain_does_not_read_private_latents_of_what_is_missing(pr
 
 @pytest.mark.parametrize("num_steps", [0, 5])
 def test_completions_draw_what_is_missing_at_their_own_temperature(private_sampler, raw, num_steps):
-    """As a prior would whose Gaussians are as much narrower; samples do not know it."""
+    """Like a prior with correspondingly narrower Gaussians; joint samples are unaffected."""
     sampler = away_from_zero(private_sampler, jnp.array([3.0, -5.0]))
     settings = sampler.settings._replace(conditional_steps=num_steps)
     base = sampler.weights.base_prior
@@ -438,7 +438,7 @@ def test_samples_that_are_not_finite_are_refused(sampler, raw):
         with pytest.raises(FloatingPointError, match=r"text hold NaN or infinity: a chain has div"):
             draw()
     jitted = jax.jit(lambda key: broken.sample(key, 2))
-    assert np.isnan(jitted(jax.random.key(0))["text"]).all()  # nothing to be read there
+    assert np.isnan(jitted(jax.random.key(0))["text"]).all()  # values cannot be checked here
 
 
 def test_a_sampler_says_what_it_is_of(sampler):

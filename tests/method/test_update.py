@@ -53,7 +53,7 @@ TRANSFORMATIONS = {
     "prior": optax.scale_by_adam(),
     "energy": optax.scale_by_adam(),
 }
-# Each network has its own rate, which falls with the number of its updates.
+# Each network has its own learning rate, which decays with its number of updates.
 SCHEDULES = {
     name: lambda count, peak=1e-3 * (1 + index): peak / (1 + count)
     for index, name in enumerate(NETWORKS)
@@ -104,13 +104,13 @@ def make_raw_batch(seed=0, count=4):
     }
 
 
-# Of four examples, in the order of the modalities; none lacks both.
+# For four examples, in the order of the modalities; none lacks both.
 PARTLY = np.array([[True, True], [True, False], [False, True], [True, True]])
 
 
 def make_state(model):
     fresh = jax.jit(lambda key: train_state.create(key, model, OPTIMISERS, 2))(jax.random.key(0))
-    # Biases start at zero and the latent energy nearly so: move everything off its start.
+    # Biases start at zero and the latent energy almost so: move all parameters away from there.
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: leaf + np.asarray(0.1 * rng.normal(size=leaf.shape), np.float32), fresh.params
@@ -133,12 +133,12 @@ def as_batch(model, raw):
 
 
 def as_mask(model, observed):
-    """`bool[B, M]` by name."""
+    """`bool[B, M]` as one mask per modality name."""
     return {m.name: column for m, column in zip(model.modalities, observed.T, strict=True)}
 
 
 def nonzero(gradient):
-    """Network → parameter's name → whether any number of it is not zero, each finite."""
+    """Network → parameter name → whether any entry is nonzero; all must be finite."""
     found = {}
     for network in NETWORKS:
         found[network] = {}
@@ -178,7 +178,7 @@ def test_each_term_reaches_its_networks_alone(tiny_model, state, terms, reached)
 
 
 class Jacobian(NamedTuple):
-    """The gradient of every loss alone, with all terms acting at once."""
+    """The gradient of each loss separately, with all terms active."""
 
     model: Model
     state: train_state.TrainState
@@ -191,7 +191,7 @@ class Jacobian(NamedTuple):
     ids=lambda names: names[0],
 )
 def jacobian(request):
-    """Of a model without, and of one with private latents: one program serves several tests."""
+    """For a model without and one with private latents; one program serves several tests."""
     model, state = map(request.getfixturevalue, request.param)
 
     def parts(params, batch, observed):
@@ -211,7 +211,7 @@ def test_beside_all_others_each_loss_reaches_its_networks_alone(jacobian, observ
     batch = as_batch(jacobian.model, make_raw_batch())
     gradients, _ = jacobian.function(jacobian.state.params, batch, observed)
     networks = {
-        "elbo": ("inference", "generator"),  # and not the prior, whose energy it holds
+        "elbo": ("inference", "generator"),  # not the prior, whose energy it contains
         "posterior_generator": ("generator",),
         "posterior_inference": ("inference",),
         "prior": ("prior",),
@@ -224,7 +224,7 @@ def test_beside_all_others_each_loss_reaches_its_networks_alone(jacobian, observ
     for part, gradient in gradients.items():
         for network, found in nonzero(gradient).items():
             for name, is_nonzero in found.items():
-                # Subsets are weighted by another bound; r_m(w) is of the bound alone.
+                # Another bound weights subsets; only the bound uses r_m(w).
                 read = name != "subset_logit" and (part == "elbo" or not name.endswith("auxiliary"))
                 assert is_nonzero == (network in networks[part] and read), (part, network, name)
 
@@ -254,7 +254,7 @@ def test_what_is_missing_has_no_influence(jacobian):
 
 @pytest.mark.slow
 def test_the_bound_holds_the_latent_energy(jacobian):
-    """A constant energy of c costs each example c nats; one that varies moves the gradient."""
+    """A constant energy c costs each example c nats; a varying one changes the gradient."""
     batch = as_batch(jacobian.model, make_raw_batch())
     constant = jax.tree.map(jnp.zeros_like, jacobian.state.params["prior"])
 
@@ -289,7 +289,7 @@ def test_without_its_switch_the_bound_knows_the_base_prior_alone(tiny_model, sta
 
 
 class LinearEnergy(nn.Module):
-    """E(z) = w · z, whose gradient in w shows which latents it is taken at."""
+    """E(z) = w · z, whose gradient in w shows the latents at which it is evaluated."""
 
     @nn.compact
     def __call__(self, latents, private=()):
@@ -301,7 +301,7 @@ def test_the_prior_learns_from_revised_latents_against_samples(tiny_model, state
     weight, inferred, sampled = np.array(
         [[0.5, -1.0, 2.0], [1.0, 0.3, -0.7], [-2.0, 0.1, 0.4]], np.float32
     )
-    # Experts that are sure of one point, and a generator that does not read its latents.
+    # Experts that are certain of one point, and a generator that ignores its latents.
     inference = jax.tree.map(jnp.zeros_like, state.params["inference"])
     for name in ("picture", "text"):
         inference[f"{name}_mean"]["bias"] = jnp.asarray(inferred)
@@ -330,7 +330,7 @@ def test_the_prior_learns_from_revised_latents_against_samples(tiny_model, state
     point = normal._replace(mean=jnp.tile(sampled, [2, 1]), whitening=1e4 * normal.whitening)
     unrevised, revised = Terms(learn_prior=True), Terms(posterior_generator=1.0, learn_prior=True)
     np.testing.assert_allclose(gradient(unrevised, point), inferred - sampled, atol=3e-3)
-    # One step of T = 0 under w · z + |z|² / 2, beside the same samples.
+    # One step at T = 0 under w · z + |z|² / 2, with the same samples.
     np.testing.assert_allclose(
         gradient(revised, normal) - gradient(unrevised, normal),
         -(0.6**2) / 2 * (weight + inferred),
@@ -373,7 +373,7 @@ def test_the_bound_holds_the_prior_that_was_fitted(tiny_model, state, standard_p
             None, Plan(tiny_model, SETTINGS, terms),
         )[1]["loss/elbo"]  # fmt: skip
 
-    # −log N(z; c, I) + log N(z; 0, I) is |c|² / 2 − c · z: over both signs of c, z cancels.
+    # −log N(z; c, I) + log N(z; 0, I) is |c|² / 2 − c · z: summed over both signs of c, z cancels.
     mean = jnp.linspace(0.5, 1.0, tiny_model.num_latents)
     rise = bound(mean) + bound(-mean) - 2 * bound(0 * mean)
     expected = 0.0 if standard_prior else 2.0 * float(mean @ mean)
@@ -395,7 +395,7 @@ def test_the_bound_learns_clusters_that_samples_are_then_drawn_from(tiny_model):
         return total_loss(jax.random.key(1), params, base, batch, None, plan)[0]
 
     learned = jax.jit(bound, static_argnums=1)(state.params, plan, state.weights.base_prior)
-    # The same as of a prior that was fitted to just these.
+    # The same as with a prior fitted to exactly these clusters.
     base = with_clusters(standard(2, 3), state.params["generator"])
     plain = {k: v for k, v in state.params["generator"].items() if not k.startswith("cluster")}
     given = jax.jit(bound, static_argnums=1)(
@@ -458,7 +458,7 @@ def test_generators_without_a_shared_latent_train():
     assert_finite(new, metrics)
     for name in ("inference", "generator", "energy"):
         assert float(metrics[f"gradient_norm/{name}"]) > 0
-    # Nothing of one modality is told to the other.
+    # No information passes from one modality to the other.
     latents = Latents(jnp.zeros([4, 0]), {n: jnp.ones([4, 2]) for n in ("picture", "text")})
     one, other = (
         model.decode(new.params["generator"], u)
@@ -473,7 +473,7 @@ def assert_finite(state, metrics):
         assert np.isfinite(leaf).all()
 
 
-# One variant of each way of inference and its bound.
+# One variant for each combination of inference and bound.
 BOUNDS = {
     (c.elbo.objective, c.elbo.estimator, c.model.aggregator, c.model.num_private > 0): c
     for c in map(polydigits.get_config, polydigits.VARIANTS)
@@ -514,7 +514,7 @@ def test_every_bound_trains_on_incomplete_data(tiny_model, state, way, family):
 
 
 def test_the_total_is_the_sum_of_its_weighted_parts(tiny_model, state):
-    """Which a mask that hides nothing leaves as they are."""
+    """A mask that hides nothing does not change them."""
     batch = as_batch(tiny_model, make_raw_batch())
 
     @partial(jax.jit, static_argnums=0)
@@ -539,7 +539,7 @@ def test_the_total_is_the_sum_of_its_weighted_parts(tiny_model, state):
 
 
 def test_a_constant_added_to_an_energy_changes_no_loss(tiny_model, state):
-    """Data and samples count alike: the constant, as log Z would, cancels in the gradient."""
+    """Data and samples have equal weight, so the constant, like log Z, cancels in the gradient."""
     batch = as_batch(tiny_model, make_raw_batch())
     settings = SETTINGS._replace(prior_penalty=0.0, energy_penalty=0.0)
     terms = Terms(learn_prior=True, learn_energy=True)
@@ -606,7 +606,7 @@ def test_what_becomes_of_words_in_the_samples_that_the_energy_learns_from(
 
 @pytest.mark.parametrize("closed", [-3.0, 0.0, 0.25, 1.0])
 def test_the_share_of_the_gap_that_a_chain_closes_is_reported(tiny_model, state, closed):
-    """From an energy of 1 to one of 1 − closed, where data have 0."""
+    """From an energy of 1 down to 1 − closed, where data have 0."""
     name = tiny_model.modalities[0].name
     data, refined = (
         {m.name: jnp.full([8, *m.shape], value) for m in tiny_model.modalities}
@@ -637,7 +637,7 @@ def test_training_takes_steps_by_the_gap_where_a_share_is_set(tiny_model, state)
 
 
 def test_noise_on_both_sides_tells_no_data_from_samples(tiny_model, state):
-    """An energy that measures noise alone has a gap only where data alone are noisy."""
+    """An energy that only measures noise sees a gap only if just the data are noisy."""
     batch = {m.name: jnp.zeros([8, *m.shape]) for m in tiny_model.modalities}
     synthesis = losses.Synthesis(
         Latents(jnp.zeros([8, 1]), {}), {}, batch, batch, batch, jnp.zeros([0, 8])
@@ -686,7 +686,7 @@ def test_energies_learn_to_be_low_on_data(tiny_model, state):
 def test_an_update_moves_what_it_trains_at_its_rate(tiny_model, state):
     update = jax.jit(make_update(Plan(tiny_model, SETTINGS, Terms(elbo=1.0)), OPTIMISERS))
     new, metrics = update(state, make_raw_batch(), jax.random.key(0))
-    # One update on, the rate is half; Adam's own count stays, so that nothing else differs.
+    # One update later the rate is halved; Adam's own count is kept, so nothing else differs.
     later = {
         name: (adam, rate._replace(count=jnp.int32(1)))
         for name, (adam, rate) in state.optimiser.items()
@@ -735,7 +735,7 @@ def test_several_updates_trace_once_and_keep_a_moving_average(private_model, pri
     update = jax.jit(make_update(Plan(private_model, SETTINGS, EVERYTHING), OPTIMISERS))
     state = private_state
     average = jax.tree.map(np.asarray, state.weights.params)
-    # A late step: the decay then is the setting's, which the ramp starts below.
+    # Late enough that the decay is the configured one, no longer the ramp.
     state = state._replace(num_updates=state.num_updates | {"generator": jnp.int32(50)})
     losses_seen = set()
     for step in range(4):
@@ -755,7 +755,7 @@ def test_several_updates_trace_once_and_keep_a_moving_average(private_model, pri
             state.weights.params,
             average,
         )
-    # Of raw batches too, what is missing is not read, and what is observed is.
+    # In raw batches too, missing values are ignored and observed ones are used.
     other = make_raw_batch(99)
     for raw_observed, is_read in ((~PARTLY, False), (PARTLY, True)):
         changed = {
@@ -914,5 +914,5 @@ def test_eight_devices_train_and_sample_as_one():
                 if name.startswith("loss/"):
                     where = (count, step, name)
                     assert right[name] == pytest.approx(left[name], rel=1e-4, abs=1e-5), where
-    # Gradients are summed over devices; examples stay where they are.
+    # Gradients are summed over devices; examples stay on their device.
     assert found["gathered"] == []

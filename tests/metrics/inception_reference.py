@@ -1,7 +1,7 @@
 """The FID network in PyTorch, with random weights, written from its public description.
 
-pytorch-fid's own module needs torchvision, so this one has the names of its state dict and its
-operators instead: torch's convolutions, pools and `interpolate`.
+pytorch-fid's own module needs torchvision, so this one uses the names of its state dict and its
+operators: torch's convolutions, pools and `interpolate`.
 """
 
 import torch
@@ -28,7 +28,7 @@ def halve(x):
 
 
 class Branches(nn.Module):
-    """Chains of units that share their input; `{name: (first input or branch, *settings)}`."""
+    """Chains of units on a shared input; `{name: (first input or branch, *settings)}`."""
 
     def __init__(self, units, outputs, pool):
         super().__init__()
@@ -141,7 +141,7 @@ class Reference(nn.Module):
 
 
 def random_reference():
-    """The network with weights that keep the scale of its input to the end."""
+    """The network with random weights that preserve the scale of the input."""
     generator = torch.Generator().manual_seed(0)
     network = Reference().eval().requires_grad_(False)
     for name, value in network.state_dict().items():

@@ -1,8 +1,8 @@
-"""A linear-Gaussian model of ten latents whose prior is a tilted mixture: everything is known.
+"""A linear-Gaussian model with ten latents and a tilted mixture prior, all in closed form.
 
     p_0 = Σ_k π_k N(m_k, s_k² I),   E(z) = |z − c|² / (2 τ²) + e,   x = A z + σ ε
 
-The tilted prior is again a mixture, of the same number of Gaussians.
+The tilted prior is again a mixture of the same number of Gaussians.
 """
 
 from typing import NamedTuple
@@ -37,7 +37,7 @@ def energy(z):
 
 
 def _tilt():
-    """(log Z, the tilted prior), by products of Gaussians."""
+    """(log Z, the tilted prior), from products of Gaussians."""
     spread = BASE.variance + TAU**2
     distance = ((BASE.mean - CENTRE) ** 2).sum(1)
     log_mass = Z / 2 * np.log(TAU**2 / spread) - distance / (2 * spread) - OFFSET

@@ -1,4 +1,4 @@
-"""Attributes without classes: floors are expectations, words are counted by hand."""
+"""Attributes without classes: floors are expectations, and words are counted by hand."""
 
 import jax
 import numpy as np
@@ -10,14 +10,14 @@ from mmebm_jax.metrics import attributes, classifier
 def test_agreement_and_its_floor():
     asked = np.array([0, 0, 1, 2, 2, 2])
     found = attributes.agreement(asked, asked)
-    # Pairs of different examples with equal values: 2 · 1 + 0 + 3 · 2 of 6 · 5.
+    # Pairs of different examples with equal values: 2 · 1 + 0 + 3 · 2 out of 6 · 5.
     assert found == (1.0, pytest.approx(8 / 30))
     constant = np.full(6, 2)
     assert attributes.agreement(constant, asked) == (0.5, pytest.approx(0.5))
     among = np.array([True, False, True, False, False, True])
     predicted = np.array([0, 1, 2, 0, 0, 2])
     found = attributes.agreement(predicted, asked, among)
-    # Others that predict 0, 1 and 2: 2, 1 and 1 of 5.
+    # Other examples that predict 0, 1 and 2: 2, 1 and 1 out of 5.
     assert found == (pytest.approx(2 / 3), pytest.approx((2 + 1 + 1) / 15))
     assert attributes.agreement(asked, asked, np.zeros(6, bool)) is None
 
@@ -47,10 +47,10 @@ def test_right_words_beside_the_commonest_and_others():
     drawn = np.array([[1, 1, 0], [0, 0, 1], [0, 0, 0]]) > 0
     true = np.array([[1, 0, 0], [0, 0, 1], [1, 1, 0]]) > 0
     found = attributes.right_words(drawn, true, np.array([0.5, 0.1, 0.3]))
-    # The commonest two are words 0 and 2, the commonest one is word 0.
+    # The two most frequent words are 0 and 2, the most frequent is word 0.
     assert found["drawn"] == pytest.approx((1 / 2 + 1) / 2)
     assert found["majority"] == pytest.approx((1 / 2 + 0) / 2)
-    # Of the first sentence's words the others have 0 + 2, of the second's 0 + 0.
+    # The others share 0 + 2 of the first sentence's words, and 0 + 0 of the second's.
     assert found["shuffled"] == pytest.approx((2 / 2 / 2 + 0) / 2)
     assert found["num_words"] == 1.5
     assert found["counted"] == pytest.approx(2 / 3)

@@ -1,4 +1,4 @@
-"""On a linear generator the posterior is known, and so is what a wrong one gives."""
+"""For a linear generator the posterior is known, and so is the result for a wrong one."""
 
 import jax
 import numpy as np
@@ -21,15 +21,15 @@ COVARIANCE = np.linalg.inv(PRECISION)
 
 
 def _log_joint(x, z):
-    """log p(x, z) `[N, L]`, up to a constant, of x `[N, 4]` and z `[N, L, 3]`."""
+    """log p(x, z) `[N, L]`, up to a constant, for x `[N, 4]` and z `[N, L, 3]`."""
     return -0.5 * (z**2).sum(-1) - ((x[:, None] - z @ MATRIX.T) ** 2).sum(-1) / (2 * SIGMA**2)
 
 
 def _simulate(width=1.0, shift=0.0):
     """(truth, draws, their log joint densities) for z ~ N(0, I), x = A z + σ ε.
 
-    Draws are from the posterior with its standard deviation multiplied by `width` and its mean
-    moved by `shift` standard deviations.
+    Draws come from the posterior with its standard deviation multiplied by `width` and its mean
+    shifted by `shift` standard deviations.
     """
     rng = np.random.default_rng(1)
     truth = rng.normal(size=(NUM_EXAMPLES, 3))
@@ -46,14 +46,14 @@ def test_ranks_and_coverage_by_hand():
     draws = np.array([[[1, 1], [2, 2], [3, 3], [4, -1]]])
     ranks = calibration_ranks(truth, draws)
     np.testing.assert_array_equal(ranks, [[2, 1]])
-    # Ranks 2 and 1 of 0 … 4 lie 0 and .4 from the centre, on a scale that ends at 1.
+    # Ranks 2 and 1 of 0 … 4 are 0 and .4 from the centre, on a scale up to 1.
     assert interval_coverage(ranks, 4, (0.1, 0.39, 0.41)) == {0.1: 0.5, 0.39: 0.5, 0.41: 1.0}
-    # One of four draws is denser than the truth: (1 + .5) / 5.
+    # One of four draws has a higher density than the truth: (1 + .5) / 5.
     assert density_coverage([2.0], [[1, 0, 3, -5]], (0.29, 0.31)) == {0.29: 0.0, 0.31: 1.0}
 
 
 def test_chi_squared_by_hand():
-    # 14 and 6 where 10 and 10 are expected: 16 / 10 twice, of one degree of freedom.
+    # 14 and 6 where 10 and 10 are expected: 16 / 10 twice, with one degree of freedom.
     ranks = np.stack([np.arange(20) < 6, np.arange(20) < 10], axis=1).astype(int)
     result = uniformity_test(ranks, 1)
     np.testing.assert_array_equal(result["histogram"], [[14, 10], [6, 10]])

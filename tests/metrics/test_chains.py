@@ -9,7 +9,7 @@ from mmebm_jax.metrics.chains import chain_health
 
 
 def run(start, chain, seed=0):
-    """Chains under a standard Gaussian."""
+    """Chains on a standard Gaussian."""
     key = jax.random.key(seed)
     return langevin.run(key, start, lambda x: 0.5 * jnp.square(x).sum(axis=-1), chain).info
 
@@ -35,7 +35,7 @@ def test_chains_that_reach_their_target_have_an_r_hat_of_one_and_others_do_not()
 
 def test_repeats_of_a_target_are_compared_with_each_other_alone():
     generator = np.random.default_rng(0)
-    # Two targets of different energies, four chains each that agree.
+    # Two targets with different energies, and four chains each that agree.
     energy = generator.normal(size=[200, 8]) + np.repeat([0, 50], 4)
     info = LangevinInfo(energy, np.ones_like(energy))
     chain = Chain(num_steps=200, step_size=0.1)
@@ -44,8 +44,8 @@ def test_repeats_of_a_target_are_compared_with_each_other_alone():
 
 
 def test_the_autocorrelation_is_that_of_one_step():
-    # Under a Gaussian each step multiplies the position by 1 − s²/2 and adds noise: the correlation
-    # of positions is that factor, and that of their squares its square.
+    # On a Gaussian each step multiplies the position by 1 − s²/2 and adds noise: the correlation of
+    # positions is that factor, and that of their squares its square.
     chain = Chain(num_steps=20_000, step_size=0.8)
     health = chain_health(run(jnp.ones([4, 1]), chain), chain, 1, 1)
     assert health["autocorrelation"] == pytest.approx((1 - 0.8**2 / 2) ** 2, abs=0.05)

@@ -10,7 +10,7 @@ KINDS = {"image": "image", "word": "text", "point": "vector"}
 
 
 def _planted(n, seed):
-    """A bright quadrant, a repeated token, or a point's quadrant tells the class."""
+    """A bright quadrant, a repeated token or a point's quadrant determines the class."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, n)
     images = rng.integers(0, 120, (n, 8, 12, 3), np.uint8)

@@ -17,7 +17,7 @@ def test_scores_by_hand():
     assert across == pytest.approx(
         {"nmi": 0, "accuracy": 0.5, "purity": 0.5, "num_clusters": 2, "chance": 0.5}
     )
-    # Four pure clusters of two: one a class is assigned. Entropies 2 and 1 bits share 1.
+    # Four pure clusters of two, one assigned per class. Entropies of 2 and 1 bits share 1.
     split = clustering_scores(np.array([0, 0, 1, 1, 2, 2, 3, 3]), labels)
     assert split == pytest.approx(
         {"nmi": 1 / 1.5, "accuracy": 0.5, "purity": 1, "num_clusters": 4, "chance": 0.5}
@@ -25,7 +25,7 @@ def test_scores_by_hand():
 
 
 def test_the_assignment_is_the_best_one_to_one():
-    # Counts [[3, 2], [2, 0]]: the greedy choice of 3 leaves 0, the best is 2 + 2.
+    # Counts [[3, 2], [2, 0]]: choosing 3 greedily leaves 0, the optimum is 2 + 2.
     labels, clusters = np.array([0] * 5 + [1] * 2), np.array([0, 0, 0, 1, 1, 0, 0])
     assert clustering_scores(clusters, labels)["accuracy"] == pytest.approx(4 / 7)
     with pytest.raises(ValueError, match="pass int"):
@@ -33,7 +33,7 @@ def test_the_assignment_is_the_best_one_to_one():
 
 
 def test_clusters_of_a_mixture_weigh_shape_and_weight():
-    # Component 0 is wide along the first axis; component 1 lies on it, narrow.
+    # Component 0 is wide along the first axis; component 1 is narrow and lies on that axis.
     mixture = base_prior.BasePrior(
         jnp.log(jnp.array([0.5, 0.5])),
         jnp.array([[0.0, 0], [4, 0]]),

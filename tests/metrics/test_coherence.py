@@ -52,14 +52,14 @@ def test_cross_coherence_by_hand():
     result = cross_coherence(predictions, labels)
     assert result["by_target"] == {"a": 0.25, "b": 1.0, "c": 0.25}
     assert result["by_source"] == {"a": 0.75, "b": 0.125}
-    # Over targets, not over pairs (which would give 7/16).
+    # Averaged over targets, not over pairs (which would give 7/16).
     assert result["mean"] == 0.5
 
 
 def test_coherence_by_count_by_hand():
     labels = [0, 1]
     predictions = {
-        ("a",): {"a": [0, 1], "b": [0, 1], "c": [0, 9]},  # 3/4, a is observed
+        ("a",): {"a": [0, 1], "b": [0, 1], "c": [0, 9]},  # 3/4; a is observed
         ("b",): {"a": [9, 9], "c": [9, 9]},  # 0
         ("a", "b"): {"c": [0, 9]},  # 1/2
         ("a", "b", "c"): {"a": [0, 1]},  # nothing left to predict

@@ -5,9 +5,9 @@ from mmebm_jax.metrics.diversity import class_balance, conditional_diversity, me
 
 
 def test_conditional_diversity_by_hand():
-    # Two features. Class 0 has variances (2, 8), class 1 (32, 8); sources 0, 0, 1.
+    # Two features. Class 0 has variances (2, 8), class 1 (32, 8); sources have classes 0, 0, 1.
     real = np.array([[1.0, 0], [3, 4], [0, 0], [8, 4]])
-    # Draws have variances (.5, 2), (0, 0), (2, 0).
+    # The draws have variances (.5, 2), (0, 0), (2, 0).
     draws = np.array([[[0.0, 0], [1, 2]], [[7, 7], [7, 7]], [[5, 1], [7, 1]]])
     result = conditional_diversity(draws, np.array([0, 0, 1]), real, np.array([0, 0, 1, 1]))
     of_draws = (0.5 + 2 + 0 + 0 + 2 + 0) / 6
@@ -63,7 +63,7 @@ def test_class_balance_of_known_shares():
     single = class_balance(np.full(9, 2), 4)
     assert single == {"entropy": 0, "smallest_share": 0, "largest_share": 1}
     uneven = class_balance(np.array([0, 0, 1, 2]), 4)
-    # Entropy of (1/2, 1/4, 1/4, 0): 1.5 bits of 2.
+    # The entropy of (1/2, 1/4, 1/4, 0) is 1.5 of 2 bits.
     assert uneven == pytest.approx({"entropy": 0.75, "smallest_share": 0, "largest_share": 0.5})
 
 
@@ -80,7 +80,7 @@ def test_memorisation_by_hand():
     assert result["distance"] == pytest.approx((0 + 4 + 5) / 3)
     assert result["floor"] == pytest.approx(2)
     assert result["ratio"] == pytest.approx(1.5)
-    assert result["copied"] == pytest.approx(1 / 3)  # nearer than 1.02, the test set's 1 %
+    assert result["copied"] == pytest.approx(1 / 3)  # below 1.02, the test set's 1 % quantile
 
 
 def test_copies_are_seen_where_some_test_data_are_in_the_training_set_too():

@@ -14,7 +14,7 @@ REFERENCE = {name: gaussian_statistics(points) for name, points in POINTS.items(
 
 
 def _shifted(name, shift):
-    """Features at a distance of `shift`² from the reference: equal but for their mean."""
+    """Features at a distance of `shift`² from the reference, differing only in their mean."""
     return POINTS[name] + np.array([shift, 0, 0])
 
 

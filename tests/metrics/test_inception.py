@@ -13,7 +13,7 @@ from mmebm_jax.metrics import inception
 from mmebm_jax.metrics.frechet import frechet_distance
 
 SIZES = ((28, 28), (64, 64), (40, 56), (320, 300))
-FEW = 2  # pictures of each size
+FEW = 2  # pictures per size
 
 
 def _pictures(seed):
@@ -30,7 +30,7 @@ def _pictures(seed):
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    """(ours, PyTorch's) for each size, of the same weights, through a file."""
+    """(ours, PyTorch's) for each size, with the same weights loaded from a file."""
     torch = pytest.importorskip("torch")
     from tests.metrics import inception_reference
 
@@ -50,13 +50,13 @@ def features(tmp_path_factory):
 def test_features_equal_those_of_pytorch(features, index):
     ours, theirs = features[index]
     assert ours.shape == (FEW, inception.NUM_FEATURES)
-    # A network of constants would agree as well.
+    # Otherwise constant features would agree as well.
     assert theirs.std(0).mean() > 0.01
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_distances_equal_those_of_pytorch(features):
-    # A random projection: the covariance of eight pictures has few directions anyhow.
+    # A random projection, since the covariance of eight pictures has low rank anyway.
     turn = np.random.default_rng(0).normal(size=(inception.NUM_FEATURES, 64)) / 8
 
     def distance(which):
@@ -89,7 +89,7 @@ def test_a_file_that_is_not_the_one_meant_is_refused_by_its_hash(tmp_path):
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """A stand-in for the published file, served by file name from a folder of this machine."""
+    """A stand-in for the published file, served under its name from a local folder."""
     content = b"the weights"
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / inception.WEIGHTS_FILE).write_bytes(content)

@@ -47,7 +47,7 @@ def _data(num_examples):
 
 
 def _target(x, rows, widening=1.2):
-    """The exact model of the values `rows` of x; proposals from a widened Gaussian posterior."""
+    """The exact model for values `rows` of x; proposals come from a widened Gaussian posterior."""
     mean, covariance = exact.posterior_moments(x, rows)
     factor = np.linalg.cholesky(widening * covariance).astype(np.float32)
     log_volume = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(1)
@@ -88,7 +88,7 @@ def test_bound_is_exact_where_the_proposal_is_the_posterior():
 
 
 def test_chunks_are_one_log_mean_of_all_weights():
-    # The weights of a chunk are one number that its key draws, up to hundreds of nats apart.
+    # All weights of a chunk are one number drawn from its key, up to hundreds of nats apart.
     def propose(key, count):
         return jnp.zeros((count, 1)), 300 * jax.random.normal(key, (1, 1)).repeat(count, 0)
 
@@ -151,9 +151,9 @@ def test_log_normaliser_of_a_tilted_mixture_from_both_sides():
     assert report["upper"] == pytest.approx(exact.LOG_NORMALISER, abs=0.05)
     assert report["effective_sample_size"] > 3000
     assert 0.3 < report["acceptance"] < 1
-    # Every single chain is biased downwards or upwards, which the mean weight undoes.
+    # The log weight of a single chain is biased down or up; averaging weights corrects this.
     assert forward.log_weight.mean() < exact.LOG_NORMALISER < -reverse.log_weight.mean()
-    # The chains' ends, weighted, are draws of the tilted prior.
+    # The weighted ends of the chains are draws from the tilted prior.
     weight = jax.nn.softmax(forward.log_weight)
     mean = np.exp(exact.TILTED.log_weight) @ exact.TILTED.mean
     np.testing.assert_allclose(weight @ forward.position, mean, atol=0.1)
@@ -180,7 +180,7 @@ def test_a_constant_energy_is_its_own_log_normaliser(step_size):
     report = log_normaliser_report(forward, reverse, exact_start=False)
     assert "upper" not in report
     assert report["from_chain"] == pytest.approx(-3, abs=1e-5)
-    # A step far too large is refused, not taken.
+    # A step that is far too large is rejected.
     assert (forward.acceptance == 0) == (step_size == 50)
 
 
@@ -192,7 +192,7 @@ def test_rejection_gives_exact_draws_of_the_tilted_prior():
     second = weight @ (exact.TILTED.variance[:, None] + exact.TILTED.mean**2)
     np.testing.assert_allclose(draws.mean(0), mean, atol=5 / np.sqrt(600))
     np.testing.assert_allclose((draws**2).mean(0), second, rtol=0.3, atol=0.2)
-    # As many are kept as the normaliser says.
+    # The share of accepted draws agrees with the normaliser.
     everything = tilted_draws(
         KEY, base_sample, exact.energy, exact.OFFSET, 10**6, most_tries=10**6, batch_size=10**5
     )

@@ -10,7 +10,7 @@ from mmebm_jax.metrics import matching
 
 
 def by_enumeration(queries, candidates, pool):
-    """The mean over all pools, with guesses among equal scores."""
+    """The mean over all pools, with random guesses among ties."""
     scores = queries @ candidates.T
     shares = []
     for own in range(len(queries)):
@@ -25,7 +25,7 @@ def by_enumeration(queries, candidates, pool):
 @pytest.mark.parametrize("pool", [2, 3, 7, 100])
 def test_retrieval_is_the_mean_over_all_pools(pool):
     rng = np.random.default_rng(pool)
-    queries, candidates = rng.integers(-1, 2, (2, 7, 3)).astype(float)  # many scores are equal
+    queries, candidates = rng.integers(-1, 2, (2, 7, 3)).astype(float)  # many ties
     expected = by_enumeration(queries, candidates, min(pool, 7))
     assert matching.retrieval(queries, candidates, pool) == pytest.approx(expected, rel=1e-9)
 
@@ -33,7 +33,7 @@ def test_retrieval_is_the_mean_over_all_pools(pool):
 def test_retrieval_of_perfect_and_of_blind_judges():
     vectors = np.eye(150)
     assert matching.retrieval(vectors, vectors) == pytest.approx(1)
-    # Another scores higher and all the rest the same: a guess where that one is not among the pool.
+    # One wrong candidate scores higher and all others tie: a guess, if it is not in the pool.
     rolled = matching.retrieval(vectors, np.roll(vectors, 1, axis=0))
     assert rolled == pytest.approx((1 - 99 / 149) / 100)
     assert matching.retrieval(np.zeros([150, 2]), np.ones([150, 2])) == pytest.approx(0.01)
@@ -57,7 +57,7 @@ def test_towers_find_what_two_modalities_share():
     test = pairs(np.random.default_rng(1), 200)
     vectors = {name: matching.embed(kinds[name], params[name], test[name]) for name in kinds}
     np.testing.assert_allclose(np.linalg.norm(vectors["text"], axis=1), 1, atol=1e-4)
-    # Of 16 equal texts in a pool of 16 about two are the same: right is one half or more.
+    # With 16 possible texts and a pool of 16, about two are equal: half or more are right.
     for first, second in (("picture", "text"), ("text", "picture")):
         assert matching.retrieval(vectors[first], vectors[second], 16) > 0.5
         shuffled = np.roll(vectors[second], 1, axis=0)

@@ -24,7 +24,7 @@ def arrays():
 
 
 def _reference(arrays, images):
-    """By torch, with TensorFlow's padding: at stride 2 nothing above and left, one below."""
+    """In torch with TensorFlow's padding: at stride 2 none above and left, one below and right."""
     torch = pytest.importorskip("torch")
     functional = torch.nn.functional
 

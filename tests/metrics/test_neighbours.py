@@ -8,7 +8,7 @@ from mmebm_jax.metrics.prdc import prdc
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(neighbours, "CHUNK_MIB", 1e-4)  # 13 distances: a row at a time
+    monkeypatch.setattr(neighbours, "CHUNK_MIB", 1e-4)  # 13 distances: one row at a time
 
 
 def test_nearest_distance_of_points_in_the_plane(small_chunks):
@@ -32,14 +32,14 @@ def test_nearest_distance_refuses_what_it_cannot_compare():
 
 
 def test_prdc_on_a_line_by_hand(small_chunks):
-    # Balls of real points: 0 ± 1, 1 ± 1, 3 ± 2, 6 ± 3. Balls of generated ones: .5 ± 1, 1.5 ± 1,
-    # 8 ± 6.5. Open: 9 is not within 3 of 6.
+    # Balls of real points: 0 ± 1, 1 ± 1, 3 ± 2, 6 ± 3. Balls of generated points: .5 ± 1, 1.5 ± 1,
+    # 8 ± 6.5. Balls are open: 9 is not within 3 of 6.
     real, generated = np.array([[0.0], [1], [3], [6]]), np.array([[0.5], [1.5], [8]])
     result = prdc(real, generated, num_neighbours=1)
-    # .5: in the balls of 0, 1; 1.5: of 1, 3; 8: of 6.
+    # .5 is in the balls of 0 and 1; 1.5 in those of 1 and 3; 8 in that of 6.
     assert result == {"precision": 1.0, "recall": 1.0, "density": 5 / 3, "coverage": 1.0}
     far = prdc(real, np.array([[0.5], [20], [21], [22]]), num_neighbours=1)
-    # Generated balls: .5 ± 19.5 holds all of them.
+    # Generated balls: .5 ± 19.5 contains all of them.
     assert far == {"precision": 0.25, "recall": 1.0, "density": 2 / 4, "coverage": 2 / 4}
     out = prdc(real, np.array([[9.0], [9.5], [10.0]]), num_neighbours=1)
     assert out == {"precision": 0.0, "recall": 0.0, "density": 0.0, "coverage": 0.0}
@@ -49,7 +49,7 @@ def test_prdc_second_neighbour_by_hand():
     # k = 2: 0 ± 3, 1 ± 2, 3 ± 3, 6 ± 5; generated 2 ± 8, 4 ± 6, 10 ± 8.
     real, generated = np.array([[0.0], [1], [3], [6]]), np.array([[2.0], [4], [10]])
     result = prdc(real, generated, num_neighbours=2)
-    # 2: in 0, 1, 3, 6; 4: in 3, 6; 10: in 6.
+    # 2 is in the balls of 0, 1, 3, 6; 4 in those of 3, 6; 10 in that of 6.
     assert result["density"] == pytest.approx(7 / 3 / 2)
     assert result["precision"] == result["recall"] == result["coverage"] == 1
 
@@ -71,7 +71,7 @@ def test_prdc_tells_a_lost_mode_from_noise():
     one_mode = rng.normal(size=(400, 2))
     result = prdc(real, one_mode)
     assert result["precision"] > 0.9
-    # A generated ball reaches no other mode: what is covered lies in one of four.
+    # A generated ball reaches no other mode, so what is covered lies in one of four modes.
     assert result["recall"] <= 0.25
     assert result["coverage"] <= 0.25
     noise = rng.uniform(1000, 2000, size=(400, 2))

@@ -1,7 +1,7 @@
-"""Generators whose every metric is known beforehand, on four classes of Gaussian features.
+"""Generators whose metrics are all known in advance, on four classes of Gaussian features.
 
-Features of class c are N(10 e_c, I) in four dimensions, so a nearest-mean classifier is perfect,
-and a source of class c asks for a target of class c.
+Features of class c are N(10 e_c, I) in four dimensions, so a nearest-mean classifier is perfect. A
+source of class c asks for a target of class c.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def _real(labels):
 TRAIN, TEST, OTHER_TEST = (_real(LABELS) for _ in range(3))
 REFERENCE = {"target": gaussian_statistics(TEST)}
 FLOOR = frechet_floor({"target": TRAIN}, REFERENCE, NUM_EXAMPLES)["mean"]
-# Expected of samples from the data's own distribution, with five neighbours.
+# The expectation for samples from the data's own distribution, with five neighbours.
 COVERAGE = 1 - np.prod([(NUM_EXAMPLES - i) / (2 * NUM_EXAMPLES - i) for i in range(1, 6)])
 OF_CLASS = np.stack([np.flatnonzero(label == LABELS) for label in range(NUM_CLASSES)])
 
@@ -69,29 +69,29 @@ def _measure(draws):
 
 def test_a_generator_that_copies_the_training_set():
     result = _measure(_copies_the_training_set())
-    # To everything but the distances to its own training set it looks like perfect samples.
+    # It looks perfect, except for its distances to its own training set.
     assert (result["distance"], result["ratio"], result["copied"]) == (0, 0, 1)
     assert result["frechet"] == pytest.approx(FLOOR)
     assert result["coherence"] == result["balance"] == 1
     assert result["diversity"] == pytest.approx(1, abs=0.05)
     assert result["density"] == pytest.approx(1, abs=0.08)
     assert result["coverage"] == pytest.approx(COVERAGE, abs=0.02)
-    # Of Gaussian data a few percent lie outside the other set's balls, whoever drew them.
+    # For Gaussian data a few percent lie outside the other set's balls in any case.
     assert min(result["precision"], result["recall"]) > 0.9
 
 
 def test_a_generator_that_is_deterministic_given_the_class():
     result = _measure(_deterministic_given_the_class())
-    assert result["coherence"] == result["balance"] == 1  # all that coherence sees
+    assert result["coherence"] == result["balance"] == 1  # coherence sees nothing wrong
     assert result["diversity"] == 0
-    # Its balls are points, and no real example lies in one; only the classes' cores are covered.
+    # Its balls are points without real examples; only the cores of the classes are covered.
     assert result["precision"] == 1
     assert result["recall"] == 0
     assert result["coverage"] < 0.3
-    # Every class mean has a training example nearer to it than a new example has.
+    # Every class mean is closer to a training example than a new example is.
     assert result["ratio"] < 1
-    # The covariance within the classes, I, is missing. Between them it is 0 along (1, 1, 1, 1) and
-    # 100 / 4 = 25 across, where the data's are 1 and 26.
+    # The covariance within classes, I, is missing. Between classes it is 0 along (1, 1, 1, 1) and
+    # 100 / 4 = 25 in the other directions, where the data have 1 and 26.
     expected = 1 + 3 * (np.sqrt(26) - np.sqrt(25)) ** 2
     assert result["frechet"] == pytest.approx(expected, abs=0.1)
 
@@ -100,8 +100,8 @@ def test_a_generator_that_ignores_the_source():
     result = _measure(_ignores_the_source())
     assert result["coherence"] == 1 / NUM_CLASSES
     assert result["balance"] == pytest.approx(1, abs=1e-3)
-    # Eight draws, two a class: variance between classes of 8/7 · 100 · 3/16 a feature beside the 1
-    # within, where the data's is 1.
+    # Eight draws, two per class: a variance between classes of 8/7 · 100 · 3/16 per feature plus 1
+    # within, where the data have 1.
     assert result["diversity"] == pytest.approx(np.sqrt(1 + 8 / 7 * 18.75), rel=0.03)
     # As a set they are perfect samples.
     assert result["frechet"] < 3 * FLOOR + 0.1

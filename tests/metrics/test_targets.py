@@ -25,7 +25,7 @@ NUM_EXAMPLES = 2
 def _networks(num_private, is_tilted):
     model = make_model(num_latents=1, num_private=num_private)
     picture, text = model.modalities
-    # So broad a likelihood leaves a posterior that an untrained inference model covers.
+    # With such a broad likelihood, an untrained inference model covers the posterior.
     model = model._replace(modalities=(dataclasses.replace(picture, scale=2.0, weight=3.0), text))
     params = model.init(KEY)
     params = {**params, "prior": jax.tree.map(lambda leaf: leaf + 0.3, params["prior"])}
@@ -34,7 +34,7 @@ def _networks(num_private, is_tilted):
 
 
 def _by_quadrature(networks, batch, names):
-    """log ∫ p(z) Π_m p(w_m) p(x_m | z, w_m), with p(z) as unnormalised as the target's."""
+    """log ∫ p(z) Π_m p(w_m) p(x_m | z, w_m), with p(z) unnormalised as in the target."""
     model = networks.model
     axes = [GRID] * (1 + model.num_private * 2)
     points = jnp.asarray(list(itertools.product(*axes)))
@@ -47,7 +47,7 @@ def _by_quadrature(networks, batch, names):
     for m in model.modalities:
         if m.name in names:
             for n in range(NUM_EXAMPLES):
-                # The weight of a modality is no part of its density.
+                # A modality's weight is not part of its density.
                 density = log_likelihood(m, outputs[m.name], batch[m.name][n][None]) / m.weight
                 each[n] = each[n] + density
     return np.array([jax.nn.logsumexp(e) for e in each])

@@ -19,7 +19,7 @@ ONE_HOT = jax.nn.one_hot(SENTENCES, WORDS)
 
 
 def by_loops(outputs, sentence):
-    """Nats of one sentence under one example's outputs, from the definition."""
+    """Log-likelihood in nats of one sentence under one example's outputs, from the definition."""
     factors = np.asarray(outputs[LENGTH:]).reshape(2, NUM_CONTEXTS, RANK, WORDS)
     matrices = np.einsum("crv,crw->cvw", *factors)
     total = []
@@ -36,7 +36,7 @@ def by_loops(outputs, sentence):
 
 
 def densities():
-    """log p of every sentence under both examples, `[N, 2]`."""
+    """log p of every sentence for both examples, `[N, 2]`."""
     shape = (len(SENTENCES), *OUTPUTS.shape)
     each = log_density(jnp.broadcast_to(OUTPUTS, shape), ONE_HOT[:, None], 1.0)
     return np.asarray(each.sum((-2, -1)))

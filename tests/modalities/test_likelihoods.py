@@ -85,7 +85,7 @@ def test_means_are_named_by_modality():
     np.testing.assert_allclose(got["b"][:, 0], special.softmax(OUTPUTS, axis=-1), rtol=1e-5)
 
 
-# Of the autoregressive one, whose dimensions are not independent: test_autoregressive.py.
+# The autoregressive one has dependent dimensions and is tested in test_autoregressive.py.
 INDEPENDENT = [name for name in LIKELIHOODS if name != "autoregressive"]
 
 

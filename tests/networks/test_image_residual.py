@@ -14,12 +14,12 @@ from mmebm_jax.networks.image_residual import (
     upsample,
 )
 
-# Of 28, 32 and 64 pixels: the side and the channels of the smallest maps, by a width of 2.
+# Image shape → shape of the smallest maps, for a width of 2.
 SHAPES = [
     ((28, 28, 3), (7, 7, 8)),
     ((32, 32, 3), (8, 8, 8)),
     ((64, 64, 3), (8, 8, 16)),
-    ((128, 128, 1), (8, 8, 16)),  # channels double three times at most
+    ((128, 128, 1), (8, 8, 16)),  # the number of channels doubles at most three times
     ((12, 20, 1), (6, 10, 4)),
     ((4, 4, 1), (4, 4, 2)),
 ]
@@ -94,7 +94,7 @@ def test_every_pixel_moves_the_energy_and_smoothly():
 
     slope = jax.jit(jax.grad(total))
     assert (np.abs(slope(image)) > 1e-7).all()
-    # A step half as long changes the slope by half as much: it bends, and has no corners.
+    # Half the step changes the slope by half: the function bends without corners.
     towards = jax.random.normal(jax.random.key(2), image.shape)
     far, near = (slope(image + step * towards) - slope(image) for step in (2e-2, 1e-2))
     np.testing.assert_allclose(far, 2 * near, atol=0.03 * float(np.abs(far).max()))

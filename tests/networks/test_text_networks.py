@@ -1,4 +1,4 @@
-"""Residual and attending networks of text: shapes, words as probabilities, masked padding."""
+"""Residual and attention networks for text: shapes, words as probabilities, masked padding."""
 
 import jax
 import jax.numpy as jnp
@@ -51,12 +51,12 @@ def test_what_padding_is_embedded_as_has_no_influence(network):
     before = apply(params)
     np.testing.assert_allclose(changed(0)[:2], before[:2], rtol=1e-5, atol=1e-6)
     assert (np.abs(changed(1) - before)[:2] > 1e-3).any(axis=1).all()
-    assert np.isfinite(before).all()  # The last text is padding alone.
+    assert np.isfinite(before).all()  # The last text is all padding.
 
 
 @pytest.mark.parametrize("network", [TransformerExpert(8), TransformerTrunk(8)])
 def test_longer_padding_changes_nothing(network):
-    # The same parameters on a text cut shorter: only padding is lost.
+    # The same parameters on a shortened text, which only loses padding.
     text = jax.nn.one_hot(TOKENS[:2], NUM_WORDS)
     params = initial(network, text)["params"]
     cut = {**params, "places": params["places"][:6]}

@@ -17,14 +17,14 @@ FIELDS = {"m0": Field("image", (16, 16, 3)), "word": Field("text", (8, 27))}
 
 
 def make_config(variant="full", **changes):
-    """A variant, with fields changed by names in which two underscores stand for a dot."""
+    """A variant with changed fields; in names, two underscores stand for a dot."""
     config = polydigits.get_config(variant)
     config.update_from_flattened_dict({n.replace("__", "."): v for n, v in changes.items()})
     return config
 
 
 def build(config):
-    """Shapes of a fresh state."""
+    """Shapes of a new training state."""
     model = builders.build_model(config, FIELDS)
     create = functools.partial(
         train_state.create,
@@ -48,7 +48,7 @@ def test_a_variant_builds(variant):
         "correlation": sizes.correlation,
     }
     params, latents = state.params, sizes.num_latents
-    # The generator reads both kinds of latents, the latent energy the shared ones alone.
+    # The generator reads both kinds of latents, the latent energy only the shared ones.
     kernels = [leaf.shape for leaf in jax.tree.leaves(params["generator"]["word"])]
     assert any(shape[0] == latents + sizes.num_private for shape in kernels)
     if latents:
@@ -113,10 +113,10 @@ def test_each_network_is_scheduled_from_the_step_at_which_it_begins():
     )
     schedules = builders.build_schedules(config)
     warmup = config.schedule.warmup_steps
-    # A schedule counts the network's own updates.
+    # A schedule counts its network's own updates.
     for name, start in zip(NETWORKS, (0, 0, 300, 500), strict=True):
         peak = config.optimiser[name].learning_rate
-        # The rate of the first step is that of the second of a warm-up from zero.
+        # The first step has the rate of the second step of a warm-up from zero.
         assert float(schedules[name](0)) == pytest.approx(peak / warmup, rel=1e-4)
         assert float(schedules[name](warmup - 1)) == pytest.approx(peak, rel=1e-4)
         assert float(schedules[name](1000 - start)) == pytest.approx(0.1 * peak, rel=0.01)
@@ -144,7 +144,7 @@ def test_optimisers_bound_the_gradient():
     params = {"a": np.ones(3, np.float32)}
     step, _ = transformation.update(params, transformation.init(params))
     assert isinstance(transformation, optax.GradientTransformation)
-    # Far below Adam's epsilon of 1e-8; unbounded it would be 1.
+    # Far below Adam's epsilon of 1e-8; without clipping it would be 1.
     rate = float(builders.build_schedules(config)["energy"](0))
     assert 0 < float(-step["a"].max()) < 0.1 * rate
 

@@ -19,14 +19,14 @@ from tests.commands import digest, first_files, save_run, small_config
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A run with checkpoints of the steps 0 and 1, and its state."""
+    """A run with checkpoints at steps 0 and 1, and its state."""
     folder = tmp_path_factory.mktemp("saved")
     return folder, save_run(folder, small_config(), steps=(0, 1))
 
 
 @pytest.fixture
 def run(saved, tmp_path):
-    """A copy of that run that a test may damage, and the weights."""
+    """A copy of that run for a test to damage, and the weights."""
     return Path(shutil.copytree(saved[0], tmp_path / "run")), saved[1].weights
 
 
@@ -38,7 +38,7 @@ def test_all_that_training_keeps_of_its_progress_has_a_rule():
 
 
 def own_lines(caplog):
-    # A logger that has been set up hands a record on twice, by itself and by its parent.
+    # A logger that has been set up emits each record twice, itself and through its parent.
     records = {id(record): record for record in caplog.records}.values()
     return [record.getMessage() for record in records if record.name == "mmebm_jax"]
 
@@ -123,7 +123,7 @@ def test_arrays_of_other_shapes_are_refused(run):
 
 
 def test_nothing_is_told_of_damaged_arrays_but_the_one_line(run, monkeypatch, capfd):
-    """Orbax abandons reads, which would tell of themselves whenever they end."""
+    """Orbax abandons reads, which would otherwise report errors whenever they end."""
     folder, weights = run
     for path in first_files(folder / "checkpoints", "ocdbt.process_0/d/*"):
         path.write_bytes(path.read_bytes()[:1000])
@@ -147,7 +147,7 @@ def test_a_run_on_another_version_of_its_data_set_is_refused(tmp_path):
     newer = splits._replace(version="2.0.0")
     with pytest.raises(ValueError, match=r"on version '1\.0\.0' of this data set, which is now 2"):
         checkpoint.check_data(folder, newer)
-    # A run from before versions were written down is one on the first.
+    # A run from before versions were recorded counts as made with the first.
     facts = json.loads((folder / "data.json").read_text())
     del facts["version"]
     (folder / "data.json").write_text(json.dumps(facts))
@@ -180,7 +180,7 @@ def test_a_run_of_before_0_2_is_sampled_from_and_not_trained_on(tmp_path):
     for section, fields in checkpoint.ADDED_SINCE.items():
         place = functools.reduce(operator.getitem, section.split("."), saved)
         for name, value in fields.items():
-            assert place.pop(name) == value  # as it was before there was a choice
+            assert place.pop(name) == value  # the behaviour before there was a choice
     for name, value in checkpoint.ADDED_AT_TOP.items():
         assert saved.pop(name) == value
     (folder / "config.json").write_text(json.dumps(saved))

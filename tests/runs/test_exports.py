@@ -1,4 +1,4 @@
-"""Handing a trained model to others: export, load, the hub's cache, and what is damaged."""
+"""Sharing a trained model: export, load, the hub's cache, and damaged files."""
 
 import hashlib
 import importlib
@@ -20,7 +20,7 @@ from mmebm_jax.runs import cards, checkpoint, exports, tensors
 from tests.commands import save_run, small_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-# Made by version 0.2.0 of a run of 60 steps, in float16: it must load for ever.
+# Made by version 0.2.0 from a run of 60 steps, in float16: it must always load.
 OLD = Path(__file__).parent / "old_exports" / "format1"
 EVALUATION = {
     "step": 8,
@@ -54,7 +54,7 @@ def copy(exported, tmp_path):
 
 
 def one_line(kind, *named):
-    """What `pytest.raises` should see, checked to be one line."""
+    """`pytest.raises` for an error of a single line that contains these."""
     return pytest.raises(kind, match=r"(?s)^(?!.*\n)" + "".join(f"(?=.*{n})" for n in named))
 
 
@@ -82,7 +82,7 @@ def test_an_export_gives_the_runs_samples_bit_for_bit(run, exported):
 def test_float16_is_half_as_large_and_nearly_the_same(run, exported, tmp_path):
     mmebm_jax.export(run, tmp_path / "half", dtype="float16")
     sizes = [(f / "model.safetensors").stat().st_size for f in (exported, tmp_path / "half")]
-    assert sizes[1] < 0.75 * sizes[0]  # names of tensors and the base prior stay as they are
+    assert sizes[1] < 0.75 * sizes[0]  # tensor names and the base prior are unchanged
     half, full = mmebm_jax.load(tmp_path / "half"), mmebm_jax.load(exported)
     for one, other in zip(
         *(leaves(s, "generator", "inference") for s in (half, full)), strict=True
@@ -93,10 +93,10 @@ def test_float16_is_half_as_large_and_nearly_the_same(run, exported, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["int8", "int6"])
 def test_few_bits_are_smaller_and_near(run, exported, tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr(tensors, "SMALLEST_KERNEL", 64)  # the kernels of tests are small
+    monkeypatch.setattr(tensors, "SMALLEST_KERNEL", 64)  # kernels in tests are small
     mmebm_jax.export(run, tmp_path / "few", dtype=dtype)
     formats = [json.loads((f / "export.json").read_text()) for f in (exported, tmp_path / "few")]
-    assert [facts["format"] for facts in formats] == [1, 2]  # older versions read the first
+    assert [facts["format"] for facts in formats] == [1, 2]  # older versions can read the first
     found = safetensors.numpy.load_file(tmp_path / "few" / "model.safetensors")
     assert found["params/generator/m0/Dense_1/kernel"].dtype == np.uint8
     few, full = mmebm_jax.load(tmp_path / "few"), mmebm_jax.load(exported)
@@ -106,7 +106,7 @@ def test_few_bits_are_smaller_and_near(run, exported, tmp_path, monkeypatch, dty
         one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
         step = 2 * np.abs(other).max() / (2 ** tensors.num_bits(dtype) - 2)
         assert np.abs(one - other).mean() <= step / 2
-    # Whole by its checksum, and one scale too few.
+    # The checksum is valid, but one scale is missing.
     path = tmp_path / "few" / "model.safetensors"
     del found["params/generator/m0/Dense_1/kernel.scale"]
     safetensors.numpy.save_file(found, path)
@@ -131,7 +131,7 @@ def test_the_card_holds_the_table_with_its_company(exported):
     assert "| 0.750 | 0.900 | 0.250 | 79.2 | 6.8 |" in card
     assert "one seed (0)" in card
     assert "license: apache-2.0" in card
-    assert "CC BY 4.0" in card  # of the digits
+    assert "CC BY 4.0" in card  # the licence of the digits
 
 
 def test_a_damaged_evaluation_is_no_obstacle(run, tmp_path):
@@ -199,7 +199,7 @@ def test_weights_that_float16_cannot_hold_are_refused(run, tmp_path, monkeypatch
     assert not (tmp_path / "half").exists()
 
 
-# --- what is damaged, and other versions ------------------------------------------------------
+# --- damage and other versions ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", [0, 8, 100, -1])
@@ -224,7 +224,7 @@ def test_half_a_tensor_file_is_one_line(copy, size):
 
 
 def test_tensors_of_another_model_are_one_line(copy):
-    """Whole by its checksum, and still not what the configuration asks for."""
+    """The checksum is valid, but the tensors do not fit the configuration."""
     path = copy / "config.json"
     config = json.loads(path.read_text())
     config["model"]["hidden"] *= 2
@@ -293,7 +293,7 @@ def test_an_export_of_an_emptied_configuration_is_one_line(copy, content, messag
 
 @pytest.mark.parametrize("lost", ["", "export.json", "model.safetensors"])
 def test_an_export_is_no_run(copy, lost):
-    """Whatever it has lost: a run's folder is asked for, and this one named."""
+    """Whatever is missing from it, the error names this folder and asks for one of a run."""
     if lost:
         (copy / lost).unlink()
     for use in (
@@ -306,7 +306,7 @@ def test_an_export_is_no_run(copy, lost):
 
 
 def test_loading_old_exports():
-    """The samples are those that version 0.2.0 drew: the defaults of new fields change nothing."""
+    """The samples equal those of version 0.2.0: defaults of new fields change nothing."""
     model = mmebm_jax.load(OLD)
     expected = np.load(OLD.parent / "format1_samples.npz")
     samples = model.sample(jax.random.key(0), 4, num_steps=0)
@@ -351,7 +351,7 @@ def test_a_model_of_the_hub(cache, exported, revision, caplog):
         model = mmebm_jax.load(f"hf://ada/digits{revision}")
     logger.removeHandler(caplog.handler)
     assert model.model == mmebm_jax.load(exported).model
-    # A revision that may move is told as one that stays.
+    # A revision that may move is reported with the commit it points to.
     pinned = f"hf://ada/digits@{COMMIT} now"
     assert (pinned in caplog.text) == (COMMIT not in revision)
 

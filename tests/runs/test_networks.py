@@ -1,4 +1,4 @@
-"""The sets of networks that a configuration chooses from."""
+"""The choices of networks in a configuration."""
 
 import dataclasses
 import functools
@@ -66,7 +66,7 @@ def test_networks_are_chosen_by_name_and_learn(name):
             )
             if not part.startswith("subset"):
                 assert any((a != b).any() for a, b in pairs), (network, part)
-    # Spectral normalisation reaches every kernel, whatever it is nested in.
+    # Spectral normalisation reaches every kernel, however deeply nested.
     kernels = jax.tree.leaves(model.normalised(before["energy"])["m0"])
     norms = [
         np.linalg.svd(leaf.reshape(-1, leaf.shape[-1]), compute_uv=False)[0]

@@ -1,4 +1,4 @@
-"""What a sampler takes, refuses and returns; see also `tests/method/test_sampling.py`."""
+"""What a sampler accepts, refuses and returns; see also `tests/method/test_sampling.py`."""
 
 import warnings
 
@@ -41,7 +41,7 @@ def weights(tiny_model):
 @pytest.fixture(scope="module")
 def private_sampler(private_model):
     weights = make_weights(private_model)
-    # Biases start at zero: move everything off its start.
+    # Biases start at zero: move all parameters away from their start.
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: leaf + np.asarray(0.3 * rng.normal(size=leaf.shape), np.float32),
@@ -173,7 +173,7 @@ def test_texts_of_another_shape_are_not_read(tiny_model, weights, shape):
 
 
 def test_energies_and_codes_can_be_differentiated(sampler, raw):
-    """Values inside a transformation cannot be read, and need not be."""
+    """Inside a transformation values cannot be checked, and need not be."""
     batch = sampler.as_batch(raw)
     gradient = jax.grad(lambda batch: sampler.energy(batch).sum())(batch)
     assert all(float(abs(values).max()) > 0 for values in gradient.values())
@@ -410,7 +410,7 @@ def test_num_samples_counts_the_draws_for_each_given_example(
 
 
 def test_each_row_of_draws_belongs_to_its_example(sampler, raw):
-    """Draws follow what is given: their mean code is nearer to their own example's than others'."""
+    """Draws follow their input: their mean code is closest to that of their own example."""
     pictures = np.stack([np.zeros([8, 8, 1], np.uint8), np.full([8, 8, 1], 255, np.uint8)])
     samples = sampler.sample(jax.random.key(0), 4, {"picture": pictures}, num_steps=0)
     codes = sampler.encode({"picture": pictures})
@@ -448,11 +448,11 @@ def test_a_chain_of_another_time_has_as_many_steps(tiny_model, weights):
     assert after.num_steps * after.step_size**2 / 2 == pytest.approx(3.0)
 
 
-# --- energies that training never saw ---------------------------------------------------------
+# --- energies outside the range of training ---------------------------------------------------
 
 
 def test_a_chain_that_leaves_the_usual_energies_is_said(tiny_model, weights):
-    """The steps are long and cold: more of them descend further than the configured ones."""
+    """The steps are long and cold, so more of them descend further than the configured number."""
     chain = Chain(num_steps=2, step_size=2.0, temperature=0.0)
     chains = SETTINGS.chains._replace(data=chain)
     steep = Sampler(tiny_model, weights, SETTINGS._replace(chains=chains))

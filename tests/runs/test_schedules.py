@@ -7,7 +7,7 @@ from mmebm_jax.runs import builders
 
 @pytest.mark.parametrize(("start_step", "first"), [(40, 40), (10, 30)])
 def test_a_network_learns_at_the_rate_of_the_step_it_is_at(start_step, first):
-    """A latent energy whose start lies within the warm start is updated first at its end."""
+    """A latent energy that would start during the warm start is first updated after it."""
     config = polydigits.get_config("ebm_prior")
     config.update(num_steps=100, warmup_steps=30)
     config.prior.start_step = start_step
@@ -16,7 +16,7 @@ def test_a_network_learns_at_the_rate_of_the_step_it_is_at(start_step, first):
     schedule = builders.build_schedules(config)["prior"]
 
     def expected(step):
-        """Linear for five steps from the start, then a cosine to a tenth at the run's end."""
+        """Linear for five steps from the start, then a cosine decay to a tenth at the run's end."""
         since = step - start_step + 1
         if since < 5:
             return since / 5

@@ -28,7 +28,7 @@ def test_sections_are_those_of_the_code():
 
 def test_a_config_becomes_a_record_that_does_not_change():
     config = schema.defaults("ring")
-    config.prior.chain.step_size = 1  # an int, where any number may stand
+    config.prior.chain.step_size = 1  # an int where any number is allowed
     record = schema.parse(config)
     assert record.model_dump() == config.to_dict()
     assert isinstance(record.prior.chain.step_size, float)

@@ -1,4 +1,4 @@
-"""What is said of the devices, and of an accelerator that is not there."""
+"""Messages about the devices, and about an accelerator that is not found."""
 
 import jax
 import pytest

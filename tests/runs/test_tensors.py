@@ -1,4 +1,4 @@
-"""Weights in few bits: codes exactly, errors within their bound, sizes as they are claimed."""
+"""Weights in few bits: exact codes, bounded errors, sizes as claimed."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_codes_are_packed_without_gaps_and_come_back(numbers, bits, count):
 
 
 def test_the_order_of_bits_is_fixed():
-    """An export holds these bytes: 6 bits each, the lowest first, −1 as 63."""
+    """Exports store these bytes: 6 bits each, the lowest first, −1 as 63."""
     content = tensors.pack(np.array([1, -1, 2, -31], np.int8), 6)
     number = 1 | 63 << 6 | 2 << 12 | (64 - 31) << 18
     assert content.tobytes() == number.to_bytes(3, "little")
@@ -44,9 +44,9 @@ def test_what_lies_on_the_grid_is_kept_and_the_rest_is_near(numbers, bits):
     np.testing.assert_allclose(of_channels, scale, rtol=1e-6)
     values = numbers.normal(size=(1000, 5)).astype(np.float32) * [1, 2, 3, 0, 1e-3]
     found, of_channels = tensors.quantise(values, bits)
-    plain = np.abs(values).max(axis=0) / top  # steps without clipping
+    plain = np.abs(values).max(axis=0) / top  # step size without clipping
     error = np.square(found * of_channels - values).mean(axis=0)
-    assert (error <= plain**2 / 12 * 1.1).all()  # of rounding to these steps, which is uniform
+    assert (error <= plain**2 / 12 * 1.1).all()  # variance of uniform rounding errors
     assert not found[:, 3].any()
 
 
@@ -76,7 +76,7 @@ def test_every_weight_comes_back_from_what_its_layout_says(numbers, name, shape,
     if chosen == "float32" or name in ("base_prior/whitening", "base_prior/log_weight"):
         np.testing.assert_array_equal(found, values)
     elif len(parts) == 2:
-        # Rounding to 2^b − 2 steps over a channel's range, at most ± 5 here.
+        # Rounding to 2^b − 2 steps over a channel's range of at most ± 5.
         steps = 10 / (2 ** tensors.num_bits(chosen) - 2)
         assert np.sqrt(np.mean(np.square(found - values))) < steps / 12**0.5
     else:

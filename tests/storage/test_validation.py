@@ -1,4 +1,4 @@
-"""Whatever passes validation starts: nothing in it crashes before the first step is compiled."""
+"""Whatever passes validation starts: it does not crash before the first step is compiled."""
 
 import functools
 import json
@@ -28,16 +28,16 @@ FIELDS = dict(leaves(schema.record("polydigits")))
 
 
 def allowed(name, field):
-    """Values of a field, with the ends of its range among the likeliest."""
+    """Allowed values of a field, with the ends of its range among the likeliest."""
     if field.annotation is bool:
         return strategies.booleans()
     if choices(field):
         return strategies.sampled_from(choices(field))
-    if field.annotation is str:  # free text, as of a path
+    if field.annotation is str:  # free text, such as a path
         return strategies.just(field.default)
     ends = limits(field)
     if field.annotation is int:
-        # The data are made for every example: few of them.
+        # The data are generated for every Hypothesis example, so keep them few.
         high = 60 if name.startswith("data.num_") and "modalities" not in name else ends.high
         few = min(ends.low + 12, high)
         values = strategies.integers(ends.low, few) | strategies.integers(ends.low, high)
@@ -59,7 +59,7 @@ WRONG = {
 
 
 def wrong(field):
-    """Values that a field may not hold: of another type, and beyond both ends of its range."""
+    """Values that a field may not hold: of other types, and beyond both ends of its range."""
     values = [*WRONG[field.annotation], {}, {"a": {"b": 1}}, "\0"]
     if field.annotation is str and not choices(field):
         values.remove("nowhere")
@@ -75,7 +75,7 @@ def as_tree(config):
 
 
 def replaced(tree, name, value):
-    """The tree with one field replaced; ... removes it."""
+    """The tree with one field replaced; `...` removes it."""
     *path, last = name.split(".")
     section = functools.reduce(operator.getitem, path, tree)
     section[last] = value
@@ -100,7 +100,7 @@ def test_a_field_takes_what_it_may_hold_and_nothing_else(name):
 
 def test_whole_numbers_may_stand_where_any_number_may():
     for name, field in FIELDS.items():
-        if name == "elbo.hidden_share":  # at 0 only beside the objective mmvae
+        if name == "elbo.hidden_share":  # may be 0 only with the objective mmvae
             continue
         if field.annotation is float and limits(field).low <= 0 and not limits(field).open_low:
             schema.parse(replaced(as_tree(small_config()), name, 0))

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def costs_of(config, each, **changes):
-    """Costs with these seconds for a step of each phase."""
+    """Costs with these seconds per step for the phases."""
     step = {p.terms: seconds for p, seconds in zip(phases(config), each, strict=True)}
     return budget.Costs(measuring=20, step=step, first_fit=3, last_fit=9, drawing=1)._replace(
         **changes
@@ -59,7 +59,7 @@ def test_a_budget_takes_one_process(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A measured run of a known schedule: what is measured is not what counts here."""
+    """A measured run with a known schedule, since the measured numbers do not matter here."""
     workdir = epath.Path(tmp_path_factory.mktemp("budget")) / "run"
     config = make_config()
     with pytest.MonkeyPatch.context() as patch:
@@ -68,7 +68,7 @@ def measured(tmp_path_factory):
 
 
 def test_the_fit_of_the_sampling_time_is_foretold_from_a_part_of_it(monkeypatch):
-    """It takes 5 s, and 2 s at each look for each 500 samples."""
+    """It takes 5 s, plus 2 s per look for each 500 samples."""
     clock = [0.0]
 
     def fit(key, sampler, source, *, num_samples, farthest):
@@ -96,7 +96,7 @@ def test_a_measurement_compiles_what_the_run_uses_and_is_kept(measured):
     times = [phase["seconds_per_step"] for phase in record["phases"]]
     times += [record[f"{name}_seconds"] for name in ("first_fit", "drawing")]
     assert all(0 < seconds < record["measuring_seconds"] for seconds in times)
-    assert record["last_fit_seconds"] > 0  # of which only a part was done
+    assert record["last_fit_seconds"] > 0  # extrapolated from a part of it
     assert record["facts"]["jax"] == jax.__version__
     assert sorted(path.name for path in workdir.iterdir()) == ["budget.json"]
     assert set(measured.updates) == {phase.terms for phase in phases(measured.run.config)}
@@ -129,7 +129,7 @@ def test_a_measurement_serves_a_run_that_was_killed_before_it_began(
     monkeypatch.setattr(budget, "fitted_schedule", lambda config, *_: scaled(config, 8))
     found = budget.prepare_for(make_config(), epath.Path(tmp_path), 30.0)
     assert found.measuring_seconds == measured.measuring_seconds
-    # Another machine's is not taken.
+    # A record from another machine is not used.
     record = json.loads(text)
     record["facts"]["cores"] += 1
     (tmp_path / "budget.json").write_text(json.dumps(record))

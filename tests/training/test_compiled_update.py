@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
 
 
 def test_rates_given_from_outside_are_those_of_the_optimisers_own_schedules(tmp_path):
-    """One program serves schedules of any length, and computes what each length's own does."""
+    """One program serves schedules of any length and computes what each one's own would."""
     base = make_config()
     run = training.prepare(base, epath.Path(tmp_path))
     terms = builders.terms_at(base, base.num_steps - 1)

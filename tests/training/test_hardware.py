@@ -1,4 +1,4 @@
-"""What CPUs are told of a run for an accelerator: operations exactly, and one line."""
+"""Runs meant for an accelerator, on a CPU: exact operation counts and a one-line warning."""
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ def test_a_run_is_the_sum_of_its_phases(run):
     ]
     steps = [phase.stop - phase.start for phase in schedule.phases(run.config)]
     assert len(each) > 2
-    assert each[0] < each[-1]  # the bound alone, and with chains in latent and data space
+    assert each[0] < each[-1]  # first the bound alone, last with chains in latent and data space
     expected = sum(n * c for n, c in zip(steps, each, strict=True))
     assert hardware.operations(run) == pytest.approx(expected)
 

@@ -61,7 +61,7 @@ def test_a_row_that_holds_what_a_checkpoint_kept_is_written_once(workdir):
     log.add(1, metrics(1))
     log.add(2, metrics(2))
     pending = log.pending()
-    # After the checkpoint, and before the run was killed.
+    # After the checkpoint, but before the run was killed.
     log.flush(4)
     assert [row["step"] for row in rows(workdir)] == [2]
     resumed = Log(workdir, 2, pending)
@@ -83,7 +83,7 @@ def test_diagnostics_are_records_of_their_own_that_a_resumed_run_repeats(workdir
 def test_a_resumed_run_drops_the_rows_it_repeats_but_no_event(workdir):
     lines = ['{"step": 2}', '{"event": "explosion", "step": 9}', '{"step": 4}', '{"step": 6', ""]
     (workdir / "metrics.jsonl").write_text("\n".join(lines))
-    assert read_rows(workdir) == [{"step": 2}, {"step": 4}]  # not the line that was cut off
+    assert read_rows(workdir) == [{"step": 2}, {"step": 4}]  # without the truncated line
     Log(workdir, 3)
     assert rows(workdir) == [{"step": 2}, {"event": "explosion", "step": 9}]
     assert read_events(workdir, "explosion") == [{"event": "explosion", "step": 9}]

@@ -30,18 +30,18 @@ from mmebm_jax.training.run import sole_writer
 from mmebm_jax.training.sampling_time import shortest
 
 pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
-# For evaluations of as few samples as make every part of one run: they say that they are biased.
+# For evaluations with just enough samples to run every part, which warn that they are biased.
 few_samples = pytest.mark.filterwarnings(
     "ignore:.* the Fréchet distance is biased upwards:UserWarning"
 )
 
 
 def make_config():
-    """Every part at once: both energies, private latents, and half of the data missing."""
+    """All parts at once: both energies, private latents, and half of the data missing."""
     config = get_config("smoke")
     config.missing_ratio = 0.5
     config.update(num_steps=4, warmup_steps=1, batch_size=4, revision_stride=2, log_every=1)
-    # The pictures of step 3 are where a test interrupts.
+    # A test interrupts the run at the pictures of step 3.
     config.update(picture_every=3, checkpoint_every=2)
     config.data.update(num_modalities=2, num_train=40, num_test=30)
     config.model.update(num_latents=3, num_private=2, width=2, hidden=8, prior_hidden=8)
@@ -65,7 +65,7 @@ class Finished(NamedTuple):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """A run of four steps without a stop."""
+    """An uninterrupted run of four steps."""
     run = train.prepare(make_config(), epath.Path(tmp_path_factory.mktemp("straight")))
     return Finished(run, train.train(run)[0])
 
@@ -119,12 +119,12 @@ def test_every_loss_acts(straight):
         assert {name for name in row if name.startswith("loss/")} == {f"loss/{p}" for p in parts}
         assert row["examples_per_second"] > 0
     assert [row["step"] for row in (first, *later)] == [1, 2, 3, 4]
-    # The latent energy is fitted once more at the end, by three steps.
+    # The latent energy is fitted once more at the end, for three steps.
     assert {name: int(n) for name, n in straight.state.num_updates.items()} == {
         "inference": 4, "generator": 4, "prior": 3 + 3, "energy": 3,
     }  # fmt: skip
     assert not np.allclose(straight.state.weights.base_prior.mean, standard(2, 3).mean)
-    # What was fitted last is what is sampled from and what training would go on with.
+    # The sampler uses the last fit, and continued training would too.
     assert_same(straight.state.weights.params["prior"], straight.state.params["prior"])
 
 
@@ -152,7 +152,7 @@ def test_base_priors_are_fitted_to_latents_of_what_is_observed(straight):
     half = np.arange(40)[:, None] % 2 == [0, 1]
     hidden = latents(IncompleteSource(complete, names, half))
     assert (abs(hidden - everything) > 1e-4).any(axis=1).all()
-    # What is missing is not read, be it zeros or not.
+    # Missing values are not read, whether they are zeros or not.
     there = data.ArraySource({**data.whole(complete), "observed": half})
     np.testing.assert_array_equal(latents(there), hidden)
 
@@ -194,7 +194,7 @@ def test_a_finished_run_is_continued_for_more_steps(straight, tmp_path):
     assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4, 5, 6]
     assert checkpoint.read_config(workdir).num_steps == 6
     assert read_events(workdir, "extension") == [{"event": "extension", "step": 4, "num_steps": 6}]
-    # From then on it is a run of six steps: nothing is left to do, and four are refused.
+    # From then on it is a run of six steps: nothing is left to do, and four steps are refused.
     again, same_seconds = train.train(train.prepare(longer, workdir))
     assert_same(again, state)
     assert seconds >= same_seconds > 0
@@ -311,7 +311,7 @@ def test_load_gives_a_working_sampler(straight):
 
 
 def test_samples_given_one_modality_differ_by_the_others_private_latent(straight):
-    """The loaded model knows of private latents, and each draw has its own."""
+    """The loaded model has private latents, and each draw has its own."""
     loaded = mmebm_jax.load(straight.run.workdir)
     given = loaded.as_batch({"m1": data.whole(straight.run.splits.test, 3)["m1"]})
     one, other = (loaded.infer(jax.random.key(seed), given, method="mean") for seed in (0, 1))
@@ -355,7 +355,7 @@ def test_training_falls_back_to_the_checkpoint_before_a_damaged_one(straight, da
     assert int(state.step) == 2
     assert meta["fitted"]
     assert not meta["finished"]
-    # The step that was damaged can be saved again, and what was left of it is kept.
+    # The damaged step can be saved again, and the remains of the old one are kept.
     manager = checkpoint.open_manager(damaged)
     checkpoint.save(manager, straight.state, meta)
     manager.wait_until_finished()
@@ -451,7 +451,7 @@ def test_what_is_known_of_latents_stands_beside_its_floor(straight, classifiers)
     assert judges["over_seeds"]["cross"]["standard_deviation"] == pytest.approx(
         np.std(values, ddof=1)
     )
-    # Of an energy that has hardly learned, log Z is near 0 on both sides.
+    # The energy has hardly learned, so log Z is near 0 from both sides.
     normaliser = result["log_normaliser"]
     assert abs(normaliser["lower"]) < 1
     assert normaliser.get("upper", normaliser.get("from_chain")) == pytest.approx(
@@ -466,7 +466,7 @@ def test_what_is_known_of_latents_stands_beside_its_floor(straight, classifiers)
     cases = {"expert m0", "expert m1", "aggregate", "revised 2", "revised 10", "prior"}
     assert cases < set(result["calibration"])
     assert all(0 <= result["calibration"][case]["p_value"] <= 1 for case in cases)
-    # Draws that ignore the data have uniform ranks of latents; their densities tell.
+    # Draws that ignore the data have uniform latent ranks; only their densities give them away.
     ignorant = result["calibration"]["prior"]
     assert ignorant["density_p_value"] < ignorant["p_value"]
     probes = {"shared", "shared from m0", "shared from m1", "private m0", "private m1", "chance"}
@@ -504,7 +504,7 @@ def test_a_curve_evaluates_each_checkpoint_once(straight, classifiers, tmp_path,
     row = json.loads((folder / "curve.jsonl").read_text().splitlines()[1])
     assert row["epoch"] == 4 * run.config.batch_size / len(run.splits.train)
     assert row["num_samples"] == 30
-    # What stands there is not done again, and what is damaged is left out.
+    # Existing rows are not evaluated again, and damaged checkpoints are skipped.
     (folder / "curve.jsonl").write_text(json.dumps(row) + "\n")
     damage(folder / "checkpoints" / "2")
     with monkeypatch.context() as patch:
@@ -554,19 +554,19 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_nothing_had_been(
 
 
 def make_explosive_config():
-    """No more than what explodes."""
+    """Only the parts that can explode."""
     config = make_config()
     config.update_from_flattened_dict(NO_REVISION | NO_PRIOR_ENERGY)
     config.missing_ratio = 0.0
     config.model.num_private = 0
-    config.model.spectral_gain = 0.0  # which would keep the energies in bounds
+    config.model.spectral_gain = 0.0  # otherwise the energies would stay bounded
     config.guard.halve_energy_rate = False
     return config
 
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory):
-    """Such a run to which nothing happens."""
+    """The same run without an explosion."""
     run = train.prepare(make_explosive_config(), epath.Path(tmp_path_factory.mktemp("calm")))
     return Finished(run, train.train(run)[0])
 
@@ -574,7 +574,7 @@ def calm(tmp_path_factory):
 @pytest.mark.parametrize("network", ["generator", "energy"])
 def test_a_run_that_explodes_goes_on_from_its_newest_checkpoint(calm, tmp_path, network):
     workdir = epath.Path(tmp_path)
-    # The energy's second update, like the generator's third, is that of step 3.
+    # Step 3 makes the energy's second update and the generator's third.
     plant = faults.nan_in_gradient(2) if network == "generator" else faults.explosion(1)
     config = make_explosive_config()
     config.guard.halve_energy_rate = network == "energy"
@@ -584,7 +584,7 @@ def test_a_run_that_explodes_goes_on_from_its_newest_checkpoint(calm, tmp_path, 
     (event,) = read_events(workdir, "explosion")
     assert (event["step"], event["resumed_from"]) in [(3, 2), (4, 2)]
     assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4]
-    # With other keys.
+    # The retry uses other keys.
     moved = jax.tree.map(lambda a, b: not np.allclose(a, b), state.params, calm.state.params)
     assert any(jax.tree.leaves(moved))
     assert not (workdir / "explosion.json").exists()
@@ -594,7 +594,7 @@ def test_a_checkpoint_that_holds_an_explosion_is_set_aside(tmp_path):
     workdir = epath.Path(tmp_path)
     config = make_explosive_config()
     config.num_steps = 6
-    # The energy's third update is that of step 4, whose checkpoint is written before it shows.
+    # Step 4 makes the energy's third update; its checkpoint is written before the explosion shows.
     with faults.explosion(2):
         state, _ = train.train(train.prepare(config, workdir))
     assert int(state.step) == 6
@@ -642,7 +642,7 @@ def test_steps_compile_once_whatever_comes_between(tmp_path, caplog):
     config = make_config()
     config.update(num_steps=50, picture_every=10, checkpoint_every=10)
     run = train.prepare(config, epath.Path(tmp_path))
-    starts = {}  # step → how many programs had been compiled when it was logged
+    starts = {}  # step → number of programs compiled when it was logged
 
     def compiled():
         lines = [record.getMessage() for record in caplog.records]
@@ -655,9 +655,9 @@ def test_steps_compile_once_whatever_comes_between(tmp_path, caplog):
     with jax.log_compiles(), mock.patch.object(Log, "add", add):
         train.train(run)
     updates = [line for line in compiled() if "update" in line.split(" with ")[0]]
-    assert len(updates) == 2  # before and after both energies join, in step 2
-    # The first pictures, diagnostics and checkpoint may compile programs of their own; later ones
-    # do not.
+    assert len(updates) == 2  # before and after both energies join, at step 2
+    # The first pictures, diagnostics and checkpoint may compile their own programs; later ones do
+    # not.
     assert starts[50] == starts[11]
     assert starts[2] > starts[1] > 0
 
@@ -670,7 +670,7 @@ def frozen_config():
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory):
-    """A run of four steps whose generator and inference model stand still after two."""
+    """A run of four steps whose generator and inference model are frozen after two."""
     run = train.prepare(frozen_config(), epath.Path(tmp_path_factory.mktemp("frozen")))
     fits = []
 
@@ -688,7 +688,7 @@ def test_from_the_freeze_step_the_data_energy_alone_learns(frozen):
     assert fits == [(1, {"final": False}), (2, {"warm_start": True})]
     counts = {name: int(count) for name, count in state.num_updates.items()}
     assert counts == {"inference": 2, "generator": 2, "prior": 1 + 3, "energy": 3}
-    # What the energy learned from is what the sampler draws.
+    # The sampler draws the samples that the energy was trained on.
     sampler = mmebm_jax.load(run.workdir)
     assert sampler.settings.prior_energy
     assert sampler.settings.data_energy

@@ -28,13 +28,13 @@ def test_grid_shows_what_the_kind_draws_pixel_for_pixel(tmp_path, name, scale):
     drawn = (mpl_image.imread(tmp_path / "new" / "grid.png")[..., :3] * 255).round().astype(int)
     picture = DRAW[name](batch[name], "")[0].repeat(scale, 0).repeat(scale, 1).astype(int)
     windows = np.lib.stride_tricks.sliding_window_view(drawn, picture.shape)[:, :, 0]
-    # The first corner pixel rules out nearly every place, which keeps the search small.
+    # The first corner pixel rules out nearly every position, which keeps the search small.
     places = np.argwhere((windows[:, :, 0, 0] == picture[0, 0]).all(-1))
     assert any(np.array_equal(windows[r, c], picture) for r, c in places)
 
 
 def test_a_kind_of_modality_decides_how_it_is_drawn_and_not_its_rank(tmp_path):
-    """Two modalities of the same shape: the same numbers as a strip, and as what a kind spells."""
+    """The same numbers in the same shape: drawn as a strip, or spelled out as text by the kind."""
     spelt = SimpleNamespace(name="spelt", of_kind=SimpleNamespace(draw=lambda x, _: ["x"] * len(x)))
     values = {"point": np.full([2, 2], -1.0)}
     plotting.save_grid(tmp_path / "strip.png", {"": values}, MODALITIES)
@@ -43,7 +43,7 @@ def test_a_kind_of_modality_decides_how_it_is_drawn_and_not_its_rank(tmp_path):
         name: (mpl_image.imread(tmp_path / f"{name}.png")[..., :3] < 0.5).all(-1).sum()
         for name in ("strip", "text")
     }
-    assert dark["strip"] >= 2 * 28 * 56  # both strips are solid, at 28 pixels a cell
+    assert dark["strip"] >= 2 * 28 * 56  # both strips are solid, with 28 pixels per cell
     assert 0 < dark["text"] < 500
 
 

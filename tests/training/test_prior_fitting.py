@@ -16,7 +16,7 @@ NUM_EXAMPLES = 120
 
 @pytest.fixture(scope="module")
 def model(tiny_model):
-    """Random weights, under a latent energy."""
+    """Random weights, with a latent energy."""
     params = tiny_model.init(jax.random.key(0))
     weights = train_state.Weights(params, standard(1, 3))
     chain = Chain(num_steps=2, step_size=0.05, temperature=1.0)
@@ -81,7 +81,7 @@ def test_the_key_decides_the_fit(model, examples):
 
 
 def test_a_source_can_be_given_as_it_is_read(model, examples):
-    """Labels are not used, and what is not observed has no influence."""
+    """Labels are ignored, and unobserved values have no effect."""
     observed = np.arange(NUM_EXAMPLES)[:, None] % 2 == [0, 1]
     raw = examples | {"label": np.zeros(NUM_EXAMPLES, np.int32), "observed": observed}
     hidden = {
@@ -94,7 +94,7 @@ def test_a_source_can_be_given_as_it_is_read(model, examples):
     )
     np.testing.assert_array_equal(one, other)
     assert (one != full).any()
-    # Any subset of the modalities will do.
+    # Any subset of the modalities is accepted.
     part = {name: raw[name] for name in ("text", "observed")}
     mmebm_jax.training.fit_prior(model, part, num_components=2)
 

@@ -66,7 +66,7 @@ def start(program, *arguments):
 
 
 def train_together(workdir, *arguments):
-    """Two processes on one folder; their exit statuses."""
+    """Train with two processes in one folder; returns their exit statuses."""
     together = [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
     processes = [
         start(TRAIN, f"--workdir={workdir}", f"--process_id={i}", *together, *arguments)
@@ -105,7 +105,7 @@ def test_two_processes_train_and_resume_as_one(tmp_path):
             np.testing.assert_allclose(
                 [right[n] for n in left], list(left.values()), rtol=1e-4, atol=1e-5
             )
-    # What is written once.
+    # Only one process writes these.
     assert len(list((tmp_path / "together").glob("config.json*"))) == 1
     assert json.loads((together / "config.json").read_text())["num_steps"] == 4
 

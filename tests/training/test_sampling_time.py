@@ -30,7 +30,7 @@ class Experts:
 
 
 class Identity:
-    """An inference model of modalities of one value: the mean of an expert is the value."""
+    """An inference model for scalar modalities, in which an expert's mean is the value itself."""
 
     def __init__(self, names):
         self.modalities = tuple(Modality(n, "vector", (1,), "gaussian", scale=1.0) for n in names)
@@ -41,7 +41,7 @@ class Identity:
 
 
 class Line(Sampler):
-    """Samples ~ N(START, 1) under the energy -x: a step of the chain moves each by s²/2."""
+    """Samples ~ N(START, 1) with energy -x: each step of the chain moves a sample by s²/2."""
 
     def __init__(self, names="x", **settings):
         super().__init__(
@@ -90,14 +90,14 @@ def test_the_chain_stops_where_samples_lie_on_the_data(source):
     fitted = fit_sampling_time(jax.random.key(0), Line(), source)
     assert -START - 3 * STEP_SIZE**2 / 2 <= fitted.time <= -START
     assert fitted.distances[fitted.times.index(fitted.time)] < 0.1
-    # The expected distance of Gaussians of variance 1 is that of their means, squared.
+    # The expected distance between Gaussians of variance 1 is that of their means, squared.
     np.testing.assert_allclose(fitted.distances[0], (START + fitted.times[0]) ** 2, atol=0.4)
     nearest = fitted.times[int(np.argmin(fitted.distances))]
     assert fitted.times[-1] <= sampling_time.PATIENCE * nearest + STEP_SIZE**2 / 2
 
 
 def test_the_curve_is_in_units_of_training_where_its_steps_follow_the_gap(source):
-    """Training closes half of a gap of 2, of a line of slope 1: a time of 1 in eight steps."""
+    """Training closes half of a gap of 2 on a line of slope 1: a time of 1, in eight steps."""
     chains = CHAINS._replace(gap_share=0.5)
     sampler = Line(chains=chains)
     fitted = fit_sampling_time(jax.random.key(0), sampler, source)
@@ -106,7 +106,7 @@ def test_the_curve_is_in_units_of_training_where_its_steps_follow_the_gap(source
 
 
 def test_the_gap_is_of_examples_that_have_every_modality():
-    """Incomplete ones, whose zeros lie nearer, would halve the gap; with no other, the chain's."""
+    """Zeros of incomplete examples would halve the gap; without complete ones, use the chain's."""
     values = np.full([400, 1], 2.0, np.float32)
     raw = {"x": np.where(np.arange(400)[:, None] < 200, values, 0.0)}
     raw[OBSERVED] = np.arange(400)[:, None] < 200
@@ -120,7 +120,7 @@ def test_the_gap_is_of_examples_that_have_every_modality():
 
 
 def test_a_gap_that_is_not_finite_leaves_trainings_time():
-    """One energy that is none makes the batch's gap none."""
+    """One energy that is not finite makes the batch's gap not finite."""
     sampler = Line(chains=CHAINS._replace(gap_share=0.5))
     values = np.random.default_rng(0).normal(size=(2000, 1)).astype(np.float32)
     values[7] = np.nan
@@ -143,7 +143,7 @@ def test_what_is_missing_is_no_data():
 
 
 def test_a_choice_that_goes_on_where_the_chain_ends_shortens_it(source):
-    """The best of many by exp(x) of N(a, 1) is near N(a + 1, 1)."""
+    """The best of many draws from N(a, 1), weighted by exp(x), is near N(a + 1, 1)."""
     fitted = fit_sampling_time(
         jax.random.key(0), Line(candidates=50, candidate_temperature=1.0), source
     )
@@ -154,9 +154,9 @@ def test_a_choice_that_goes_on_where_the_chain_ends_shortens_it(source):
     ("distances", "place"),
     [
         ([10.0, 5.0, 2.0, 1.0, 3.0], 3),
-        ([10.0, 5.0, 1.17, 1.0, 3.0], 2),  # within .02 of a fall of 9
+        ([10.0, 5.0, 1.17, 1.0, 3.0], 2),  # within .02 of the drop of 9
         ([10.0, 5.0, 1.19, 1.0, 3.0], 3),
-        ([1.0, 2.0, 3.0], 0),  # refinement helps nothing: as little of it as can be
+        ([1.0, 2.0, 3.0], 0),  # refinement does not help: as little as possible
     ],
 )
 def test_the_shortest_chain_that_is_as_good_as_any_is_taken(distances, place):
@@ -164,7 +164,7 @@ def test_the_shortest_chain_that_is_as_good_as_any_is_taken(distances, place):
 
 
 class Unstable(Line):
-    """Steps of more than `most` throw samples far away."""
+    """Steps larger than `most` throw samples far away."""
 
     most = 0.6
 
@@ -182,7 +182,7 @@ def test_a_time_that_its_steps_are_too_large_for_is_not_taken(source):
 
 
 class Bursting(Line):
-    """Samples beyond `edge` are not finite."""
+    """Samples beyond `edge` become non-finite."""
 
     edge = 1.0
 

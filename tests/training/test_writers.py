@@ -1,4 +1,4 @@
-"""Trackers beside TensorBoard: the real packages, without network."""
+"""Trackers in addition to TensorBoard: the real packages, without network access."""
 
 import importlib
 import json
@@ -22,7 +22,7 @@ def workdir(tmp_path):
 
 @pytest.fixture
 def without_network(monkeypatch):
-    """W&B writes files, and MLflow a database in the run's folder."""
+    """W&B writes files, and MLflow a database, in the run folder."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     for name in ("WANDB_PROJECT", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
@@ -34,7 +34,7 @@ def config_of(tracker):
 
 
 class Recorder:
-    """A writer that remembers."""
+    """A writer that records its calls."""
 
     def __init__(self):
         self.calls = []
@@ -73,7 +73,7 @@ def test_a_log_writes_its_rows_and_diagnostics_to_all_writers(workdir):
 
 
 def write(workdir, tracker, rows):
-    """Rows of one start of a run."""
+    """Write the rows of one start of a run."""
     writer = writers.open_writer(workdir, rows[0][0] - 1, config_of(tracker))
     for step, value in rows:
         writer.write_scalars(step, {"loss/elbo": value})
@@ -84,7 +84,7 @@ def write(workdir, tracker, rows):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_network")
-@pytest.mark.filterwarnings("ignore")  # of the packages' own
+@pytest.mark.filterwarnings("ignore")  # from the packages themselves
 def test_mlflow_has_every_step_of_a_resumed_run(workdir):
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed")
     write(workdir, "mlflow", [(1, 0.5), (2, 0.25)])
@@ -138,10 +138,10 @@ def test_wandb_goes_on_with_the_same_run(workdir):
 
 
 def history(file):
-    """The rows in one of W&B's files: records of LevelDB's log, whole in so small a file."""
+    """The rows in one of W&B's files: LevelDB log records, never split in such a small file."""
     messages = importlib.import_module("wandb.proto.wandb_internal_pb2")
     content, place = file.read_bytes(), 7
-    assert len(content) < 2**15  # a block, over whose end records are divided
+    assert len(content) < 2**15  # one block; records are split only at its end
     while place < len(content):
         _, size, kind = struct.unpack("<IHB", content[place : place + 7])
         assert kind == 1

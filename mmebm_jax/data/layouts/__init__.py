@@ -1,8 +1,8 @@
-"""Readers of the layouts that data sets come in; each is a file with `read` and `annotations`.
+"""Readers for the layouts of data sets; each is a module with `read` and `annotations`.
 
-`annotations(path, version)` lists the files that say what the examples are, and
-`read(reading, version)` gives their rows; the version is a layout's last digits, as a year. A
-missing or wrong file ends with one line that names it and where to get it.
+`annotations(path, version)` lists the files that describe the examples, and
+`read(reading, version)` returns their rows; the version is the trailing digits of a layout's name,
+such as a year. For a missing or wrong file the error names it and where to get it.
 """
 
 import importlib
@@ -17,14 +17,14 @@ LAYOUTS = ("folder", "cub", "coco2014", "coco2017", "celeba", "clevr", "mnist_sv
 
 
 class Layout(NamedTuple):
-    """What a layout's file holds."""
+    """The functions of a layout's module."""
 
     annotations: Callable[[Path], Sequence[Path]]
     read: Callable[[Reading], Tables]
 
 
 def layout(name: str) -> Layout:
-    """The layout of a name in `LAYOUTS`."""
+    """The layout with a name in `LAYOUTS`."""
     module_name = name.rstrip("0123456789")
     module, version = importlib.import_module(f"{__name__}.{module_name}"), name[len(module_name) :]
     return Layout(

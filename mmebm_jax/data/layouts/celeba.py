@@ -4,9 +4,9 @@
     DIR/list_attr_celeba.txt               (or DIR/Anno/…)
     DIR/list_eval_partition.txt            (or DIR/Eval/…)
 
-202,599 pictures of 178×218, of which the centre square is taken; 162,770 to train on (partition 0)
-and 19,962 to test (2), the validation split (1) is not looked at. Modalities: "image", and
-"attributes", 40 numbers of −1 and 1 in the order of the file's second line. There are no classes.
+202,599 pictures of 178×218, cropped to the centre square; 162,770 for training (partition 0) and
+19,962 for testing (2); the validation split (1) is not used. Modalities: "image", and "attributes",
+40 numbers −1 or 1 in the order of the file's second line. There are no classes.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ PARTITIONS = {"0": "train", "1": "validation", "2": "test"}
 
 
 def annotations(path: Path, version: str = "") -> list[Path]:
-    """Attributes and partition."""
+    """The files of attributes and of the partition."""
     return [
         _either(path, "Anno", "list_attr_celeba.txt"),
         _either(path, "Eval", "list_eval_partition.txt"),
@@ -30,7 +30,7 @@ def read(reading: Reading, version: str = "") -> Tables:
 
     Raises:
       FileNotFoundError: a file or folder is missing.
-      ValueError: a file is not what its name says.
+      ValueError: a file does not have the expected content.
     """
     attributes, partition = annotations(reading.path)
     pictures = _either(reading.path, "Img", "img_align_celeba")
@@ -54,7 +54,7 @@ def _either(path: Path, folder: str, name: str) -> Path:
 
 
 def _attributes(file: Path) -> dict[str, tuple[float, ...]]:
-    """Picture → its numbers."""
+    """Picture → its attributes."""
     lines = file.read_text().splitlines()
     names = lines[1].split() if len(lines) > 1 else []
     found = {}

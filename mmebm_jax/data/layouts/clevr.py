@@ -3,10 +3,10 @@
     DIR/images/train/CLEVR_train_000000.png …, DIR/images/val/…
     DIR/scenes/CLEVR_train_scenes.json, CLEVR_val_scenes.json
 
-70,000 pictures of 480×320 to train on and 15,000 (val) to test; those of CLEVR's test split have no
-scenes. Modalities: "image"; "attributes", how many objects have each of `ATTRIBUTES`; "text", the
-objects from left to right, as "small red metal cube, large blue rubber sphere". A scene has 3 to 10
-objects: give `length` 64. There are no classes.
+70,000 pictures of 480×320 for training and 15,000 (val) for testing; CLEVR's test split has no
+scenes. Modalities: "image"; "attributes", the number of objects with each of `ATTRIBUTES`; "text",
+the objects from left to right, as in "small red metal cube, large blue rubber sphere". A scene has
+3 to 10 objects: set `length` to 64. There are no classes.
 """
 
 import json
@@ -27,7 +27,7 @@ ATTRIBUTES = {
 
 
 def annotations(path: Path, version: str = "") -> list[Path]:
-    """The scenes of both splits."""
+    """The scene files of both splits."""
     return [need(path / "scenes" / f"CLEVR_{split}_scenes.json", SOURCE) for split in SPLITS]
 
 

@@ -18,7 +18,7 @@ SPLITS = ("train", "val")
 
 
 def annotations(path: Path, version: str) -> list[Path]:
-    """The two files of captions."""
+    """The caption files of both splits."""
     source = _source("annotations_trainval", version)
     return [need(path / "annotations" / f"captions_{s}{version}.json", source) for s in SPLITS]
 
@@ -28,7 +28,7 @@ def read(reading: Reading, version: str) -> Tables:
 
     Raises:
       FileNotFoundError: a file or folder is missing.
-      ValueError: a file is not one of captions.
+      ValueError: a file does not hold captions.
     """
     tables = []
     for split, file in zip(SPLITS, annotations(reading.path, version), strict=True):

@@ -1,16 +1,17 @@
 """CUB-200-2011 (Wah et al. 2011) with the captions of Reed et al. (2016, arXiv:1605.05395).
 
-Either of two layouts, told by which files there are:
+Either of two layouts, recognised by the files that exist:
 
     DIR/CUB_200_2011/images/001.Black_footed_Albatross/*.jpg      DIR/train/CLASS/*.jpg
     DIR/text_c10/001.Black_footed_Albatross/*.txt                 DIR/test/CLASS/*.jpg
     DIR/trainvalclasses.txt, DIR/testclasses.txt                  DIR/text_trainvalclasses.txt
                                                                   DIR/text_testclasses.txt
 
-11,788 pictures of 200 species, ten captions each, one a line: in the right layout those of one
-picture after those of another, pictures in the order of their sorted paths. 150 species to train on
-(8,855 pictures) and 50 to test (2,933), so that a species is no label. Modalities: "image" and
-"text". The papers keep words seen more than 3 times, and 32 words of a caption.
+11,788 pictures of 200 species with ten captions each, one per line; in the right layout, captions
+are grouped by picture, and pictures are in the order of their sorted paths. 150 species are for
+training (8,855 pictures) and 50 for testing (2,933), so the species cannot serve as a label.
+Modalities: "image" and "text". The papers keep words seen more than 3 times, and 32 words of a
+caption.
 """
 
 from pathlib import Path
@@ -25,7 +26,7 @@ _LISTS = ("trainvalclasses.txt", "testclasses.txt")
 
 
 def annotations(path: Path, version: str = "") -> list[Path]:
-    """The lists of classes, or the files of captions; of text_c10 the names alone count."""
+    """The lists of classes, or the caption files; the content of text_c10 is not included."""
     return [
         file for file in (path / f"{p}{n}" for n in _LISTS for p in ("", "text_")) if file.is_file()
     ]
@@ -76,7 +77,7 @@ def _joined(path: Path, split: str, name: str) -> list[Row]:
 
 
 def _lines(file: Path) -> list[str]:
-    # A few of the released captions hold bytes that are not UTF-8: such a word is unknown.
+    # A few of the released captions hold bytes that are not UTF-8; these words become unknown.
     text = file.read_bytes().decode("utf-8", "replace")
     return [line for line in text.splitlines() if line.strip()]
 

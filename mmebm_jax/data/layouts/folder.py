@@ -1,4 +1,4 @@
-"""Anybody's folder, in the convention of Hugging Face's image folders.
+"""A folder of your own, in the convention of Hugging Face's image folders.
 
     DIR/train/metadata.jsonl  (or .csv, or .npz)      DIR/metadata.jsonl, with a column `split`
     DIR/train/0001.png …                              DIR/0001.png …
@@ -6,12 +6,12 @@
     DIR/test/…
 
 One line is one example. `file_name` is the picture of the modality "image", `x_file_name` that of
-"x"; both are paths seen from the metadata's folder. A string is text, a list of strings
-alternatives of which each pass over the data sees another; a number or a list of numbers is a
-vector; an integer is a category where the configuration names its column. An entry that is null,
-empty or absent is a missing modality of that example. A `.npz` holds one array a modality: uint8
-pictures `[N, H, W]` or `[N, H, W, C]`, strings `[N]` or `[N, A]`, numbers `[N]` or `[N, D]`; there
-an empty string, or NaN throughout, is missing.
+"x"; both are paths relative to the metadata's folder. A string is text, and a list of strings holds
+alternatives, through which successive passes over the data cycle; a number or a list of numbers is
+a vector; an integer is a category if the configuration names its column. An entry that is null,
+empty or absent is a missing modality of that example. A `.npz` holds one array per modality: uint8
+pictures `[N, H, W]` or `[N, H, W, C]`, strings `[N]` or `[N, A]`, numbers `[N]` or `[N, D]`; there,
+an empty string or a row of only NaN is missing.
 """
 
 import codecs
@@ -37,7 +37,7 @@ _NOT_UTF8 = "is not UTF-8"
 
 
 def annotations(path: Path, version: str = "") -> list[Path]:
-    """The metadata files there are; see `read` for which are taken."""
+    """The metadata files that exist; see `read` for which ones are used."""
     return [
         path / place / name
         for place in (".", *sorted(each.name for each in _folders(path)))
@@ -51,8 +51,8 @@ def read(reading: Reading, version: str = "") -> Tables:
 
     Raises:
       FileNotFoundError: the folder or its metadata are missing.
-      ValueError: one line; two metadata files for one split, a column of no known type, one that
-        the configuration names and no file has, or what is damaged and not to be left out.
+      ValueError: a split has two metadata files, a column has no known type, a column named in the
+        configuration is in no file, or something is damaged and is not to be left out.
     """
     if not reading.path.is_dir():
         raise FileNotFoundError(f"{reading.path} is no folder: name yours in config.data.path.")
@@ -79,7 +79,7 @@ def read(reading: Reading, version: str = "") -> Tables:
 
 
 def _check_names(reading: Reading, columns: set[str]) -> None:
-    """Refuse names that no column has; only the default label column may be absent."""
+    """Check that named columns exist; only the default label column may be absent."""
     modalities = {_modality(column) for column in columns}
     there = f"there are {shown(sorted(modalities - {reading.label}))}"
     for field in ("columns", "categories"):
@@ -114,7 +114,7 @@ def _split(reading: Reading, rows: list[Row]) -> Tables:
         name = name[0] if isinstance(name, tuple) and name else name
         if name is None:
             reading.damage.add(f"{place} has no {column!r}")
-        elif name in parts:  # Others, as a validation split, are not looked at.
+        elif name in parts:  # Other splits, such as validation, are ignored.
             parts[str(name)].append(Row(place, given))
         else:
             others.add(str(name))
@@ -145,17 +145,17 @@ def _rows(file: Path, wanted: "_Wanted") -> Iterator[Row]:
 
 
 class _BadEntry(Exception):
-    """An entry that belongs to a good column but cannot be read."""
+    """An entry of a valid column that cannot be read."""
 
 
 class _Wanted:
-    """Which columns become which modalities; `columns` gets the names of all that there are."""
+    """Which columns become which modalities; `columns` collects the names of all columns."""
 
     def __init__(self, reading: Reading, columns: set[str], keep_split: bool = False):
         self.reading, self.columns, self.keep_split = reading, columns, keep_split
 
     def modality(self, column: str) -> str | None:
-        """The modality that a column belongs to, None for one that is not taken."""
+        """The modality that a column belongs to; None if it is not read."""
         reading = self.reading
         self.columns.add(column)
         if self.keep_split and column == reading.split_column:
@@ -166,7 +166,7 @@ class _Wanted:
         return name if not reading.columns or name in reading.columns else None
 
     def values(self, folder: Path, entries: Mapping[str, Any]) -> dict[str, Value | None]:
-        """A line's values by modality, None for what is missing."""
+        """The values of a line by modality; None for a missing one."""
         found: dict[str, Value | None] = {}
         for column, entry in entries.items():
             name = self.modality(column)
@@ -237,7 +237,7 @@ def _value(column: str, entry: Any) -> Value | None:
 def _utf8(text: str) -> str:
     try:
         text.encode()
-    except UnicodeEncodeError:  # Bytes that are not UTF-8 were kept as halves of characters.
+    except UnicodeEncodeError:  # Bytes that are not UTF-8 were kept as lone surrogates.
         raise _BadEntry(_NOT_UTF8) from None
     return text
 
@@ -274,7 +274,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _from_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Lines whose columns are numbers, or lists as JSON writes them, where every entry is one."""
+    """Lines of a CSV; a column is read as numbers, or JSON lists, if all its entries are such."""
     text = _text_of(file)
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
@@ -348,15 +348,15 @@ def _from_npz(file: Path, wanted: _Wanted) -> Iterator[Row]:
 def rows_of_arrays(
     arrays: Mapping[str, Any], place: str, categories: tuple[str, ...] = ()
 ) -> Iterator[Row]:
-    """The examples of arrays of N rows each, by modality; see the module.
+    """The examples in arrays of N rows each, by modality; see the module's docstring.
 
     Args:
-      arrays: what an `.npz` may hold; texts may also be lists of strings, or of lists of them.
-      place: where they are from.
-      categories: modalities of integers that are categories, as "label" always is.
+      arrays: as in an `.npz`; texts may also be lists of strings, or of lists of strings.
+      place: where they come from, for error messages.
+      categories: modalities whose integers are categories, as "label" always is.
 
     Raises:
-      ValueError: an array of no known type; one line that names it.
+      ValueError: an array has no known type; the message names it.
     """
     classes = (*categories, LABEL)
     arrays = {n: np.asarray(a) if n in classes else a for n, a in arrays.items()}

@@ -1,12 +1,12 @@
-"""MNIST–SVHN–Text (Shi et al. 2019, arXiv:1911.03393; Sutter et al. 2020): one digit seen thrice.
+"""MNIST–SVHN–Text (Shi et al. 2019, arXiv:1911.03393; Sutter et al. 2020): three views of a digit.
 
     DIR/train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-…    (MNIST's four files)
     DIR/train_32x32.mat, test_32x32.mat                                   (SVHN's cropped digits)
 
-Of each class as many pictures of both are taken as the smaller set has, and paired anew 20 times:
-about 1.1 million examples to train on. Modalities: "mnist", "svhn", and "text", the digit's English
-word; the class is the digit. Both kinds of pictures get the same size and channels, 32 and RGB with
-`image_size` 32. Leave `in_memory` at False.
+For each class, as many pictures of both sets are used as the smaller one has, in 20 random
+pairings: about 1.1 million training examples. Modalities: "mnist", "svhn", and "text", the digit's
+English word; the class is the digit. Both kinds of pictures get the same size and channels, 32 and
+RGB with `image_size` 32. Leave `in_memory` at False.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ _PREFIXES = {"train": "train", "test": "t10k"}
 
 
 def annotations(path: Path, version: str = "") -> list[Path]:
-    """All files: pictures and classes are the same ones."""
+    """All files, since the same files hold pictures and classes."""
     files = []
     for split, prefix in _PREFIXES.items():
         for kind in ("images-idx3", "labels-idx1"):
@@ -40,7 +40,7 @@ def read(reading: Reading, version: str = "") -> Tables:
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a file is damaged or another one.
+      ValueError: a file is damaged or is not the expected one.
     """
     images, labels, svhn, *rest = annotations(reading.path)
     return Tables(_rows(0, images, labels, svhn), _rows(1, *rest))
@@ -70,7 +70,7 @@ def _rows(seed: int, images: Path, labels: Path, svhn: Path) -> list[Row]:
 
 
 def _svhn(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 `[N, 32, 32, 3]` and digits `[N]`; the file's class 10 is the digit 0."""
+    """Pictures uint8 `[N, 32, 32, 3]` and digits `[N]`; class 10 of the file is the digit 0."""
     try:
         content = io.loadmat(file)
         pictures, classes = content["X"], content["y"].ravel()

@@ -1,1 +1,1 @@
-"""Multimodal data sets that can be named in a configuration, one file each."""
+"""Multimodal data sets that can be named in a configuration, one module each."""

@@ -1,15 +1,15 @@
-"""Arrays given from Python, which no command can read again: see `mmebm_jax.data.from_arrays`."""
+"""Arrays given from Python, which a command cannot read again; see `mmebm_jax.data.from_arrays`."""
 
 from mmebm_jax.data.source import DataSplits
 from mmebm_jax.storage.validation import Record
 
 
 class Options(Record):
-    """None: what arrays hold is said where they are given."""
+    """No options: arrays are described where they are given."""
 
 
 def load(options: Options, *, prepare: bool = True) -> DataSplits:
-    """Refuses.
+    """Raises an error, since the arrays are not stored.
 
     Raises:
         ValueError: always.

@@ -1,8 +1,8 @@
-"""Avatars: drawn faces, what each was drawn with, and sentences that say so.
+"""Avatars: drawn faces, the attributes that each was drawn with, and sentences that name them.
 
-A picture, its attributes and a sentence whose agreement is known exactly: every face is drawn from
-its attributes by DiceBear's style "Pixel Art" (licence CC0 1.0), so each attribute of a generated
-picture can be checked by a classifier. It stands in for CelebA's attributes.
+It is known exactly how well a picture, its attributes and a sentence agree: every face is drawn
+from its attributes in DiceBear's style "Pixel Art" (licence CC0 1.0), so a classifier can check
+each attribute of a generated picture. It is a substitute for CelebA's attributes.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from mmebm_jax.storage.validation import PRINTABLE, Record
 STYLE = "pixel-art.json"
 LICENCE = "DiceBear's style Pixel Art, CC0 1.0."
 _INSTALL = "avatars need three packages: pip install 'mmebm_jax[avatars]'."
-# Attribute → its values, each with what DiceBear is asked for.
+# Attribute → its values, each with the options that DiceBear is given.
 ATTRIBUTES: dict[str, dict[str, dict[str, Any]]] = {
     "skin": {
         "light": {"skinColor": ["#ffdbac"]},
@@ -68,7 +68,7 @@ ATTRIBUTES: dict[str, dict[str, dict[str, Any]]] = {
         "grey": {"backgroundColor": ["#9a9a9a"]},
     },
 }
-# What would hide an attribute.
+# Options that remove what would hide an attribute.
 _HIDDEN = {"accessoriesProbability": 0, "beardProbability": 0, "hatProbability": 0}
 _TEMPLATES = (
     "a {mouth} person with {hair_length} {hair_colour} hair , {skin} skin and {glasses} , wearing "
@@ -79,7 +79,7 @@ _TEMPLATES = (
     "background is {background} , with {glasses} and a {mouth} face",
 )
 _GLASSES = {"none": "no glasses", "dark": "dark glasses", "light": "light glasses"}
-_VERSION = "1"  # of what is drawn for the same options
+_VERSION = "1"  # changes when the same options give other drawings
 
 Count = Annotated[int, pydantic.Field(ge=1, le=10**6)]
 
@@ -92,19 +92,19 @@ class Options(Record):
         min_length=1,
         max_length=4096,
         pattern=PRINTABLE,
-        description="Where prepared data sets live: a local path or gs://.",
+        description="Folder of prepared data sets: a local path or gs://.",
     )
     seed: int = pydantic.Field(0, ge=0, le=2**31 - 1, description="Seed of the faces.")
     num_train: Count = pydantic.Field(18_000, description="Training examples.")
     num_test: Count = pydantic.Field(2_000, description="Test examples.")
     image_size: int = pydantic.Field(
-        64, ge=16, le=256, multiple_of=16, description="Height and width, by 16: pixels of the art."
+        64, ge=16, le=256, multiple_of=16, description="Height and width; the art has 16×16 pixels."
     )
     held_out: float = pydantic.Field(
         0.2,
         gt=0,
         lt=1,
-        description="Share of the combinations of attributes that only the test split has.",
+        description="Share of the combinations of attributes that occur only in the test split.",
     )
 
 
@@ -117,14 +117,14 @@ class _Library(NamedTuple):
 
 
 def load(options: Options, *, prepare: bool = True) -> DataSplits:
-    """Opens the data set, drawing it first where it is not drawn yet.
+    """Opens the data set, drawing it first if it has not been drawn yet.
 
     Modalities: "image", uint8 `[S, S, 3]`; "attributes", one number of −1 or 1 for each value of
     each of `ATTRIBUTES` in their order; and "text", three sentences that name every attribute. No
     combination of attributes is in both splits. There are no classes.
 
     Raises:
-        ValueError: it is not drawn and should not be, or the packages are missing.
+        ValueError: it has not been drawn and ``prepare`` is False, or the packages are missing.
     """
     from mmebm_jax.data import prepared
     from mmebm_jax.data.encoding import Form
@@ -143,7 +143,7 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
 
 
 def combinations(seed: int, held_out: float) -> tuple[np.ndarray, np.ndarray]:
-    """The combinations of training and of test, int `[K, num_attributes]` of values' numbers."""
+    """The attribute combinations of train and of test, value indices int `[K, num_attributes]`."""
     sizes = [range(len(values)) for values in ATTRIBUTES.values()]
     every = np.array(list(itertools.product(*sizes)))
     every = np.random.default_rng([seed, 2]).permutation(every)
@@ -152,7 +152,7 @@ def combinations(seed: int, held_out: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sentences(names: Mapping[str, str]) -> tuple[str, ...]:
-    """What is said of a face with these attributes."""
+    """The sentences about a face with these attributes."""
     given = {**names, "glasses": _GLASSES[names["glasses"]]}
     return tuple(template.format(**given) for template in _TEMPLATES)
 
@@ -186,7 +186,7 @@ def _row(numbers: np.ndarray, rng: np.random.Generator, size: int, library: _Lib
         attribute: list(values)[number]
         for number, (attribute, values) in zip(numbers, ATTRIBUTES.items(), strict=True)
     }
-    # All that the attributes leave open follows from this seed.
+    # This seed determines everything that the attributes leave open.
     asked: dict[str, Any] = {"seed": str(rng.integers(2**31)), **_HIDDEN}
     for attribute, name in names.items():
         asked |= ATTRIBUTES[attribute][name]

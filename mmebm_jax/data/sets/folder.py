@@ -1,6 +1,6 @@
-"""Anybody's data: a folder of pictures, sentences, vectors and categories, prepared once.
+"""Your own data: a folder of pictures, sentences, vectors and categories, prepared once.
 
-Layouts are the readers of `mmebm_jax/data/layouts`: "folder" is the convention of Hugging Face's
+Layouts are the readers in `mmebm_jax/data/layouts`: "folder" is the convention of Hugging Face's
 image folders, the others are the official files of published data sets.
 """
 
@@ -15,63 +15,65 @@ from mmebm_jax.data.rows import LABEL, Damage, Reading
 from mmebm_jax.data.source import DataSplits
 from mmebm_jax.storage.validation import PRINTABLE, OneOf, Record
 
-if TYPE_CHECKING:  # What reads and writes pictures, a trained model does without.
+if TYPE_CHECKING:  # A trained model does not need what reads and writes pictures.
     from mmebm_jax.data.encoding import Form
     from mmebm_jax.data.prepared import Place
 
 Text = Annotated[str, pydantic.Field(max_length=4096, pattern=PRINTABLE)]
-# What makes other examples; where they are kept does not.
+# Options that do not change the examples, only where they are kept.
 _OF_PLACE = ("path", "data_dir", "in_memory")
 
 
 class Options(Record):
-    """Which folder, and what is made of it."""
+    """Which folder to read, and how its examples are encoded."""
 
     path: Text = pydantic.Field(
-        "", description="The folder; once prepared it is read only to see whether it has changed."
+        "", description="The folder; once prepared, it is read only to detect changes."
     )
     layout: Annotated[str, OneOf(layouts.LAYOUTS)] = pydantic.Field(
-        "folder", description="How its files are laid out; see docs/data.md."
+        "folder", description="Layout of its files; see docs/data.md."
     )
     data_dir: Text = pydantic.Field(
-        "data", min_length=1, description="Where prepared data sets live: a local path or gs://."
+        "data", min_length=1, description="Folder of prepared data sets: a local path or gs://."
     )
     columns: Text = pydantic.Field(
-        "", description="Modalities to take, divided by commas; empty for all."
+        "", description="Modalities to read, separated by commas; empty for all."
     )
     categories: Text = pydantic.Field(
-        "", description="Columns of whole numbers that are categories, divided by commas."
+        "", description="Columns of whole numbers that are categories, separated by commas."
     )
     label: Text = pydantic.Field(
         LABEL, description="Column of the class, if there is one; empty for none."
     )
     split_column: Text = pydantic.Field(
-        "split", min_length=1, description="Column that names the split, of one metadata file."
+        "split", min_length=1, description="Column of the split, in a single metadata file."
     )
     train_split: Text = pydantic.Field(
-        "train", min_length=1, description="What the training split is called."
+        "train", min_length=1, description="Name of the training split."
     )
-    test_split: Text = pydantic.Field(
-        "test", min_length=1, description="What the test split is called."
-    )
+    test_split: Text = pydantic.Field("test", min_length=1, description="Name of the test split.")
     image_size: int = pydantic.Field(
-        64, ge=4, le=1024, multiple_of=4, description="Height and width of pictures, by 4."
+        64,
+        ge=4,
+        le=1024,
+        multiple_of=4,
+        description="Height and width of pictures, a multiple of 4.",
     )
-    grey: bool = pydantic.Field(False, description="Whether pictures become grey.")
+    grey: bool = pydantic.Field(False, description="Whether pictures are converted to grey.")
     length: int = pydantic.Field(
-        32, ge=2, le=256, description="Words of a text, its end included; longer ones are cut."
+        32, ge=2, le=256, description="Words per text, including its end; longer texts are cut."
     )
     smallest_count: int = pydantic.Field(
-        1, ge=1, le=10**6, description="How often a word must stand in the training texts."
+        1, ge=1, le=10**6, description="How often a word must occur in the training texts."
     )
     vocabulary_size: int = pydantic.Field(
-        8192, ge=4, le=2**15, description="Words at most; the rarest become <unk>."
+        8192, ge=4, le=2**15, description="Maximal number of words; the rarest become <unk>."
     )
     scale_vectors: bool = pydantic.Field(
-        True, description="Whether each number of a vector is brought to [-1, 1]."
+        True, description="Whether each number of a vector is scaled to [-1, 1]."
     )
     skip_damaged: bool = pydantic.Field(
-        False, description="Whether what cannot be read is left out and counted, not refused."
+        False, description="Whether unreadable examples are left out and counted, not an error."
     )
     in_memory: bool = pydantic.Field(
         True, description="Whether everything is read into memory first."
@@ -87,15 +89,15 @@ class Options(Record):
 
 
 def load(options: Options, *, prepare: bool = True) -> DataSplits:
-    """Opens a folder's data set, preparing it in ``data_dir`` first where it is not prepared yet.
+    """Opens a folder's data set, preparing it in ``data_dir`` first if necessary.
 
     Args:
-        options: which, and what is made of it.
-        prepare: whether to prepare it where it is not prepared yet.
+        options: the folder, and how its examples are encoded.
+        prepare: whether to prepare it if it has not been prepared yet.
 
     Raises:
-        ValueError: one line about what cannot be read, or it is not prepared and should not be.
-        FileNotFoundError: the folder or a file of it is missing.
+        ValueError: something cannot be read, or it is not prepared and ``prepare`` is False.
+        FileNotFoundError: the folder or one of its files is missing.
     """
     from mmebm_jax.data import encoding, prepared
 
@@ -104,7 +106,7 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
         reading = _reading(options)
         tables = layouts.layout(options.layout).read(reading)
         if not prepare:
-            encoding.learn(tables, _form(options))  # refuses what could not be prepared
+            encoding.learn(tables, _form(options))  # raises errors that preparing would raise
             raise ValueError(
                 f"{options.path} is not prepared in {options.data_dir} yet: training prepares it, "
                 "once."
@@ -114,11 +116,11 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
 
 
 def _place(options: Options) -> "Place":
-    """Where its prepared set lies, told by the options and by the annotation files' content.
+    """The place of its prepared set, from the options and the content of the annotation files.
 
     Raises:
         ValueError: no folder is named.
-        FileNotFoundError: it is not there, nor prepared.
+        FileNotFoundError: the folder does not exist and is not prepared either.
     """
     from mmebm_jax.data import prepared
 

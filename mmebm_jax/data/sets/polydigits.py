@@ -1,7 +1,7 @@
-"""PolyDigits: PolyMNIST in small, made in a second from data that ships with scikit-learn.
+"""PolyDigits: a small PolyMNIST, made in a second from data that ship with scikit-learn.
 
-Each example is one digit class seen through several modalities: a different person's digit over
-a different photograph in each, and optionally the digit's English name as text.
+Each example is one digit class in several modalities: in each, a different person's digit over a
+different photograph, and optionally the digit's English name as text.
 """
 
 from typing import Annotated, NamedTuple
@@ -37,14 +37,14 @@ class Options(Record):
         0, ge=0, le=2**31 - 1, description="Seed of the split of handwriting and of all draws."
     )
     num_modalities: int = pydantic.Field(
-        3, ge=1, le=len(PHOTOGRAPHS), description="Image modalities, each of 16×16×3."
+        3, ge=1, le=len(PHOTOGRAPHS), description="Number of image modalities, 16×16×3 each."
     )
     num_train: Count = pydantic.Field(
         15_000, description="Training examples; classes are balanced to within one."
     )
-    num_test: Count = pydantic.Field(3_000, description="Test examples, likewise.")
+    num_test: Count = pydantic.Field(3_000, description="Test examples, balanced likewise.")
     word: bool = pydantic.Field(
-        False, description="Whether the English digit word is one more modality, as text."
+        False, description="Whether the English digit word is a further modality, as text."
     )
 
 
@@ -85,7 +85,7 @@ def _choose(rng: np.random.Generator, labels: np.ndarray, digits: Handwriting) -
 
 
 def _words(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
-    """Each label's English word at a random offset among blanks: int32 tokens ``[N, 8]``."""
+    """Each label's English word, padded with spaces at random: int32 tokens ``[N, 8]``."""
     lengths = np.array([len(word) for word in WORDS])
     offsets = rng.integers(WORD_LENGTH - lengths[labels] + 1)
     table = np.array(
@@ -105,7 +105,7 @@ def _split(
     labels = np.random.default_rng([seed, split]).permutation(np.arange(num) % 10)
     arrays = {}
     for m, name in enumerate(PHOTOGRAPHS[:num_modalities]):
-        # A stream of its own, so that a modality stays the same when others come or go.
+        # A separate stream, so that a modality does not depend on which others there are.
         rng = np.random.default_rng([seed, split, 1 + m])
         photo = photograph(name, _PHOTO_SHORT_SIDE)
         arrays[f"m{m}"] = draw_over(rng, _choose(rng, labels, digits), photo)
@@ -119,8 +119,8 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
 
     Each example is a class; each image modality "m0", "m1", … draws a random digit of that class,
     and a random crop of its own photograph, independently: uint8 ``[16, 16, 3]``. No test
-    handwriting is in train. The modality "word" is int32 ``[8]``: the English digit word at a
-    random offset among blanks, tokens of `ALPHABET`.
+    handwriting is in train. The modality "word" is int32 ``[8]``, tokens of `ALPHABET`: the English
+    digit word at a random offset, padded with spaces.
 
     Args:
         options: what to make.

@@ -1,8 +1,8 @@
 """PolyMNIST (Sutter et al. 2021, https://arxiv.org/abs/2105.02470) as a TFDS data set.
 
-Five views of one digit class: another person's digit over another photograph in each. Three
-variants: built from MNIST over bundled photographs, or read from the official release in either
-of the layouts it circulates in. Prepared once into ArrayRecord files; TensorFlow is not needed.
+Five views of one digit class: in each, a different person's digit over a different photograph.
+Three variants: built from MNIST over bundled photographs, or read from the official release in one
+of its two layouts. It is prepared once as ArrayRecord files; TensorFlow is not needed.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ LICENCE = (
 SPLITS = ("train", "test")
 _MNIST_PREFIX = {"train": "train", "test": "t10k"}
 _PHOTO_SHORT_SIDE = 6 * SIZE
-# SHA-256 of what MNIST's four files unpack to.
+# SHA-256 of the unpacked content of MNIST's four files.
 _MNIST_DIGESTS = {
     "train-images-idx3-ubyte.gz": (
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
@@ -56,7 +56,7 @@ _MNIST_DIGESTS = {
 }
 _PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 RELEASE = "the PolyMNIST archive (Zenodo record 4899160)"
-# Of each variant, oldest first: examples that change need a new version.
+# Versions of each variant, oldest first; a change of the examples needs a new one.
 RELEASE_NOTES = {variant: {"1.0.0": "First version."} for variant in VARIANTS}
 RELEASE_NOTES["from_mnist"]["2.0.0"] = "m3 and m4 over photographs that do not hide their digits."
 
@@ -65,10 +65,10 @@ Text = Annotated[str, pydantic.Field(max_length=4096, pattern=PRINTABLE)]
 
 
 class Options(Record):
-    """Which PolyMNIST, and where it lies."""
+    """Which variant of PolyMNIST, and where its files are."""
 
     data_dir: Text = pydantic.Field(
-        "data", min_length=1, description="Where prepared data sets live: a local path or gs://."
+        "data", min_length=1, description="Folder of prepared data sets: a local path or gs://."
     )
     variant: Annotated[str, OneOf(VARIANTS)] = pydantic.Field(
         "from_mnist",
@@ -76,28 +76,28 @@ class Options(Record):
         "`{train,test}/m{k}/{i}.{digit}.png` or as `MMNIST/{train,test}/m{k}.pt` and `labels.pt`.",
     )
     source_dir: Text = pydantic.Field(
-        "", description="The local folder with those files; unused once prepared."
+        "", description="The local folder with these files; not used once prepared."
     )
     seed: int = pydantic.Field(
         0,
         ge=0,
         le=2**31 - 1,
-        description="Seed of from_mnist's draws; each seed is prepared on its own.",
+        description="Seed of the draws of from_mnist; each seed is prepared separately.",
     )
     download_url: Text = pydantic.Field(
         "",
         description="An archive to unpack into `source_dir` when its files are missing.",
     )
-    sha256: str = pydantic.Field("", max_length=64, description="That archive's checksum.")
+    sha256: str = pydantic.Field("", max_length=64, description="Checksum of this archive.")
     in_memory: bool = pydantic.Field(
         False,
-        description="Whether everything is read into memory first (0.8 GB kept, 2 GB at the peak); "
+        description="Whether everything is read into memory first (0.8 GB, 2 GB at the peak); "
         "batches then cost a tenth of reading them from disk.",
     )
     check_source: bool = pydantic.Field(
         True,
-        description="Whether from_mnist takes MNIST's own four files alone, by their SHA-256. Data "
-        "of other files of the same form is prepared under a name of its own.",
+        description="Whether from_mnist accepts only MNIST's own four files, by their SHA-256. If "
+        "not, data from other files of the same form are prepared under a separate name.",
     )
 
     @pydantic.model_validator(mode="after")
@@ -118,7 +118,7 @@ class Examples(NamedTuple):
 
 
 def _check_mnist(path: Path, check_source: bool) -> None:
-    """Refuses a file that is damaged or, with ``check_source``, is not MNIST's own of its name."""
+    """Checks that a file is intact and, with ``check_source``, is MNIST's own file of this name."""
     raw = unpacked(path)
     parsed(raw, path)
     if not check_source:
@@ -138,7 +138,7 @@ def _mnist_files(source: Path, split: str) -> tuple[Path, Path]:
 
 
 def from_mnist(source: Path, split: str, seed: int) -> Examples:
-    """PolyMNIST's published rule over the bundled photographs, from MNIST's own split."""
+    """Applies PolyMNIST's published rule to a split of MNIST and the bundled photographs."""
     digits, labels = (read_idx(path) for path in _mnist_files(source, split))
     if digits.shape != (len(labels), SIZE, SIZE):
         raise ValueError(f"MNIST {split} images have shape {digits.shape}: download them again")
@@ -160,7 +160,7 @@ def from_mnist(source: Path, split: str, seed: int) -> Examples:
 
 
 def _release_root(source: Path) -> Path:
-    """The folder that holds train/ and test/: archives differ in the folder around them."""
+    """The folder that holds train/ and test/; archives differ in the folder around it."""
     for root in (source / "MMNIST", source / "PolyMNIST"):
         if root.is_dir():
             return root
@@ -168,7 +168,7 @@ def _release_root(source: Path) -> Path:
 
 
 def _check_picture(path: Path) -> None:
-    """Refuses a PNG that is not 8-bit RGB 28 x 28; Pillow would cut 16 bits to 8 silently."""
+    """Checks that a PNG is 8-bit RGB 28 x 28; Pillow would silently cut 16 bits to 8."""
     with path.open("rb") as file:
         header = file.read(26)
     if header[:8] != b"\x89PNG\r\n\x1a\n" or header[12:16] != b"IHDR" or len(header) < 26:
@@ -184,10 +184,10 @@ def _check_picture(path: Path) -> None:
 
 def _read_picture(path: Path) -> np.ndarray:
     _check_picture(path)
-    from PIL import Image  # here, as TFDS below: of the extra `data`
+    from PIL import Image  # imported here, like TFDS below, as part of the extra `data`
 
     try:
-        # PNG alone: a damaged file should not be tried with every reader there is.
+        # Only PNG: a damaged file should not be tried with all of Pillow's readers.
         with Image.open(path, formats=("PNG",)) as image:
             return np.asarray(image)
     except Exception as error:  # Pillow raises many kinds for damaged files.
@@ -195,11 +195,11 @@ def _read_picture(path: Path) -> np.ndarray:
 
 
 def _tuples(source: Path, split: str) -> dict[tuple[int, int], str]:
-    """(number, digit) → file name of every tuple, in order, which all modalities have.
+    """(number, digit) → file name, in order; every modality has all of these files.
 
     Raises:
         ValueError: a modality lacks a file that another one has, a number has two digits, or there
-            is no picture.
+            are no pictures.
     """
     pattern = re.compile(r"(\d+)\.(\d)\.png")
     folders = [_release_root(source) / split / name for name in MODALITIES]
@@ -248,7 +248,7 @@ def _pictures(path: Path) -> np.ndarray:
         if not (low >= 0 and high <= 255):
             raise ValueError(f"{path} spans {low}..{high}: save it in 0..1 or 0..255")
         scale = 255 if high <= 1 else 1
-        # One example at a time would be slow, all at once would hold the floats twice.
+        # In chunks: one example at a time is slow, and all at once would hold the floats twice.
         parts = np.array_split(tensor, max(1, len(tensor) // 4096))
         tensor = np.concatenate([np.rint(part * scale).astype(np.uint8) for part in parts])
     return np.ascontiguousarray(np.moveaxis(tensor, 1, -1))
@@ -282,7 +282,7 @@ def _required(variant: str, source: Path) -> list[Path]:
 
 
 def _check_source(variant: str, source_dir: str, check_source: bool) -> None:
-    """Refuses missing and unfit files before anything is written."""
+    """Checks for missing and unfit files before anything is written."""
     source = Path(source_dir).expanduser()
     missing = [path for path in _required(variant, source) if not path.exists()]
     if not missing and source_dir:
@@ -310,8 +310,8 @@ def fetch_archive(url: str, sha256: str, folder: str) -> None:
     """Downloads a zip or tar archive into ``folder``, checks it and unpacks it there.
 
     Raises:
-        ValueError: ``sha256`` is no checksum or does not match what was downloaded, or the archive
-            is damaged or would write outside the folder.
+        ValueError: ``sha256`` is not a checksum or does not match the download, or the archive is
+            damaged or would write outside the folder.
         ConnectionError: the address cannot be read.
     """
     if not sha256:
@@ -326,7 +326,7 @@ def fetch_archive(url: str, sha256: str, folder: str) -> None:
         raise ValueError(f"{url} does not match sha256 {sha256}: correct one of them") from error
     except OSError as error:
         raise ConnectionError(f"{url} cannot be downloaded: check the address") from error
-    # zipfile drops parts that would leave the folder by itself; tar needs telling.
+    # zipfile drops path components that would leave the folder; tar needs a filter for this.
     try:
         if zipfile.is_zipfile(archive):
             shutil.unpack_archive(archive, folder, "zip")
@@ -342,28 +342,28 @@ def _open(builder: "PolyMnist", split: str, in_memory: bool) -> Source:
 
 
 def load(options: Options, *, prepare: bool = True) -> DataSplits:
-    """Opens PolyMNIST, preparing it in ``data_dir`` first where it is not prepared yet.
+    """Opens PolyMNIST, preparing it in ``data_dir`` first if necessary.
 
     Args:
-        options: which, and where.
-        prepare: whether to prepare it where it is not prepared yet.
+        options: the variant, and where its files are.
+        prepare: whether to prepare it if it has not been prepared yet.
 
     Returns:
         Modalities "m0" … "m4", uint8 ``[28, 28, 3]``; from_mnist has 60,000 train and 10,000 test
-        examples, the official variants whatever their folders hold.
+        examples, the official variants as many as their folders hold.
 
     Raises:
         ValueError: a source file is damaged or not MNIST's, or the data set is not prepared and
-            should not be.
-        FileNotFoundError: a source file is missing; nothing has been written then.
+            ``prepare`` is False.
+        FileNotFoundError: a source file is missing; in this case nothing has been written.
     """
     from mmebm_jax.data import polymnist_builder
     from mmebm_jax.data.polymnist_builder import PolyMnist, PolyMnistConfig
 
     data_dir, source_dir, variant = options.data_dir, options.source_dir, options.variant
-    place(data_dir)  # Refuses an address that TFDS would only stumble over.
+    place(data_dir)  # Raises a clear error for addresses that TFDS cannot use.
     seed, check_source = options.seed, options.check_source
-    # Data of unchecked files must not be taken for MNIST's later.
+    # Data from unchecked files must not be mistaken for MNIST's later.
     unchecked = variant == "from_mnist" and not check_source
     name = variant + ("_unchecked" if unchecked else "") + (f"_seed{seed}" if seed else "")
     config = PolyMnistConfig(name=name, variant=variant, seed=seed) if name != variant else name

@@ -1,4 +1,4 @@
-"""Gaussians on a ring: two dimensions in which every density can be drawn beside the truth."""
+"""Gaussians on a ring: a two-dimensional data set whose density is known and easy to plot."""
 
 from typing import Annotated
 
@@ -22,7 +22,7 @@ class Options(Record):
     num_train: Count = pydantic.Field(
         20_000, description="Training examples; modes are balanced to within one."
     )
-    num_test: Count = pydantic.Field(2_000, description="Test examples, likewise.")
+    num_test: Count = pydantic.Field(2_000, description="Test examples, balanced likewise.")
     radius: Length = pydantic.Field(0.64, description="Radius of the ring.")
     sigma: Length = pydantic.Field(
         0.08, description="Standard deviation of a mode; points are clipped to [-1, 1]."
@@ -39,7 +39,7 @@ class Options(Record):
 
 
 def centres(radius: float, num_modes: int = NUM_MODES) -> np.ndarray:
-    """The modes' centres `[num_modes, 2]`, evenly spaced, the first at angle 0."""
+    """The centres of the modes `[num_modes, 2]`, evenly spaced, the first at angle 0."""
     angles = 2 * np.pi * np.arange(num_modes) / num_modes
     return radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
@@ -48,7 +48,7 @@ def _split(seed: int, split: int, num: int, radius: float, sigma: float) -> Arra
     rng = np.random.default_rng([seed, split])
     labels = rng.permutation(np.arange(num) % NUM_MODES).astype(np.int32)
     points = centres(radius)[labels] + sigma * rng.standard_normal((num, 2))
-    # One point in a million lies beyond the square, at the default scale.
+    # At the default scale, one point in a million lies outside the square.
     points = np.clip(points, -1, 1).astype(np.float32)
     return ArraySource({"x": points[:, :1], "y": points[:, 1:], "label": labels})
 
@@ -57,8 +57,8 @@ def load(options: Options, *, prepare: bool = True) -> DataSplits:
     """Makes the data set in memory, the same one for the same options.
 
     Eight isotropic Gaussians of equal mass on a ring around the origin. The two coordinates are
-    modalities of their own, "x" and "y", vectors of one number: each alone leaves several modes
-    open. The label is the mode's number.
+    separate modalities, "x" and "y", vectors of one number; one coordinate alone does not determine
+    the mode. The label is the mode's number.
 
     Args:
         options: what to draw.
