@@ -245,6 +245,7 @@ class _Attempt:
             trained = checkpoint.trained_networks(self.state)
             sampler = make_sampler(self.run, self.state.weights, trained)
             if sampler.refines():
+                LOGGER.info("choosing the time of the data chain by its samples' distance.")
                 key = jax.random.fold_in(self.fit_key, 2)
                 curve = fit_sampling_time(key, sampler, self.run.train_source)
                 write_event(
