@@ -4,8 +4,8 @@ Paper: paper B (arXiv:2605.00644) is evaluated on CUB and its captions; its netw
 are not reproduced here.
 Hardware: 2 CPU cores, 60 to 120 minutes (not measured); `private_full`, sized for one core, takes
 an hour on one core shared with other work.
-Expected: with `private_full`, pictures generated for a sentence show .61 of its words (shuffled
-.38), and their Fréchet distance is 74 before refinement and 31 after (docs/results.md). No numbers
+Expected: with `private_full`, pictures generated for a sentence show .62 of its words (shuffled
+.37), and their Fréchet distance is 78 before refinement and 32 after (docs/results.md). No numbers
 for the other variants.
 Command: python -m experiments.main --config=configs/cub.py --config.data.path=DIR \
 --workdir=runs/cub
