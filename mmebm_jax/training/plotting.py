@@ -205,7 +205,7 @@ def _scale(shape: tuple[int, ...]) -> int:
 
 def _wrap(text: str, cell: int) -> list[str]:
     if len(text) > _LONGEST_WORD:
-        return textwrap.wrap(text, int(cell / _CHARACTER))
+        return textwrap.wrap(text, int(cell / _CHARACTER) - 2)  # space between neighbours
     # Not textwrap, since spaces are tokens too and their positions should be visible.
     length = max(1, int(cell / _CHARACTER))
     if len(text) <= length:
