@@ -9,7 +9,7 @@ and JMVAE have the settings of MoPoE and MVTCAE, since their own are not in our 
 without private latents have 64 shared ones instead of the published 512, so that a Gaussian mixture
 can be fitted to them afterwards.
 Hardware: a GPU, some minutes per row; or a CPU core, an hour per row.
-Expected: docs/results.md has mopoe, mvtcae and helvae for one seed; no numbers for the others.
+Expected: docs/results.md has mmvae_plus, mopoe, mvtcae and helvae for one seed; no others.
 Data: as in configs/polymnist.py.
 Command: python -m experiments.compare --workdir=runs/table --configs=\\
   configs/polymnist_table.py:mmvae_plus,configs/polymnist_table.py:full
