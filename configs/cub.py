@@ -3,7 +3,7 @@
 Paper: paper B (arXiv:2605.00644) is evaluated on CUB and its captions; its networks and numbers
 are not reproduced here.
 Hardware: 2 CPU cores, 60 to 120 minutes (not measured); `private_full`, sized for one core, takes
-an hour on one core shared with other work.
+60 minutes on one quiet core, 92 on one that tests shared.
 Expected: with `private_full`, pictures generated for a sentence show .62 of its words (shuffled
 .37), and their Fréchet distance is 78 before refinement and 32 after (docs/results.md). No numbers
 for the other variants.

@@ -91,7 +91,7 @@ COLUMNS = {
     "sentences_majority": Column("majority", ("attribute_words.mean.sentences_majority",)),
     "sentences_shuffled": Column("shuffled", ("attribute_words.mean.sentences_shuffled",)),
     "sentences_words": Column("words a sentence", ("attribute_words.mean.sentences_num_words",), 1),
-    "sentences_counted": Column("share of sentences", ("attribute_words.mean.sentences_counted",)),
+    "sentences_counted": Column("sentences counted", ("attribute_words.mean.sentences_counted",)),
     "steps": Column("steps", ("step",), 0),
     "minutes": Column("minutes", ("minutes",), 1),
     "rounds": Column("rounds", ("rounds",), 0),

@@ -93,6 +93,7 @@ def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
             for m in modalities
         )
 
+    plain_decoders = parts("decoder", sizes.width, sizes.hidden)
     return Model(
         modalities=modalities,
         num_latents=sizes.num_latents,
@@ -109,10 +110,8 @@ def build_model(config: ConfigDict, fields: dict[str, Field]) -> Model:
         ),
         generator=Generator(
             tuple(
-                Part(part.name, m.of_likelihood.decoder(part.network, m.shape))
-                for part, m in zip(
-                    parts("decoder", sizes.width, sizes.hidden), modalities, strict=True
-                )
+                Part(m.name, m.of_likelihood.decoder(part.network, m.shape))
+                for m, part in zip(modalities, plain_decoders, strict=True)
             ),
             sizes.rematerialise,
             config.prior.num_components if config.prior.learn_clusters else 0,
